@@ -1,0 +1,42 @@
+# Everything happens in .venv; nothing outside this folder is changed but the cache of Horovod's wheel.
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test lint format clean
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+CPP := $(wildcard cuda_ext/*.h cuda_ext/*.cuh cuda_ext/*.cpp cuda_ext/*.cu)
+LINTERS := ruff-check ruff-format mypy imports clang-format shellcheck check-cuda
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install everything into .venv (about 5 minutes, then seconds)
+	@tools/setup.sh
+
+setup-dev:
+	@tools/setup.sh --dev
+
+demo: setup ## Train a small network on several ranks and show what it saves
+	@.venv/bin/python jobs/demo.py
+
+test: setup-dev ## Run all tests, on one process and on 1 to 4 ranks
+	@tools/test.sh
+
+lint: setup-dev ## Run all linters, each to its end
+	@$(MAKE) --keep-going --no-print-directory $(addprefix lint-,$(LINTERS))
+
+lint-ruff-check: ; ruff check
+lint-ruff-format: ; ruff format --check
+lint-mypy: ; mypy
+lint-imports: ; lint-imports
+lint-clang-format: ; $(if $(CPP),clang-format --dry-run -Werror $(CPP))
+lint-shellcheck: ; shellcheck -x tools/*.sh .ci/run
+lint-check-cuda: ; @tools/check_cuda.sh
+
+format: setup-dev ## Fix what can be fixed automatically
+	ruff check --fix
+	ruff format
+	$(if $(CPP),clang-format -i $(CPP))
+
+clean: ## Remove what was built; .venv stays
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f knet_hvd/ops/*.so .venv/stamps/package .venv/stamps/check
+	find . -path ./.venv -prune -o -name __pycache__ -prune -exec rm -rf {} +

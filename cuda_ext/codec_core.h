@@ -1,0 +1,189 @@
+// The arithmetic of the codec, one value at a time, for the host and for CUDA.
+//
+// Every kernel (AVX-512, AVX2, portable, CUDA, PyTorch) computes exactly these functions,
+// bit for bit. The file format and the random numbers are fixed here; kernels only differ
+// in how many values they treat at once.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__CUDACC__)
+#define KNET_HD __host__ __device__ __forceinline__
+#else
+// Internal linkage: this header is compiled once per instruction set, and the linker must not
+// merge an AVX-512 copy of a function into the portable kernels.
+#define KNET_HD static inline
+#endif
+
+namespace knet {
+
+// A group is what one set of random numbers covers: 16 Philox counters times 8 values.
+constexpr int kGroup = 128;
+constexpr int kLanes = 16;  // counters in a group
+constexpr int kSlots = 8;   // 16-bit random numbers drawn from one counter
+
+// A block is the smallest unit of a payload: kBlockBytes bytes, one plane of kGroup values
+// for each digit of a byte. Byte j holds values j, j + 128, j + 256, ... of its block.
+constexpr int kBlockBytes = kGroup;
+
+// Statistics: a chunk is summed in 32 lanes, chunks in 1024 lanes, each then by halving.
+constexpr int kStatLanes = 32;
+constexpr int kStatChunk = 4096;
+constexpr int kFinalLanes = 1024;
+
+// Levels: a block is kLevelWords words; word j holds values j, j + 32, j + 64, ...
+constexpr int kLevelWords = 32;
+
+// Scales below 2^-100 count as zero: their reciprocal would leave the range of fp32.
+constexpr float kMinScale = 7.888609052210118e-31f;
+constexpr float kRandomRange = 65536.0f;  // 2^16 thresholds
+
+enum class WireFormat : int { kTrit5 = 0, kCrumb4 = 1 };
+enum class DType : int { kFloat32 = 0, kFloat64 = 1, kFloat16 = 2, kBFloat16 = 3 };
+
+KNET_HD constexpr int num_planes(WireFormat f) { return f == WireFormat::kTrit5 ? 5 : 4; }
+KNET_HD constexpr int radix(WireFormat f) { return f == WireFormat::kTrit5 ? 3 : 4; }
+KNET_HD constexpr int64_t block_values(WireFormat f) { return kGroup * num_planes(f); }
+KNET_HD constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// What identifies a stream of random numbers; see philox4x32.
+struct RandomKey {
+  uint32_t seed, rank, stream;
+  uint64_t step;
+};
+
+// Philox4x32-10 (Salmon et al., SC'11): key = (seed, rank),
+// counter = (index, stream, low step, high step).
+KNET_HD void philox4x32(uint32_t index, const RandomKey& key, uint32_t out[4]) {
+  uint32_t c0 = index, c1 = key.stream;
+  uint32_t c2 = static_cast<uint32_t>(key.step), c3 = static_cast<uint32_t>(key.step >> 32);
+  uint32_t k0 = key.seed, k1 = key.rank;
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t p0 = static_cast<uint64_t>(c0) * 0xD2511F53u;
+    const uint64_t p1 = static_cast<uint64_t>(c2) * 0xCD9E8D57u;
+    c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ k0;
+    c2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ k1;
+    c1 = static_cast<uint32_t>(p1);
+    c3 = static_cast<uint32_t>(p0);
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
+}
+
+// The 16 random bits of slot `slot` (0..7) from the four words of its counter.
+KNET_HD int32_t random16(const uint32_t words[4], int slot) {
+  const uint32_t word = words[slot & 3];
+  return static_cast<int32_t>(slot < 4 ? word & 0xFFFFu : word >> 16);
+}
+
+// Without random numbers every value is compared with this: fires from half the scale on.
+constexpr int32_t kNearestThreshold = 32767;
+
+// 65536 / scale, or 0 where the scale is zero, tiny, infinite or NaN (all codes are then 0).
+KNET_HD float inverse_scale(float scale) {
+  return scale >= kMinScale && scale <= 3.402823466e+38f ? kRandomRange / scale : 0.0f;
+}
+
+KNET_HD float bits_to_float(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+KNET_HD uint32_t float_to_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+// round_half_even(min(|x| * inverse, 65536)). Adding 2^23 rounds a value in that range to an
+// integer in its low mantissa bits; the comparison, as written, sends NaN to 65536.
+KNET_HD int32_t threshold(float x, float inverse) {
+  const float scaled = bits_to_float(float_to_bits(x) & 0x7FFFFFFFu) * inverse;
+  const float capped = scaled < kRandomRange ? scaled : kRandomRange;
+  return static_cast<int32_t>(float_to_bits(capped + 8388608.0f) - 0x4B000000u);
+}
+
+// The ternary code of x: its sign with probability threshold / 65536, else 0.
+KNET_HD int32_t ternarize(float x, float inverse, int32_t random) {
+  const int32_t fires = random < threshold(x, inverse);
+  return float_to_bits(x) >> 31 ? -fires : fires;
+}
+
+// Digit p of a payload byte as a code. A byte no encoder writes reads as +1 where it overflows.
+KNET_HD int32_t code_of_byte(uint32_t byte, int plane, WireFormat format) {
+  if (format == WireFormat::kCrumb4) {
+    const uint32_t digit = (byte >> (2 * plane)) & 3u;
+    return static_cast<int32_t>(digit < 2u ? digit : 2u) - 1;
+  }
+  uint32_t rest = byte < 242u ? byte : 242u;
+  for (int p = 0; p < plane; ++p) rest /= 3u;
+  return static_cast<int32_t>(rest % 3u) - 1;
+}
+
+// The fp32 value of a sum of codes; a scale that is not finite makes it NaN.
+KNET_HD float decode_factor(float scale, int32_t divisor) {
+  if (!(scale <= 3.402823466e+38f)) return bits_to_float(0x7FC00000u);
+  return scale >= kMinScale ? scale / static_cast<float>(divisor) : 0.0f;
+}
+
+KNET_HD float decode_value(int32_t sum, float factor) {
+  return factor == factor ? static_cast<float>(sum) * factor : factor;
+}
+
+// Digits of a word are cut off in limbs below 2^31, which 32-bit arithmetic can divide.
+KNET_HD int limb_digits(uint32_t base) {
+  int digits = 0;
+  for (uint64_t power = base; power < (1ull << 31); power *= base) ++digits;
+  return digits;
+}
+
+KNET_HD float half_to_float(uint16_t half) {
+  const uint32_t magnitude = half & 0x7FFFu, sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+  uint32_t bits = (magnitude << 13) + 0x38000000u;
+  if (magnitude < 0x0400u)  // subnormal: an integer times 2^-24
+    bits = float_to_bits(static_cast<float>(static_cast<int32_t>(magnitude)) * 5.9604644775390625e-8f);
+  if (magnitude >= 0x7C00u) bits = 0x7F800000u | (magnitude & 0x3FFu) << 13;
+  return bits_to_float(bits | sign);
+}
+
+KNET_HD uint16_t float_to_half(float value) {  // round half to even
+  const uint32_t all = float_to_bits(value), sign = all >> 16 & 0x8000u, bits = all & 0x7FFFFFFFu;
+  uint32_t half = (bits + 0xFFFu + (bits >> 13 & 1u) - 0x38000000u) >> 13;
+  if (bits < 0x38800000u)  // below 2^-14: adding 0.5 rounds to a multiple of 2^-24
+    half = float_to_bits(bits_to_float(bits) + 0.5f) - 0x3F000000u;
+  if (bits >= 0x477FF000u) half = bits > 0x7F800000u ? 0x7E00u : 0x7C00u;
+  return static_cast<uint16_t>(half | sign);
+}
+
+KNET_HD float bfloat16_to_float(uint16_t value) {
+  return bits_to_float(static_cast<uint32_t>(value) << 16);
+}
+
+KNET_HD uint16_t float_to_bfloat16(float value) {  // round half to even
+  const uint32_t bits = float_to_bits(value);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return 0x7FC0u;
+  return static_cast<uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+}
+
+KNET_HD float load_value(const void* values, DType dtype, int64_t i) {
+  switch (dtype) {
+    case DType::kFloat64: return static_cast<float>(static_cast<const double*>(values)[i]);
+    case DType::kFloat16: return half_to_float(static_cast<const uint16_t*>(values)[i]);
+    case DType::kBFloat16: return bfloat16_to_float(static_cast<const uint16_t*>(values)[i]);
+    default: return static_cast<const float*>(values)[i];
+  }
+}
+
+KNET_HD void store_value(void* values, DType dtype, int64_t i, float value) {
+  switch (dtype) {
+    case DType::kFloat64: static_cast<double*>(values)[i] = static_cast<double>(value); break;
+    case DType::kFloat16: static_cast<uint16_t*>(values)[i] = float_to_half(value); break;
+    case DType::kBFloat16: static_cast<uint16_t*>(values)[i] = float_to_bfloat16(value); break;
+    default: static_cast<float*>(values)[i] = value;
+  }
+}
+
+}  // namespace knet

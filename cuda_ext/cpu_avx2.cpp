@@ -1,0 +1,13 @@
+// The CPU kernels compiled for this instruction set; CMakeLists.txt gives the flags.
+#include "cpu_digits.h"
+#include "cpu_kernels.h"
+#include "simd_avx2.h"
+
+namespace knet {
+
+CpuKernels avx2_kernels() {
+  return {Avx2::kName,      encode<Avx2>,    decode<Avx2>,     dequantize<Avx2>,
+          pack_digits, unpack_digits, statistics<Avx2>, max_abs<Avx2>};
+}
+
+}  // namespace knet

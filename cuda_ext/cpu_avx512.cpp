@@ -1,0 +1,13 @@
+// The CPU kernels compiled for this instruction set; CMakeLists.txt gives the flags.
+#include "cpu_digits.h"
+#include "cpu_kernels.h"
+#include "simd_avx512.h"
+
+namespace knet {
+
+CpuKernels avx512_kernels() {
+  return {Avx512::kName,      encode<Avx512>,    decode<Avx512>,     dequantize<Avx512>,
+          pack_digits, unpack_digits, statistics<Avx512>, max_abs<Avx512>};
+}
+
+}  // namespace knet

@@ -1,0 +1,221 @@
+// The CPU kernels, written once over a vector unit `Simd` (simd_*.h) and compiled once for each.
+//
+// No std:: function is called here: its instantiation could be merged across instruction sets.
+#pragma once
+
+#include "kernels.h"
+
+namespace {
+
+using knet::DType;
+using knet::WireFormat;
+using knet::ceil_div;
+using knet::kGroup;
+
+// Values [begin, begin + count) as fp32: where they lie, or converted (and zero-padded) in buffer.
+inline const float* as_floats(const void* values, DType dtype, int64_t begin, int64_t count,
+                              int64_t padded, float* buffer) {
+  if (dtype == DType::kFloat32 && count == padded)
+    return static_cast<const float*>(values) + begin;
+  for (int64_t i = 0; i < count; ++i) buffer[i] = knet::load_value(values, dtype, begin + i);
+  for (int64_t i = count; i < padded; ++i) buffer[i] = 0.0f;
+  return buffer;
+}
+
+inline void store_floats(const float* from, void* values, DType dtype, int64_t begin, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) knet::store_value(values, dtype, begin + i, from[i]);
+}
+
+inline int64_t clamp(int64_t value, int64_t max) { return value < 0 ? 0 : value < max ? value : max; }
+
+template <class Simd, WireFormat kFormat>
+struct Codec {
+  static constexpr int kPlanes = knet::num_planes(kFormat);
+  static constexpr int kRadix = knet::radix(kFormat);
+  static constexpr int kValues = kGroup * kPlanes;
+  using Int = typename Simd::Int;
+  using Float = typename Simd::Float;
+  using Short = typename Simd::Short;
+
+  // One block: values [kValues] -> payload [kBlockBytes]. Digit = code + 1, so that the bytes
+  // start at the digits of an all-zero block and every value that fires adds or takes its weight.
+  static void encode_block(const float* x, const float* inverse, uint32_t first_group,
+                           const knet::RandomKey& key, bool stochastic, uint8_t* out) {
+    float zeros = 0.0f, weight = 1.0f;
+    for (int plane = 0; plane < kPlanes; ++plane, weight *= kRadix) zeros += weight;
+    for (int part = 0; part < knet::kLanes; part += Simd::kWidth) {
+      Float sums[knet::kSlots];
+      for (Float& sum : sums) sum = Simd::set_float(zeros);
+      weight = 1.0f;
+      for (int plane = 0; plane < kPlanes; ++plane, weight *= kRadix) {
+        const uint32_t index = (first_group + static_cast<uint32_t>(plane)) * knet::kLanes;
+        Int words[4];
+        if (stochastic) Simd::random_words(index + static_cast<uint32_t>(part), key, words);
+        const Float inv = Simd::set_float(inverse[plane]);
+        const float* row = x + plane * kGroup + part;
+        for (int slot = 0; slot < knet::kSlots; ++slot) {
+          Int random = Simd::set_int(knet::kNearestThreshold);
+          if (stochastic) random = slot < 4 ? Simd::low16(words[slot]) : Simd::high16(words[slot - 4]);
+          sums[slot] = Simd::accumulate(sums[slot], row + slot * knet::kLanes, inv, random, weight);
+        }
+      }
+      for (int slot = 0; slot < knet::kSlots; ++slot)
+        Simd::store_bytes(sums[slot], out + slot * knet::kLanes + part);
+    }
+  }
+
+  static void encode(const knet::EncodeArgs& a, int64_t begin, int64_t end) {
+    alignas(64) float buffer[kValues];
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kValues;
+      const int64_t count = clamp(a.num_values - first, kValues);
+      const float* x = as_floats(a.values, a.dtype, first, count, kValues, buffer);
+      float inverse[kPlanes];
+      for (int plane = 0; plane < kPlanes; ++plane) {
+        const int64_t value = first + plane * kGroup;
+        inverse[plane] = value < a.num_values ? knet::inverse_scale(a.scales[value / a.bucket_size]) : 0;
+      }
+      encode_block(x, inverse, static_cast<uint32_t>(block * kPlanes), a.key, a.stochastic,
+                   a.payload + block * knet::kBlockBytes);
+    }
+  }
+
+  // Adds the digits of kShorts bytes to sums[plane].
+  static void add_digits(const uint8_t* bytes, Short sums[kPlanes]) {
+    Short rest = Simd::load_bytes(bytes, kFormat == WireFormat::kTrit5 ? 242 : 255);
+    if (kFormat == WireFormat::kCrumb4) {
+      for (int plane = 0; plane < kPlanes; ++plane)
+        sums[plane] = Simd::add(sums[plane], Simd::crumb(rest, 2 * plane));
+      return;
+    }
+    for (int plane = 0; plane < kPlanes - 1; ++plane) {
+      const Short quotient = Simd::third(rest);
+      const Short tripled = Simd::add(quotient, Simd::add(quotient, quotient));
+      sums[plane] = Simd::add(sums[plane], Simd::sub(rest, tripled));
+      rest = quotient;
+    }
+    sums[kPlanes - 1] = Simd::add(sums[kPlanes - 1], rest);
+  }
+
+  template <class Store>
+  static void decode_block(const knet::DecodeArgs& a, int64_t block, const Store& store) {
+    const Short zero = Simd::set_short(static_cast<int16_t>(-a.num_payloads));
+    for (int part = 0; part < knet::kBlockBytes; part += Simd::kShorts) {
+      Short sums[kPlanes];
+      for (Short& sum : sums) sum = zero;
+      const uint8_t* bytes = a.payloads + block * knet::kBlockBytes + part;
+      for (int64_t rank = 0; rank < a.num_payloads; ++rank) add_digits(bytes + rank * a.row_bytes, sums);
+      for (int plane = 0; plane < kPlanes; ++plane) store(plane, plane * kGroup + part, sums[plane]);
+    }
+  }
+
+  static void decode_sums(const knet::DecodeArgs& a, int64_t block) {
+    alignas(64) int16_t buffer[kValues];
+    const int64_t first = block * kValues, count = clamp(a.num_values - first, kValues);
+    int16_t* out = count == kValues ? a.sums + first : buffer;
+    decode_block(a, block, [&](int, int at, Short sum) { Simd::store_shorts(sum, out + at); });
+    if (out == buffer)
+      for (int64_t i = 0; i < count; ++i) a.sums[first + i] = buffer[i];
+  }
+
+  static void decode_values(const knet::DecodeArgs& a, int64_t block) {
+    alignas(64) float buffer[kValues];
+    const int64_t first = block * kValues, count = clamp(a.num_values - first, kValues);
+    const bool direct = count == kValues && a.dtype == DType::kFloat32;
+    float* out = direct ? static_cast<float*>(a.values) + first : buffer;
+    float factor[kPlanes];
+    for (int plane = 0; plane < kPlanes; ++plane) {
+      const int64_t value = first + plane * kGroup;
+      factor[plane] =
+          value < a.num_values ? knet::decode_factor(a.scales[value / a.bucket_size], a.divisor) : 0;
+    }
+    decode_block(a, block, [&](int plane, int at, Short sum) {
+      Simd::store_scaled(sum, factor[plane], out + at);
+    });
+    if (!direct) store_floats(buffer, a.values, a.dtype, first, count);
+  }
+
+  static void decode(const knet::DecodeArgs& a, int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block)
+      a.sums != nullptr ? decode_sums(a, block) : decode_values(a, block);
+  }
+};
+
+template <class Simd>
+void encode(const knet::EncodeArgs& a, int64_t begin, int64_t end) {
+  a.format == WireFormat::kTrit5 ? Codec<Simd, WireFormat::kTrit5>::encode(a, begin, end)
+                                 : Codec<Simd, WireFormat::kCrumb4>::encode(a, begin, end);
+}
+
+template <class Simd>
+void decode(const knet::DecodeArgs& a, int64_t begin, int64_t end) {
+  a.format == WireFormat::kTrit5 ? Codec<Simd, WireFormat::kTrit5>::decode(a, begin, end)
+                                 : Codec<Simd, WireFormat::kCrumb4>::decode(a, begin, end);
+}
+
+template <class Simd>
+void dequantize(const knet::DequantizeArgs& a, int64_t begin, int64_t end) {
+  alignas(64) float buffer[kGroup];
+  for (int64_t group = begin; group < end; ++group) {
+    const int64_t first = group * kGroup, count = clamp(a.num_values - first, kGroup);
+    const float factor = knet::decode_factor(a.scales[first / a.bucket_size], a.divisor);
+    if (count < kGroup) {
+      for (int64_t i = 0; i < count; ++i) buffer[i] = knet::decode_value(a.sums[first + i], factor);
+      store_floats(buffer, a.values, a.dtype, first, count);
+      continue;
+    }
+    const bool direct = a.dtype == DType::kFloat32;
+    float* out = direct ? static_cast<float*>(a.values) + first : buffer;
+    for (int at = 0; at < kGroup; at += Simd::kShorts)
+      Simd::store_scaled(Simd::load_shorts(a.sums + first + at), factor, out + at);
+    if (!direct) store_floats(buffer, a.values, a.dtype, first, count);
+  }
+}
+
+template <class Simd>
+void statistics(const knet::StatisticsArgs& a, int64_t begin, int64_t end) {
+  using knet::kStatChunk;
+  using knet::kStatLanes;
+  alignas(64) float buffer[kStatChunk];
+  double sum[kStatLanes], square[kStatLanes];
+  for (int64_t chunk = begin; chunk < end; ++chunk) {
+    const int64_t bucket = chunk / a.chunks_per_bucket;
+    const int64_t offset = chunk % a.chunks_per_bucket * kStatChunk;
+    const int64_t first = bucket * a.bucket_size + offset;
+    const int64_t in_bucket = clamp(a.bucket_size - offset, kStatChunk);
+    const int64_t count = clamp(a.num_values - first, in_bucket);
+    const int64_t padded = ceil_div(count, kStatLanes) * kStatLanes;
+    const float* x = as_floats(a.values, a.dtype, first, count, padded, buffer);
+    typename Simd::Moments moments;
+    Simd::clear(moments);
+    for (int64_t i = 0; i < padded; i += kStatLanes) Simd::add_row(moments, x + i);
+    Simd::store(moments, sum, square);
+    for (int width = kStatLanes / 2; width > 0; width /= 2)
+      for (int i = 0; i < width; ++i) sum[i] += sum[i + width], square[i] += square[i + width];
+    a.partial[2 * chunk] = sum[0];
+    a.partial[2 * chunk + 1] = square[0];
+  }
+}
+
+// The largest absolute value by its bits, which order as the values do and put NaN on top.
+template <class Simd>
+void max_abs(const knet::MaxAbsArgs& a, int64_t begin, int64_t end) {
+  alignas(64) float buffer[kGroup];
+  for (int64_t bucket = begin; bucket < end; ++bucket) {
+    const int64_t first = bucket * a.bucket_size;
+    const int64_t last = first + clamp(a.num_values - first, a.bucket_size);
+    int32_t lane[16] = {};
+    for (int64_t at = first; at < last; at += kGroup) {
+      const float* x = as_floats(a.values, a.dtype, at, clamp(last - at, kGroup), kGroup, buffer);
+      for (int i = 0; i < kGroup; i += 16)
+        for (int j = 0; j < 16; ++j) {
+          const int32_t bits = static_cast<int32_t>(knet::float_to_bits(x[i + j]) & 0x7FFFFFFFu);
+          lane[j] = lane[j] > bits ? lane[j] : bits;
+        }
+    }
+    for (int j = 1; j < 16; ++j) lane[0] = lane[0] > lane[j] ? lane[0] : lane[j];
+    a.result[bucket] = knet::bits_to_float(static_cast<uint32_t>(lane[0]));
+  }
+}
+
+}  // namespace

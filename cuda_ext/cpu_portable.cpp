@@ -1,0 +1,13 @@
+// The CPU kernels compiled for this instruction set; CMakeLists.txt gives the flags.
+#include "cpu_digits.h"
+#include "cpu_kernels.h"
+#include "simd_portable.h"
+
+namespace knet {
+
+CpuKernels portable_kernels() {
+  return {Portable::kName,      encode<Portable>,    decode<Portable>,     dequantize<Portable>,
+          pack_digits, unpack_digits, statistics<Portable>, max_abs<Portable>};
+}
+
+}  // namespace knet

@@ -1,0 +1,84 @@
+"""Settings of ternary compression; the same on every rank."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from knet_hvd.ops import GROUP_VALUES, WIRE_FORMATS, WireFormat
+
+ScaleRule = Literal["clip", "max"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TernaryConfig:
+    """Choose how gradients are ternarized (TernGrad, arXiv 1705.07878).
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    wire_format: WireFormat = "trit5"
+    """``"trit5"``: five codes a byte, 1.6 bits a value; ``"crumb4"``: four, 2 bits."""
+
+    scale_rule: ScaleRule = "clip"
+    """``"clip"``: scale = clip_factor * standard deviation, larger values are clipped;
+    ``"max"``: scale = largest absolute value, nothing is clipped."""
+
+    clip_factor: float | None = None
+    """c of the scale c * sigma. None: 2.5, the paper's; 1.224 with error feedback, the
+    level that is nearest to a Gaussian in the mean square (Max, 1960)."""
+
+    bucket_size: int = 0
+    """Values that share a scale, a multiple of 128; 0 for one scale a tensor."""
+
+    error_feedback: bool = False
+    """Send the nearest code and add what it misses to the next step's gradient."""
+
+    min_values: int = 512
+    """Tensors with fewer values than this cross the network in floating point."""
+
+    float_parameters: tuple[str, ...] = ()
+    """Names, or shell patterns such as ``"*.bias"``, of parameters whose gradients stay
+    in floating point whatever their size (the paper's last layer on ImageNet)."""
+
+    seed: int = 0
+    """Seed of the random numbers; ranks, tensors and steps differ by themselves."""
+
+    def __post_init__(self) -> None:
+        if self.wire_format not in WIRE_FORMATS:
+            raise ValueError(
+                f"wire_format: expected one of {WIRE_FORMATS}, got {self.wire_format!r}"
+            )
+        if self.scale_rule not in ("clip", "max"):
+            raise ValueError(
+                f"scale_rule: expected 'clip' or 'max', got {self.scale_rule!r}"
+            )
+        if self.clip_factor is not None and not self.clip_factor > 0:
+            raise ValueError(f"clip_factor: expected > 0, got {self.clip_factor}")
+        if self.bucket_size < 0 or self.bucket_size % GROUP_VALUES:
+            raise ValueError(
+                f"bucket_size: expected 0 or a multiple of {GROUP_VALUES}, "
+                f"got {self.bucket_size}"
+            )
+        if self.min_values < 1:
+            raise ValueError(f"min_values: expected at least 1, got {self.min_values}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: expected 0 to 2^32 - 1, got {self.seed}")
+
+    @property
+    def effective_clip_factor(self) -> float:
+        """The clip factor in use."""
+        if self.clip_factor is not None:
+            return self.clip_factor
+        return 1.224 if self.error_feedback else 2.5
+
+    def stays_float(self, name: str, numel: int) -> bool:
+        """Return whether a parameter's gradient crosses in floating point.
+
+        Args:
+            name: The parameter's name.
+            numel: Its number of values.
+        """
+        return numel < self.min_values or any(
+            fnmatchcase(name, pattern) for pattern in self.float_parameters
+        )

@@ -1,0 +1,53 @@
+"""Error feedback: what a step's codes miss is added to the next step's gradient.
+
+Seide et al. (Interspeech 2014); convergence by Karimireddy et al. (arXiv 1901.09847) for
+codecs that shrink the error. Stochastic ternary codes do not (their variance is about that
+of the gradient itself, and residuals would grow without bound), so with error feedback the
+codec sends the nearest code, whose error is never larger than the value.
+"""
+
+import torch
+from torch import Tensor
+
+
+class ErrorFeedback:
+    """Keep one residual for each parameter, by the parameter's name."""
+
+    def __init__(self) -> None:
+        """Start with residuals of zero."""
+        self._residuals: dict[str, Tensor] = {}
+
+    def add_to(self, name: str, gradient: Tensor) -> Tensor:
+        """Return gradient + residual [any shape], fp32; the gradient is left as it is."""
+        residual = self._residuals.get(name)
+        values = gradient.to(torch.float32)
+        return values.clone() if residual is None else values + residual.view_as(values)
+
+    def update(self, name: str, corrected: Tensor, sent: Tensor) -> None:
+        """Store corrected - sent as the residual: what was corrected and not sent.
+
+        Args:
+            name: The parameter's name.
+            corrected: What ``add_to`` returned; taken over.
+            sent: What this rank's payload decodes to [same shape], fp32. Where it is not
+                finite (a step that a loss scaler will skip), the residual stays.
+        """
+        if bool(torch.isfinite(sent).all()):
+            self._residuals[name] = corrected.sub_(sent)
+
+    def clear(self, name: str) -> None:
+        """Forget a parameter's residual, after its gradient was sent in full."""
+        self._residuals.pop(name, None)
+
+    def norm(self) -> float:
+        """Return the Euclidean norm over all residuals."""
+        squares = [float(r.double().square().sum()) for r in self._residuals.values()]
+        return float(sum(squares)) ** 0.5
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return a copy of the residuals by parameter name."""
+        return {name: tensor.clone() for name, tensor in self._residuals.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Replace all residuals by copies of those in ``state``."""
+        self._residuals = {name: tensor.clone() for name, tensor in state.items()}

@@ -1,0 +1,94 @@
+"""The ternary codec: a gradient and its shared scales to packed codes and back."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from knet_hvd import ops
+from knet_hvd.compression.config import TernaryConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TernaryCodec:
+    """Encode and decode gradients under scales that all ranks share.
+
+    Attributes:
+        config: Settings, the same on all ranks.
+        rank: This rank, which draws random numbers of its own.
+    """
+
+    config: TernaryConfig
+    rank: int
+
+    def payload_bytes(self, numel: int) -> int:
+        """Return the bytes of a payload of ``numel`` codes."""
+        return ops.payload_bytes(numel, self.config.wire_format)
+
+    def num_scales(self, numel: int) -> int:
+        """Return the number of scales of a tensor of ``numel`` values."""
+        return ops.num_buckets(numel, self.config.bucket_size)
+
+    def compression_ratio(self, numel: int) -> float:
+        """Return fp32 bytes over payload and scale bytes, without compressing."""
+        sent = self.payload_bytes(numel) + 4 * self.num_scales(numel)
+        return 4 * numel / sent
+
+    def encode(
+        self, values: Tensor, scales: Tensor, stream: int, step: int, payload: Tensor
+    ) -> Tensor:
+        """Ternarize and pack a gradient.
+
+        Args:
+            values: Contiguous gradient [any shape].
+            scales: Shared scales [num_scales], fp32.
+            stream: The tensor's number, the same on all ranks.
+            step: The step's number.
+            payload: uint8 [payload_bytes], overwritten.
+
+        Returns:
+            ``payload``.
+        """
+        return ops.ternarize(
+            values,
+            scales,
+            key=(self.config.seed, self.rank, stream, step),
+            bucket_size=self.config.bucket_size,
+            wire_format=self.config.wire_format,
+            stochastic=not self.config.error_feedback,
+            payload=payload,
+        )
+
+    def decode(
+        self, payloads: Tensor, scales: Tensor, out: Tensor, divisor: int = 1
+    ) -> Tensor:
+        """Decode and add payloads of the same tensor, and divide the sum.
+
+        Args:
+            payloads: uint8 [num_payloads, at least payload_bytes].
+            scales: Shared scales [num_scales], fp32.
+            out: Contiguous gradient [any shape], overwritten.
+            divisor: Number of ranks for a mean, 1 for a sum.
+
+        Returns:
+            ``out``.
+        """
+        return ops.decode_mean(
+            payloads,
+            scales,
+            out,
+            divisor=divisor,
+            bucket_size=self.config.bucket_size,
+            wire_format=self.config.wire_format,
+        )
+
+    def unpack(self, payload: Tensor, codes: Tensor) -> Tensor:
+        """Unpack one payload [payload_bytes] to codes [n], int16, -1 to 1."""
+        return ops.unpack_sum(payload.unsqueeze(0), self.config.wire_format, codes)
+
+    def dequantize(
+        self, sums: Tensor, scales: Tensor, out: Tensor, divisor: int
+    ) -> Tensor:
+        """Turn sums of codes [n], int16, into a gradient [any shape of n values]."""
+        return ops.dequantize(
+            sums, scales, out, divisor=divisor, bucket_size=self.config.bucket_size
+        )

@@ -1,0 +1,8 @@
+"""Data sets of labelled images, their shards and their augmentation."""
+
+from knet_hvd.data.augmentation import augment
+from knet_hvd.data.dataset import ImageDataset
+from knet_hvd.data.registry import DATASETS, load_dataset
+from knet_hvd.data.sharding import ShardedBatches
+
+__all__ = ["DATASETS", "ImageDataset", "ShardedBatches", "augment", "load_dataset"]

@@ -1,0 +1,53 @@
+"""Snapshots of a gradient on its way: the four histograms of the TernGrad paper."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from knet_hvd.compression import TernaryCodec
+
+
+@dataclass(frozen=True, slots=True)
+class GradientSnapshot:
+    """One parameter's gradient at four points of one step (TernGrad, figure 2).
+
+    Attributes:
+        original: What backward produced on this rank.
+        clipped: The same within plus and minus the shared scale.
+        ternary: What this rank's codes decode to: -scale, 0 or scale.
+        averaged: What all ranks update with.
+        scales: The shared scales [num_scales].
+    """
+
+    original: Tensor
+    clipped: Tensor
+    ternary: Tensor
+    averaged: Tensor
+    scales: Tensor
+
+
+def take_snapshot(
+    original: Tensor,
+    averaged: Tensor,
+    scales: Tensor,
+    payload: Tensor,
+    codec: TernaryCodec,
+) -> GradientSnapshot:
+    """Complete a snapshot from what a step leaves behind.
+
+    Args:
+        original: Copy of the gradient [any shape], fp32, taken before the exchange.
+        averaged: The decoded gradient [same shape].
+        scales: Shared scales [num_scales].
+        payload: This rank's codes.
+        codec: What encoded them.
+    """
+    ternary = original.new_empty(original.shape)
+    codec.decode(payload.unsqueeze(0), scales, ternary)
+    flat = original.flatten()
+    bucket_size = codec.config.bucket_size
+    limits = scales.expand(flat.numel())
+    if bucket_size:
+        limits = scales.repeat_interleave(bucket_size)[: flat.numel()]
+    clipped = flat.clamp(-limits, limits).view_as(original)
+    return GradientSnapshot(original, clipped, ternary, averaged.clone(), scales.clone())

@@ -1,0 +1,103 @@
+"""Buffers that Horovod may sum: words of codes behind a header that survives the sum.
+
+The header's four numbers are sums over ranks too: a fingerprint of the scale and its
+square (equal on all N ranks if and only if N * sum of squares = square of the sum), the
+number of ranks whose gradient is not finite, and the standard deviations relative to the
+scale.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from knet_hvd.config import RankMismatchError
+
+HEADER_WORDS = 4
+_RATIO_UNIT = 2.0**24
+_MAX_RATIO = 4096.0
+
+
+def word_bits(average: bool) -> int:
+    """Return the bits of a word that survive Horovod's sum exactly.
+
+    An int64 sum keeps 63. An average is taken in float64, which Horovod may multiply by
+    three factors; 48 bits leave room for their rounding.
+    """
+    return 48 if average else 63
+
+
+def sum_dtype(average: bool) -> torch.dtype:
+    """Return the dtype in which words are summed (an integer average truncates)."""
+    return torch.float64 if average else torch.int64
+
+
+def fingerprint(scale: float, step: int) -> int:
+    """Return 16 bits of a scale (as fp32) and the step it is used in."""
+    bits = int(torch.tensor(scale, dtype=torch.float32).view(torch.int32))
+    mixed = (bits ^ step) * 0x9E3779B1 & 0xFFFFFFFF
+    return mixed >> 16
+
+
+def make_header(scale: float, step: int, deviation: float) -> list[int]:
+    """Return one rank's header, ``HEADER_WORDS`` integers.
+
+    Args:
+        scale: The scale of this step's codes.
+        step: The step's number.
+        deviation: Standard deviation of this rank's gradient; not finite where that is.
+    """
+    mark = fingerprint(scale, step)
+    valid = deviation < torch.inf
+    ratio = min(deviation / scale, _MAX_RATIO) if valid else 0.0
+    return [mark, mark * mark, 0 if valid else 1, round(ratio * _RATIO_UNIT)]
+
+
+@dataclass(frozen=True, slots=True)
+class SummedHeader:
+    """The sum of all ranks' headers."""
+
+    marks: int
+    squares: int
+    num_invalid: int
+    ratios: int
+
+    def check(self, name: str, scale: float, step: int, num_ranks: int) -> None:
+        """Check that all ranks used the same scale in the same step.
+
+        Raises:
+            RankMismatchError: On every rank, if they did not.
+        """
+        own = fingerprint(scale, step)
+        expected = (num_ranks * own, num_ranks * own * own)
+        if (self.marks, self.squares) != expected:
+            raise RankMismatchError(
+                f"{name}: ranks used different scales (expected check words {expected}, "
+                f"got {(self.marks, self.squares)}). Did ranks load different "
+                "checkpoints, or is `op` not the one given to Compression.ternary?"
+            )
+
+    def mean_deviation(self, scale: float, num_ranks: int) -> float | None:
+        """Return the mean standard deviation, or None where it left the header's range."""
+        ratio = self.ratios / _RATIO_UNIT / num_ranks
+        smallest = 1.0 / _MAX_RATIO
+        return ratio * scale if smallest < ratio < _MAX_RATIO / num_ranks else None
+
+
+def split_header(
+    total: Tensor, num_ranks: int, average: bool
+) -> tuple[SummedHeader, Tensor]:
+    """Split what Horovod returned into the summed header and the summed words.
+
+    Args:
+        total: float64 averages or int64 sums [HEADER_WORDS + num_words].
+        num_ranks: N.
+        average: Whether ``total`` holds averages.
+
+    Returns:
+        The header and the words, int64 [num_words].
+    """
+    if average:
+        total = (total * num_ranks).round_().to(torch.int64)
+    header = [int(x) for x in total[:HEADER_WORDS].tolist()]
+    return SummedHeader(*header), total[HEADER_WORDS:]

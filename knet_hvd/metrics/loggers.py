@@ -1,0 +1,173 @@
+"""Metric loggers: one that writes for TensorBoard and one that does nothing.
+
+Call sites hold a `MetricLogger` and never ask for their rank. TensorBoard is
+imported here only, and only where something is written.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from knet_hvd.config import KnetError, Scalar
+
+
+class MetricLogger:
+    """Take every metric and do nothing: the logger of all ranks but one."""
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Record numbers.
+
+        Args:
+            values: The numbers by tag; a tag's part before "/" is its group.
+            step: The training step that they belong to.
+        """
+
+    def histogram(self, tag: str, values: Tensor, step: int) -> None:
+        """Record the distribution of a tensor's finite values.
+
+        Args:
+            tag: The name of the histogram.
+            values: Of any shape and floating-point or integer type. If no value
+                is finite, nothing is recorded.
+            step: The training step that they belong to.
+        """
+
+    def text(self, tag: str, content: str, step: int) -> None:
+        """Record a text.
+
+        Args:
+            tag: The name of the text.
+            content: Markdown.
+            step: The training step that it belongs to.
+        """
+
+    def hparams(
+        self, config: Mapping[str, Scalar], metrics: Mapping[str, float]
+    ) -> None:
+        """Record a run's settings and results, to compare runs by.
+
+        Args:
+            config: The settings, for instance from `to_flat_dict`.
+            metrics: The results by tag. They are recorded as scalars as well,
+                so take tags of their own, such as "final/accuracy".
+
+        Raises:
+            TypeError: A setting is not bool, int, float or str.
+        """
+
+    def close(self) -> None:
+        """Write out what is pending; the logger takes nothing afterwards."""
+
+    def __enter__(self) -> "MetricLogger":
+        """Return the logger."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the logger."""
+        self.close()
+
+
+class TensorBoardLogger(MetricLogger):
+    """Write metrics to an event file for TensorBoard."""
+
+    def __init__(self, logdir: Path) -> None:
+        """Start an event file.
+
+        Args:
+            logdir: The directory of the run; it is made if missing.
+
+        Raises:
+            ValueError: The directory cannot be written.
+            KnetError: The package `tensorboard` is not installed.
+        """
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise KnetError(
+                "writing metrics needs the package tensorboard: pip install "
+                "tensorboard, or give no log directory"
+            ) from error
+        # The writer works in a thread of its own, where an error would come
+        # late and with a long traceback.
+        _check_writable(logdir)
+        self._writer = SummaryWriter(str(logdir))
+        self._last_step = 0
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Record numbers: see `MetricLogger.scalars`."""
+        self._last_step = max(self._last_step, step)
+        for tag, value in values.items():
+            self._writer.add_scalar(tag, float(value), step)
+
+    def histogram(self, tag: str, values: Tensor, step: int) -> None:
+        """Record a distribution: see `MetricLogger.histogram`."""
+        # TensorBoard knows neither bfloat16 nor NaN, and a run that diverges
+        # is one whose histograms are wanted.
+        numbers = values.detach().to(torch.float32).flatten()
+        numbers = numbers[torch.isfinite(numbers)]
+        if numbers.numel() > 0:
+            self._writer.add_histogram(tag, numbers, step)
+
+    def text(self, tag: str, content: str, step: int) -> None:
+        """Record a text: see `MetricLogger.text`."""
+        self._writer.add_text(tag, content, step)
+
+    def hparams(
+        self, config: Mapping[str, Scalar], metrics: Mapping[str, float]
+    ) -> None:
+        """Record settings and results: see `MetricLogger.hparams`."""
+        from torch.utils.tensorboard import summary
+
+        for name, value in config.items():
+            if not isinstance(value, bool | int | float | str):
+                raise TypeError(
+                    f"setting {name!r} must be bool, int, float or str, got "
+                    f"{type(value).__name__!r}: flatten it with to_flat_dict"
+                )
+        # Not SummaryWriter.add_hparams: it starts a second run in a
+        # subdirectory, apart from the curves of this one.
+        # torch has no type hints for either.
+        build: Any = summary.hparams
+        file_writer: Any = self._writer.file_writer
+        for message in build(dict(config), dict(metrics)):
+            file_writer.add_summary(message)
+        self.scalars(metrics, self._last_step)
+
+    def close(self) -> None:
+        """Write out what is pending and close the event file."""
+        self._writer.close()
+
+
+def open_logger(logdir: Path | None, rank: int) -> MetricLogger:
+    """Return the logger of a rank: a real one on rank 0 only.
+
+    Args:
+        logdir: The directory of the run, or None to record nothing.
+        rank: This process.
+
+    Returns:
+        A `TensorBoardLogger` on rank 0 if there is a directory, else a logger
+        that does nothing.
+
+    Raises:
+        ValueError: The directory cannot be written.
+        KnetError: The package `tensorboard` is not installed.
+    """
+    return MetricLogger() if logdir is None or rank != 0 else TensorBoardLogger(logdir)
+
+
+def _check_writable(logdir: Path) -> None:
+    """Raise ValueError unless a file can be made in the directory."""
+    try:
+        logdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=logdir):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"log directory {logdir} cannot be written ({error.strerror}): "
+            "choose another one"
+        ) from error

@@ -1,0 +1,155 @@
+"""Progress bars, throughput, and byte counts for people."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeVar, overload
+
+from knet_hvd.config import KnetError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class ProgressBar(Protocol[T_co]):
+    """Show how far a loop has come: what is used of a tqdm bar."""
+
+    def __iter__(self) -> Iterator[T_co]:
+        """Pass the items on and count them."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count `n` items, where the bar was made from a total."""
+
+    def set_postfix(
+        self, ordered_dict: Any = None, refresh: bool | None = True, **values: Any
+    ) -> None:
+        """Show values, such as the loss, behind the bar."""
+
+    def close(self) -> None:
+        """Leave the bar as it is and end its line."""
+
+
+@overload
+def progress(
+    items: Iterable[T], *, desc: str, rank: int, total: int | None = None
+) -> ProgressBar[T]: ...
+
+
+@overload
+def progress(
+    items: None = None, *, desc: str, rank: int, total: int | None = None
+) -> ProgressBar[int]: ...
+
+
+def progress(
+    items: Iterable[Any] | None = None,
+    *,
+    desc: str,
+    rank: int,
+    total: int | None = None,
+) -> ProgressBar[Any]:
+    """Show a progress bar on standard error, on rank 0 only.
+
+    Where standard error is no terminal, as in a batch job's log, the bar is
+    written every 5 seconds at most.
+
+    Args:
+        items: What to iterate over; None to count with `update`.
+        desc: The text before the bar.
+        rank: This process; all but rank 0 show nothing.
+        total: The number of items, where `items` has no length.
+
+    Returns:
+        A bar that yields the items, on every rank.
+
+    Raises:
+        KnetError: The package `tqdm` is not installed.
+    """
+    try:
+        from tqdm import tqdm  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise KnetError(
+            "progress bars need the package tqdm: pip install tqdm"
+        ) from error
+    bar: ProgressBar[Any] = tqdm(
+        items,
+        desc=desc,
+        total=total,
+        disable=rank != 0,
+        file=sys.stderr,
+        mininterval=0.1 if sys.stderr.isatty() else 5.0,
+        dynamic_ncols=True,
+    )
+    return bar
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Write a number of bytes with three to four digits and a binary unit.
+
+    Args:
+        num_bytes: The number, 0 or more; it may be a mean.
+
+    Returns:
+        For instance "512 B" or "1.50 KiB" (1 KiB is 1,024 bytes).
+
+    Raises:
+        ValueError: The number is negative or not finite.
+    """
+    if not 0 <= num_bytes < float("inf"):
+        raise ValueError(f"num_bytes must be 0 or more and finite, got {num_bytes}")
+    if num_bytes < 1024:
+        return f"{num_bytes:.4g} B"
+    value = float(num_bytes)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= 1024
+        # Not < 1024: 1023.99 KiB would be shown as "1024 KiB".
+        if value < 1023.95 or unit == "TiB":
+            break
+    return f"{value:.{2 if value < 99.995 else 1}f} {unit}"
+
+
+class ThroughputMeter:
+    """Measure samples a second over a sliding window of steps."""
+
+    def __init__(
+        self, window: int = 50, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """Start without a measurement.
+
+        Args:
+            window: The number of latest steps that count.
+            clock: Returns the time in seconds.
+
+        Raises:
+            ValueError: The window is smaller than one step.
+        """
+        if window < 1:
+            raise ValueError(f"window must be at least 1 step, got {window}")
+        self._clock = clock
+        # A step lasts from one mark to the next: one mark more than steps.
+        self._marks: deque[tuple[float, int]] = deque(maxlen=window + 1)
+
+    def update(self, num_samples: int) -> None:
+        """Count the samples of the step that just ended.
+
+        The first call only starts the clock, as its step has no known start.
+
+        Args:
+            num_samples: The samples of this step.
+
+        Raises:
+            ValueError: The number is negative.
+        """
+        if num_samples < 0:
+            raise ValueError(f"num_samples must be 0 or more, got {num_samples}")
+        self._marks.append((self._clock(), num_samples))
+
+    @property
+    def samples_per_s(self) -> float:
+        """Return the samples a second over the window, 0.0 before two steps."""
+        if len(self._marks) < 2:
+            return 0.0
+        elapsed_s = self._marks[-1][0] - self._marks[0][0]
+        num_samples = sum(count for _, count in self._marks) - self._marks[0][1]
+        return num_samples / elapsed_s if elapsed_s > 0 else 0.0

@@ -1,0 +1,61 @@
+"""The networks by name."""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from torch import nn
+
+from knet_hvd.models.alexnet import alexnet
+from knet_hvd.models.blocks import Shape
+from knet_hvd.models.cifarnet import cifarnet
+from knet_hvd.models.lenet import lenet
+from knet_hvd.models.mlp import mlp
+from knet_hvd.models.vgg16 import vgg16
+
+MODELS: Mapping[str, Callable[[Shape, int, float], nn.Sequential]] = MappingProxyType(
+    {
+        "alexnet": alexnet,
+        "cifarnet": cifarnet,
+        "lenet": lenet,
+        "mlp": mlp,
+        "vgg16": vgg16,
+    }
+)
+
+
+def build_model(
+    name: str, *, in_shape: Shape, num_classes: int, width: float = 1.0
+) -> nn.Sequential:
+    """Build a network as an ordered list of named blocks.
+
+    Each block takes one tensor and returns one, so that running the children
+    one after the other is the same as running the network. The parameters are
+    drawn from torch's global generator: the same `torch.manual_seed` gives the
+    same network on every rank.
+
+    Args:
+        name: A key of `MODELS`.
+        in_shape: Channels, height and width of an image.
+        num_classes: The number of logits.
+        width: The factor on the number of channels and hidden units.
+
+    Returns:
+        A network from float images [n, c, h, w] to float logits [n, classes].
+
+    Raises:
+        ValueError: The name is unknown, a number is not positive, or the image
+            is too small for the network.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+    if len(in_shape) != 3 or min(in_shape) < 1:
+        raise ValueError(
+            "in_shape must be three positive numbers (channels, height, width), "
+            f"got {in_shape}"
+        )
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if not (math.isfinite(width) and width > 0):
+        raise ValueError(f"width must be positive and finite, got {width}")
+    return MODELS[name](in_shape, num_classes, width)

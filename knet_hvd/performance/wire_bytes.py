@@ -1,0 +1,44 @@
+"""Bytes that one rank sends in each collective, headers of the network not counted.
+
+Formulas of the bandwidth-optimal algorithms (ring, pairwise), which is what Open MPI, gloo
+and NCCL use for large messages. ``benchmarks/wire_bytes.py`` compares them with the bytes
+that network interfaces count.
+"""
+
+from typing import Literal
+
+ExchangeName = Literal["allgather", "alltoall"]
+
+
+def allreduce_bytes(num_bytes: float, num_ranks: int) -> float:
+    """Return what a rank sends to reduce a buffer of ``num_bytes`` on all ranks."""
+    return 2 * num_bytes * (num_ranks - 1) / num_ranks
+
+
+def allgather_bytes(num_bytes: float, num_ranks: int) -> float:
+    """Return what a rank sends so that all ranks have its ``num_bytes``."""
+    return num_bytes * (num_ranks - 1)
+
+
+def alltoall_bytes(num_bytes: float, num_ranks: int) -> float:
+    """Return what a rank sends of a buffer of ``num_bytes`` cut into equal shards."""
+    return num_bytes * (num_ranks - 1) / num_ranks
+
+
+def cheapest_exchange(
+    num_ranks: int, code_bits: float, level_bits: float
+) -> ExchangeName:
+    """Return the exchange of ternary codes that sends fewest bits.
+
+    Args:
+        num_ranks: N.
+        code_bits: Bits a value of the wire format, 1.6 or 2.
+        level_bits: Bits a value of the levels codec for N ranks.
+
+    Returns:
+        ``"allgather"`` (code_bits * (N - 1)) or ``"alltoall"`` ((code_bits +
+        level_bits) * (N - 1) / N).
+    """
+    gathered = allgather_bytes(code_bits, num_ranks)
+    sharded = alltoall_bytes(code_bits + level_bits, num_ranks)
+    return "allgather" if gathered <= sharded else "alltoall"

@@ -1,0 +1,165 @@
+"""The networks: sizes as published, shapes, seeds, and cuts between blocks."""
+
+import pytest
+import torch
+from torch import nn
+
+from knet_hvd.models import MODELS, build_model, num_parameters
+from knet_hvd.models.cifarnet import _pool, _response_norm
+
+DIGITS, MNIST, CIFAR10 = (1, 8, 8), (1, 28, 28), (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "in_shape", "expected"),
+    [
+        ("lenet", MNIST, 431_080),
+        ("mlp", MNIST, 545_810),
+        ("cifarnet", CIFAR10, 1_756_426),
+        ("cifarnet", (3, 24, 24), 1_068_298),
+        ("alexnet", CIFAR10, 23_273_418),
+        ("vgg16", CIFAR10, 14_724_042),
+    ],
+)
+def test_parameter_counts_are_as_documented(
+    name: str, in_shape: tuple[int, int, int], expected: int
+) -> None:
+    model = build_model(name, in_shape=in_shape, num_classes=10)
+    assert num_parameters(model) == expected
+
+
+@pytest.mark.parametrize(("width", "millions"), [(0.5, 3.7), (0.75, 8.3)])
+def test_width_scales_vgg16(width: float, millions: float) -> None:
+    model = build_model("vgg16", in_shape=CIFAR10, num_classes=10, width=width)
+    assert round(num_parameters(model) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("in_shape", [DIGITS, MNIST, CIFAR10])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_maps_every_data_set_to_logits(
+    name: str, in_shape: tuple[int, int, int]
+) -> None:
+    model = build_model(name, in_shape=in_shape, num_classes=7, width=0.25)
+    logits = model(torch.randn(2, *in_shape))
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+    logits.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_seed_determines_the_parameters(name: str) -> None:
+    def build(seed: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(seed)
+        model = build_model(name, in_shape=MNIST, num_classes=10, width=0.1)
+        return model.state_dict()
+
+    first, again, other = build(1), build(1), build(2)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_a_network_may_be_cut_between_any_two_blocks(name: str) -> None:
+    model = build_model(name, in_shape=MNIST, num_classes=10, width=0.1).eval()
+    images = torch.randn(2, *MNIST)
+    whole = model(images)
+    for cut in range(1, len(model)):
+        activation = model[:cut](images)
+        assert torch.equal(model[cut:](activation), whole)
+
+
+def test_a_block_does_not_overwrite_its_input() -> None:
+    # The rank before keeps its output for its own backward pass.
+    for name in MODELS:
+        model = build_model(name, in_shape=CIFAR10, num_classes=10, width=0.1)
+        activation = torch.randn(2, *CIFAR10)
+        for block in model:
+            before = activation.clone()
+            output = block(activation)
+            assert torch.equal(activation, before), name
+            activation = output.detach()
+
+
+def test_block_names_are_those_of_the_layers() -> None:
+    model = build_model("lenet", in_shape=MNIST, num_classes=10)
+    assert [name for name, _ in model.named_children()] == [
+        "conv1",
+        "conv2",
+        "fc3",
+        "logits",
+    ]
+    assert len(build_model("vgg16", in_shape=CIFAR10, num_classes=10, width=0.1)) == 14
+
+
+def test_lenet_takes_the_published_shapes_on_mnist() -> None:
+    model = build_model("lenet", in_shape=MNIST, num_classes=10)
+    images = torch.randn(1, *MNIST)
+    assert model[:1](images).shape == (1, 20, 12, 12)
+    assert model[:2](images).shape == (1, 50, 4, 4)
+
+
+def test_building_keeps_the_network_in_training_mode() -> None:
+    for name in MODELS:
+        model = build_model(name, in_shape=MNIST, num_classes=10, width=0.1)
+        assert all(module.training for module in model.modules()), name
+
+
+def test_cifarnet_starts_from_the_tutorials_values() -> None:
+    torch.manual_seed(0)
+    model = build_model("cifarnet", in_shape=CIFAR10, num_classes=10)
+    expected = {
+        "conv1.0": (0.05, 0.0),
+        "conv2.0": (0.05, 0.1),
+        "fc3.1": (0.04, 0.1),
+        "fc4.0": (0.04, 0.1),
+        "logits.0": (1 / 192, 0.0),
+    }
+    for name, (std, bias) in expected.items():
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        assert layer.weight.abs().max() <= 2 * std
+        # Cutting a normal distribution at two deviations leaves 0.880 of one.
+        assert float(layer.weight.detach().std()) == pytest.approx(0.88 * std, rel=0.05)
+        assert layer.bias is not None
+        assert torch.equal(layer.bias, torch.full_like(layer.bias, bias))
+
+
+def test_cifarnet_normalizes_as_tensorflow_defines_it() -> None:
+    x = torch.randn(1, 12, 2, 2, dtype=torch.float64) * 30
+    expected = torch.empty_like(x)
+    for channel in range(12):
+        window = x[:, max(0, channel - 4) : channel + 5]
+        total = 1.0 + 0.001 / 9 * (window**2).sum(dim=1)
+        expected[:, channel] = x[:, channel] / total**0.75
+    torch.testing.assert_close(_response_norm()(x), expected)
+
+
+def test_cifarnet_pools_as_same_padding_does() -> None:
+    x = torch.randn(1, 1, 8, 8)
+    padded = nn.functional.pad(x, (0, 1, 0, 1), value=float("-inf"))
+    expected = nn.functional.max_pool2d(padded, 3, stride=2)
+    assert torch.equal(_pool()(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "resnet"}, "alexnet, cifarnet, lenet, mlp, vgg16"),
+        ({"in_shape": (28, 28)}, "in_shape"),
+        ({"in_shape": (1, 0, 28)}, "in_shape"),
+        ({"num_classes": 0}, "num_classes"),
+        ({"width": 0.0}, "width"),
+        ({"width": float("nan")}, "width"),
+        ({"in_shape": (1, 3, 28)}, "at least 4x4 pixels, got 3x28"),
+    ],
+)
+def test_mistakes_are_named(changes: dict[str, object], message: str) -> None:
+    arguments: dict[str, object] = {
+        "name": "lenet",
+        "in_shape": MNIST,
+        "num_classes": 10,
+        **changes,
+    }
+    with pytest.raises(ValueError, match=message):
+        build_model(**arguments)  # type: ignore[arg-type]

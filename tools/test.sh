@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Runs every test: single process, system, and the parallel ones on 1 to 4 ranks with MPI and 2 with Gloo.
+# Ends with "N passed, N failed" over all runs.
+#
+#   tools/test.sh [PYTEST ARGUMENTS]
+#
+# KNET_TEST_LIMIT_S: the longest that one run may take (default 900 seconds)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+limit_s=${KNET_TEST_LIMIT_S:-900}
+results=build/test-results
+rm -rf "$results"
+mkdir -p "$results"
+
+# run NAME COMMAND...: every rank writes what it saw to $KNET_RESULTS/rank-*.xml
+run() {
+  local name=$1 status=0
+  shift
+  export KNET_RESULTS="$PWD/$results/$name"
+  mkdir -p "$KNET_RESULTS"
+  printf '\n=== %s\n' "$name"
+  timeout --kill-after 10 "$limit_s" "$@" || status=$?
+  ((status == 124 || status == 137)) && echo "$name: stopped after $limit_s s"
+  echo "$status" >"$KNET_RESULTS/status"
+}
+
+# One file a rank: with one file for all, the last rank to end would hide the others.
+# shellcheck disable=SC2016  # the rank is known only inside
+rank_pytest=(bash -c 'rank=${OMPI_COMM_WORLD_RANK:-${HOROVOD_RANK:-0}}
+  exec python -m pytest --junitxml="$KNET_RESULTS/rank-$rank.xml" "$@"' pytest)
+
+for folder in tests/single tests/system; do
+  [[ -d $folder ]] && run "${folder#tests/}" "${rank_pytest[@]}" "$folder" "$@"
+done
+
+if [[ -d tests/parallel ]]; then
+  # Ranks outnumber cores on small machines: one thread each, and a rank that waits lets the others run.
+  export OMP_NUM_THREADS=1
+  mpi=(mpirun --oversubscribe --mca mpi_yield_when_idle 1)
+  ((EUID == 0)) && mpi+=(--allow-run-as-root)
+  for ranks in 1 2 3 4; do
+    run "mpirun-$ranks" "${mpi[@]}" -np "$ranks" "${rank_pytest[@]}" tests/parallel "$@"
+  done
+  run horovodrun-gloo-2 horovodrun --gloo -np 2 -H localhost:2 "${rank_pytest[@]}" tests/parallel "$@"
+fi
+
+# A test has failed if it failed on any rank. A run that broke off without naming a failed test is one failure.
+python - "$results" <<'E2'
+import pathlib, sys
+import xml.etree.ElementTree as ET
+
+passed = failed = 0
+for run in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    outcomes = {}
+    for report in run.glob("rank-*.xml"):
+        for case in ET.parse(report).iter("testcase"):
+            name = (case.get("classname"), case.get("name"))
+            bad = case.find("failure") is not None or case.find("error") is not None
+            skipped = case.find("skipped") is not None
+            outcomes.setdefault(name, set()).add("bad" if bad else "skipped" if skipped else "good")
+    run_failed = sum("bad" in seen for seen in outcomes.values())
+    if (run / "status").read_text().strip() not in ("0", "5") and not run_failed:  # 5: no tests
+        print(f"{run.name} broke off (exit status {(run / 'status').read_text().strip()})")
+        run_failed = 1
+    failed += run_failed
+    passed += sum("good" in seen and "bad" not in seen for seen in outcomes.values())
+print(f"\n{passed} passed, {failed} failed")
+sys.exit(failed > 0 or passed == 0)
+E2
