@@ -1,4 +1,4 @@
-"""Drives the native build: metadata stands in pyproject.toml, compiling in CMakeLists.txt.
+"""Drives the native build, which CMakeLists.txt describes; pyproject.toml has the rest.
 
 Environment:
     KNET_EXT=auto|off      off: no native code; the ops run on PyTorch kernels, slower.
@@ -21,7 +21,7 @@ LIBRARY = Path("knet_hvd", "ops", "libknet_ops.so")
 
 
 def setting(name: str, *choices: str) -> str:
-    """Returns the environment variable `name`: one of `choices`, by default the first."""
+    """Returns environment variable `name`: one of `choices`, by default the first."""
     value = os.environ.get(name, choices[0]).lower()
     if value not in choices:
         raise SystemExit(f"{name} must be one of {', '.join(choices)}; got {value!r}")
@@ -29,7 +29,7 @@ def setting(name: str, *choices: str) -> str:
 
 
 def find_program(name: str) -> str | None:
-    """Finds a program on PATH, or beside this Python, where pip puts cmake and ninja."""
+    """Finds a program on PATH or beside this Python, where pip puts cmake and ninja."""
     return shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts"))
 
 
@@ -47,8 +47,8 @@ def cmake_options() -> dict[str, str]:
         from torch.utils.cpp_extension import include_paths, library_paths
     except ImportError as error:
         raise SystemExit(
-            f"The native build needs torch in this Python ({error}).\nInstall torch and "
-            "run `pip install --no-build-isolation .`, or set KNET_EXT=off."
+            f"The native build needs torch in this Python ({error}). Install torch, "
+            "then `pip install --no-build-isolation .`, or set KNET_EXT=off."
         ) from error
     # Not torch.cuda.get_arch_list(): it is empty where no GPU is visible (login nodes).
     archs = torch._C._cuda_getArchFlags() or "" if torch.version.cuda else ""
@@ -79,7 +79,7 @@ class CMakeBuild(build_ext):
         cmake = find_program("cmake")
         if cmake is None:
             raise SystemExit("The native build needs cmake: `pip install cmake ninja`.")
-        # Not setuptools' own temporary folder: what is there is compiled anew each time.
+        # Not setuptools' temporary folder, where everything is compiled each time.
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         options = [f"-D{name}={value}" for name, value in cmake_options().items()]
         generator = ["-G", "Ninja"] if find_program("ninja") else []

@@ -34,7 +34,7 @@ cache_key() {
 #   whatever environment the wheel is installed in) first, the cached wheel also serves other clones.
 write_compiler_wrapper() {
   local wrapper=$1 compiler
-  compiler=$(command -v "${CXX:-c++}") || compiler=$(command -v g++) ||
+  compiler=$(command -v "${CXX:-c++}") ||
     die "No C++ compiler found. Install one (Debian, Ubuntu: apt install g++), or set CXX to yours."
   cat >"$wrapper" <<EOF
 #!/bin/sh

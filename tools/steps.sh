@@ -3,7 +3,7 @@
 
 # On a terminal one line is rewritten in place; in a log file a line now and then is enough.
 _show_progress() {
-  local log=$1 start=$SECONDS seconds news
+  local log=$1 start=$SECONDS seconds news next_line_s=30
   # The parent is watched because Ctrl-C does not reach a background job. No output for sleep: it may
   # outlive this by a second, and must not keep a pipe open.
   while sleep 1 >/dev/null 2>&1 && kill -0 "$$" 2>/dev/null; do
@@ -12,7 +12,8 @@ _show_progress() {
     news=$(grep -oE '^ *\[ *[0-9]+%\]' "$log" | tail -n 1) || news=$(grep -v '^WARNING' "$log" | tail -n 1) || true
     if [[ -t 1 ]]; then
       printf '\r      %4d s  %-60.60s' "$seconds" "${news//[[:cntrl:]]/}"
-    elif ((seconds > 0 && seconds % 30 == 0)); then
+    elif ((seconds >= next_line_s)); then
+      next_line_s=$((next_line_s + 30))
       printf '      still running: %d s  %.60s\n' "$seconds" "$news"
     fi
   done

@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 limit_s=${KNET_TEST_LIMIT_S:-900}
 results=build/test-results
+# mpirun gives its ranks a terminal even where its own output goes to a file.
+[[ -t 1 ]] || export NO_COLOR=1
 rm -rf "$results"
 mkdir -p "$results"
 

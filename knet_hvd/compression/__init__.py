@@ -1,8 +1,8 @@
 """Gradient compression: scale rules, the ternary and levels codecs, error feedback.
 
 Knows tensors and numbers of ranks, but no Horovod: ``knet_hvd.data_parallel`` moves the
-bytes. Read it in the order of the data: gradient -> (residual) -> statistics -> scale ->
-codes -> packed bytes -> summed codes -> gradient.
+bytes. Read it in the order of the data: gradient -> (residual) -> statistics -> scale
+-> codes -> packed bytes -> summed codes -> gradient.
 """
 
 from knet_hvd.compression.config import TernaryConfig

@@ -1,10 +1,13 @@
 """Error feedback: what a step's codes miss is added to the next step's gradient.
 
-Seide et al. (Interspeech 2014); convergence by Karimireddy et al. (arXiv 1901.09847) for
-codecs that shrink the error. Stochastic ternary codes do not (their variance is about that
-of the gradient itself, and residuals would grow without bound), so with error feedback the
-codec sends the nearest code, whose error is never larger than the value.
+Seide et al. (Interspeech 2014); convergence by Karimireddy et al. (arXiv 1901.09847)
+for codecs that shrink the error. Stochastic ternary codes do not (their variance is
+about that of the gradient itself, and residuals would grow without bound), so with
+error feedback the codec sends the nearest code, whose error is never larger than the
+value.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -18,7 +21,7 @@ class ErrorFeedback:
         self._residuals: dict[str, Tensor] = {}
 
     def add_to(self, name: str, gradient: Tensor) -> Tensor:
-        """Return gradient + residual [any shape], fp32; the gradient is left as it is."""
+        """Return gradient + residual [any shape], fp32, as a new tensor."""
         residual = self._residuals.get(name)
         values = gradient.to(torch.float32)
         return values.clone() if residual is None else values + residual.view_as(values)
@@ -29,8 +32,8 @@ class ErrorFeedback:
         Args:
             name: The parameter's name.
             corrected: What ``add_to`` returned; taken over.
-            sent: What this rank's payload decodes to [same shape], fp32. Where it is not
-                finite (a step that a loss scaler will skip), the residual stays.
+            sent: What this rank's payload decodes to [same shape], fp32. Where it is
+                not finite (a step that a loss scaler will skip), the residual stays.
         """
         if bool(torch.isfinite(sent).all()):
             self._residuals[name] = corrected.sub_(sent)
@@ -42,7 +45,7 @@ class ErrorFeedback:
     def norm(self) -> float:
         """Return the Euclidean norm over all residuals."""
         squares = [float(r.double().square().sum()) for r in self._residuals.values()]
-        return float(sum(squares)) ** 0.5
+        return math.sqrt(sum(squares))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return a copy of the residuals by parameter name."""

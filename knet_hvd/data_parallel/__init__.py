@@ -1,7 +1,8 @@
 """Data-parallel training on unpatched Horovod; the only package that imports it.
 
-``DistributedOptimizer`` (path A) exchanges packed codes itself and is the smallest and the
-exact one. ``Compression.ternary`` (path B) is an argument of Horovod's own optimizer.
+``DistributedOptimizer`` (path A) exchanges packed codes itself and is the smallest and
+the exact one. ``Compression.ternary`` (path B) is an argument of Horovod's own
+optimizer.
 """
 
 from knet_hvd.data_parallel.adapter import Compression, TernaryCompressor

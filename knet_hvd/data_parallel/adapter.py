@@ -1,9 +1,9 @@
-"""Path B: ternary gradients as the ``compression=`` argument of Horovod's own optimizer.
+"""Path B: ternary gradients as ``compression=`` of Horovod's own optimizer.
 
-Horovod sums what ``compress`` returns. Packed codes cannot be summed, but codes under one
-scale can: as digits of base 2N + 1 in integers that N ranks may add without a carry. The
-shared scale is known beforehand because it comes from the previous step, whose standard
-deviations rode along in the same buffer.
+Horovod sums what ``compress`` returns. Packed codes cannot be summed, but codes under
+one scale can: as digits of base 2N + 1 in integers that N ranks may add without a
+carry. The shared scale is known beforehand because it comes from the previous step,
+whose standard deviations rode along in the same buffer.
 """
 
 from collections.abc import Iterable
@@ -24,11 +24,13 @@ from knet_hvd.compression.scales import standard_deviation
 from knet_hvd.config import KnetError
 from knet_hvd.data_parallel.agreement import check_agreement
 from knet_hvd.data_parallel.summable import (
+    HEADER_WORDS,
     make_header,
     split_header,
     sum_dtype,
     word_bits,
 )
+from knet_hvd.performance import allreduce_bytes
 
 
 @dataclass(slots=True)
@@ -57,8 +59,9 @@ class TernaryCompressor:
 
     The first step goes in full precision and yields the first shared scale, c times the
     mean over ranks of the standard deviation; each step yields the scale of the next.
-    The codes are exact sums; only the scale is one step old. Where it has become useless
-    (the gradient was zero, or changed 4096-fold), a step goes in full precision again.
+    The codes are exact sums; only the scale is one step old. Where it has become
+    useless (the gradient was zero, or changed 4096-fold), a step goes in full precision
+    again.
     """
 
     def __init__(
@@ -85,7 +88,8 @@ class TernaryCompressor:
         if config.scale_rule != "clip" or config.bucket_size:
             raise ValueError(
                 "Compression.ternary shares one scale a tensor by standard deviation; "
-                f"got scale_rule={config.scale_rule!r}, bucket_size={config.bucket_size}. "
+                f"got scale_rule={config.scale_rule!r}, "
+                f"bucket_size={config.bucket_size}. "
                 "knet_hvd.DistributedOptimizer supports both"
             )
         if op not in (hvd.Average, hvd.Sum):
@@ -154,7 +158,7 @@ class TernaryCompressor:
         )
 
     def _full_precision(self, values: Tensor, deviation: float) -> Tensor:
-        """Return the gradient itself, this rank's deviation, and whether it is valid."""
+        """Return the gradient, this rank's deviation, and whether that is finite."""
         dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
         invalid = not deviation < torch.inf
         tail = values.new_tensor([0.0 if invalid else deviation, invalid], dtype=dtype)
@@ -209,6 +213,18 @@ class TernaryCompressor:
         if mean_deviation is not None and mean_deviation > 0:
             scale = self._codec.config.effective_clip_factor * mean_deviation
             state.scale = float(torch.tensor(scale, dtype=torch.float32)) or None
+
+    @property
+    def wire_bytes_per_step(self) -> float:
+        """Bytes this rank sends in a step with codes, by formula."""
+        total = 0
+        for state in self._states:
+            numel = state.parameter.numel()
+            if state.stays_float:
+                total += numel * max(state.parameter.element_size(), 2)
+            else:
+                total += 8 * (HEADER_WORDS + self._levels.num_words(numel))
+        return allreduce_bytes(total, self._num_ranks)
 
     def state_dict(self) -> dict[str, Any]:
         """Return scales, steps and residuals by parameter name."""

@@ -24,7 +24,8 @@ def wait(handle: int, what: str, timeout_s: float) -> Tensor:
     while not hvd.poll(handle):
         if time.monotonic() > deadline:
             raise KnetError(
-                f"rank {hvd.rank()}: {what}: not all ranks joined within {timeout_s:g} s. "
+                f"rank {hvd.rank()}: {what}: not all ranks joined within "
+                f"{timeout_s:g} s. "
                 "Does every rank run the same script with the same arguments?"
             )
         time.sleep(0.001)
@@ -61,7 +62,9 @@ def check_agreement(
         return
     rows = b"".join(_digest(key, str(value)) for key, value in facts.items())
     own = torch.frombuffer(bytearray(rows or b"\0" * _ENTRY_BYTES), dtype=torch.uint8)
-    lengths = _gather(torch.tensor([own.numel()]), f"{what}.length", process_set, timeout_s)
+    lengths = _gather(
+        torch.tensor([own.numel()]), f"{what}.length", process_set, timeout_s
+    )
     gathered = _gather(own, f"{what}.digest", process_set, timeout_s)
     tables = gathered.split(lengths.tolist())
     if all(torch.equal(table, own) for table in tables):
@@ -86,7 +89,9 @@ def _describe(
 ) -> str:
     """Name the facts that differ, with the ranks on which they do."""
     ranks = process_set.ranks or list(range(process_set.size()))
-    counts = {rank: t.numel() // _ENTRY_BYTES for rank, t in zip(ranks, tables, strict=True)}
+    counts = {
+        rank: t.numel() // _ENTRY_BYTES for rank, t in zip(ranks, tables, strict=True)
+    }
     lines = [f"rank {hvd.rank()}: ranks disagree on {what}."]
     if len(set(counts.values())) > 1:
         lines.append(f"Number of entries by rank: {counts}.")
@@ -94,7 +99,9 @@ def _describe(
     differing = 0
     for index, key in enumerate(keys):
         span = slice(index * _ENTRY_BYTES, (index + 1) * _ENTRY_BYTES)
-        mine = torch.frombuffer(bytearray(_digest(key, str(facts[key]))), dtype=torch.uint8)
+        mine = torch.frombuffer(
+            bytearray(_digest(key, str(facts[key]))), dtype=torch.uint8
+        )
         others = [
             rank
             for rank, table in zip(ranks, tables, strict=True)

@@ -1,7 +1,7 @@
-"""Gradient buckets: which parameters cross the network together, and where each one lies.
+"""Gradient buckets: which parameters cross together, and where each one lies.
 
-Buckets fill in the order in which backward usually produces gradients, the last parameters
-first, and are the same on all ranks.
+Buckets fill in the order in which backward usually produces gradients, the last
+parameters first, and are the same on all ranks.
 """
 
 from collections.abc import Sequence
@@ -117,7 +117,9 @@ def plan_buckets(
         if codec.config.stays_float(parameter.name, tensor.numel()):
             dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
             bucket = FloatBucket(len(floats), dtype)
-            floats.setdefault((tensor.device, dtype), bucket).parameters.append(parameter)
+            floats.setdefault((tensor.device, dtype), bucket).parameters.append(
+                parameter
+            )
             continue
         group = group_of.get(parameter.name)
         key = (tensor.device, group)

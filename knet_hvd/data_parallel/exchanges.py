@@ -1,8 +1,8 @@
 """Exchanges: how packed codes cross the network and come back as gradients.
 
-An exchange is a generator: it starts a Horovod operation, yields its handle, and goes on
-with the result once somebody sends it in. So nothing here waits, and the steps of several
-buckets can be in flight at once.
+An exchange is a generator: it starts a Horovod operation, yields its handle, and goes
+on with the result once somebody sends it in. So nothing here waits, and the steps of
+several buckets can be in flight at once.
 """
 
 from abc import ABC, abstractmethod

@@ -1,15 +1,8 @@
-"""The gradient reducer: runs every bucket from gradients to averaged gradients.
+"""The gradient reducer: runs every bucket's steps, overlapping with backward.
 
-One step of a ternary bucket, as the buckets fill during backward:
-
-1. statistics of each gradient (plus its residual), and this rank's scales;
-2. shared scales: the maximum over ranks;
-3. ternary codes, packed into the bucket's payload;
-4. exchange and decode, see ``exchanges.py``.
-
-Nothing waits until ``finish``: operations are started where they can be, and gone on with
-where they have ended. Horovod pairs operations by name, so ranks need not start them in the
-same order.
+Nothing waits until ``finish``: operations are started where they can be, and gone on
+with where they have ended. Horovod pairs operations by name, so ranks need not start
+them in the same order.
 """
 
 from collections.abc import Generator, Sequence
@@ -20,11 +13,9 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from knet_hvd.compression import ErrorFeedback, TernaryCodec, local_scales
 from knet_hvd.config import KnetError
+from knet_hvd.data_parallel.bucket_steps import BucketSteps
 from knet_hvd.data_parallel.buckets import FloatBucket, TernaryBucket
-from knet_hvd.data_parallel.exchanges import Exchange, Steps
-from knet_hvd.data_parallel.snapshots import GradientSnapshot, take_snapshot
 from knet_hvd.performance import allreduce_bytes
 
 
@@ -50,33 +41,22 @@ class GradientReducer:
 
     def __init__(
         self,
-        codec: TernaryCodec,
-        exchange: Exchange,
+        steps: BucketSteps,
         ternary_buckets: Sequence[TernaryBucket],
         float_buckets: Sequence[FloatBucket],
-        float_compression: Any,
     ) -> None:
         """Keep the plan; nothing is exchanged yet.
 
         Args:
-            codec: Turns gradients into codes.
-            exchange: Moves the codes.
+            steps: What to do with a bucket.
             ternary_buckets: See ``plan_buckets``.
             float_buckets: See ``plan_buckets``.
-            float_compression: Horovod compressor for the float buckets.
         """
-        self.codec = codec
-        self.exchange = exchange
-        self.error_feedback = ErrorFeedback() if codec.config.error_feedback else None
-        self.step = 0
-        self.scales: dict[str, Tensor] = {}
-        self.snapshots: dict[str, GradientSnapshot] = {}
-        self.snapshot_names: frozenset[str] = frozenset()
+        self.steps = steps
         self._buckets: list[TernaryBucket | FloatBucket] = [
             *ternary_buckets,
             *float_buckets,
         ]
-        self._float_compression = float_compression
         self._in_flight: dict[int, _InFlight] = {}
         self._done: set[int] = set()
         self._bucket_of = {
@@ -90,12 +70,19 @@ class GradientReducer:
         return [parameter.tensor for parameter in self._buckets[number].parameters]
 
     @property
+    def ternary_names(self) -> list[str]:
+        """Names of the parameters whose gradients cross as codes."""
+        buckets = [b for b in self._buckets if isinstance(b, TernaryBucket)]
+        parameters = [p for bucket in buckets for p in bucket.parameters]
+        return [p.name for p in sorted(parameters, key=lambda p: p.stream)]
+
+    @property
     def is_busy(self) -> bool:
         """Whether operations of this step were started and not yet finished."""
         return bool(self._in_flight or self._done)
 
     def mark_ready(self, parameter: Tensor) -> None:
-        """Take note that a gradient is complete; start its bucket if it was the last."""
+        """Note that a gradient is complete; start its bucket if it was the last."""
         number = self._bucket_of[parameter]
         self._missing[number].discard(parameter)
         if not self._missing[number] and number not in self._in_flight:
@@ -119,10 +106,7 @@ class GradientReducer:
                     f"parameter {parameter.name}: sparse gradient; pass "
                     "sparse_as_dense=True to DistributedOptimizer"
                 )
-        if isinstance(bucket, TernaryBucket):
-            steps = self._ternary_steps(bucket)
-        else:
-            steps = self._float_steps(bucket)
+        steps = self.steps.run(bucket)
         self._in_flight[number] = _InFlight(steps, next(steps))
 
     def finish(self) -> None:
@@ -137,7 +121,7 @@ class GradientReducer:
             self._in_flight[min(self._in_flight)].advance(block=True)
             self._advance_all()
         self.reset()
-        self.step += 1
+        self.steps.step += 1
 
     def reset(self) -> None:
         """Forget which gradients have arrived in this step."""
@@ -145,103 +129,13 @@ class GradientReducer:
         self._done.clear()
         self._missing = [set(self._tensors(b)) for b in range(len(self._buckets))]
 
-    def _ternary_steps(self, bucket: TernaryBucket) -> Steps:
-        gradients = [_gradient(p.tensor).contiguous() for p in bucket.parameters]
-        originals = {
-            part.parameter.name: gradient.to(torch.float32, copy=True)
-            for part, gradient in zip(bucket.slices, gradients, strict=True)
-            if part.parameter.name in self.snapshot_names
-        }
-        with torch.profiler.record_function("knet_hvd::statistics"):
-            values = self._with_residuals(bucket, gradients)
-            config = self.codec.config
-            scales = torch.cat([local_scales(value, config) for value in values])
-        scales = yield hvd.allreduce_async_(
-            scales,
-            op=hvd.Max,
-            name=f"knet_hvd.scales.{bucket.index}",
-            process_set=self.exchange.process_set,
-        )
-        with torch.profiler.record_function("knet_hvd::encode"):
-            payload = self._encode(bucket, values, scales)
-            self._keep_residuals(bucket, values, scales, payload)
-        del values
-        yield from self.exchange.run(bucket, payload, scales, gradients)
-        for part, gradient in zip(bucket.slices, gradients, strict=True):
-            name, tensor = part.parameter.name, part.parameter.tensor
-            _store_gradient(tensor, gradient)
-            self.scales[name] = scales.narrow(0, *part.scales)
-            if name in originals:
-                self.snapshots[name] = take_snapshot(
-                    originals[name],
-                    gradient,
-                    self.scales[name],
-                    payload.narrow(0, *part.payload),
-                    self.codec,
-                )
-
-    def _with_residuals(
-        self, bucket: TernaryBucket, gradients: list[Tensor]
-    ) -> list[Tensor]:
-        if self.error_feedback is None:
-            return gradients
-        return [
-            self.error_feedback.add_to(parameter.name, gradient)
-            for parameter, gradient in zip(bucket.parameters, gradients, strict=True)
-        ]
-
-    def _encode(
-        self, bucket: TernaryBucket, values: list[Tensor], scales: Tensor
-    ) -> Tensor:
-        payload = torch.empty(
-            bucket.payload_bytes, dtype=torch.uint8, device=bucket.device
-        )
-        for part, value in zip(bucket.slices, values, strict=True):
-            self.codec.encode(
-                value,
-                scales.narrow(0, *part.scales),
-                part.parameter.stream,
-                self.step,
-                payload.narrow(0, *part.payload),
-            )
-        return payload
-
-    def _keep_residuals(
-        self, bucket: TernaryBucket, values: list[Tensor], scales: Tensor, payload: Tensor
-    ) -> None:
-        if self.error_feedback is None:
-            return
-        for part, value in zip(bucket.slices, values, strict=True):
-            sent = torch.empty_like(value)
-            own = payload.narrow(0, *part.payload).unsqueeze(0)
-            self.codec.decode(own, scales.narrow(0, *part.scales), sent)
-            self.error_feedback.update(part.parameter.name, value, sent)
-
-    def _float_steps(self, bucket: FloatBucket) -> Steps:
-        gradients = [_gradient(p.tensor).to(bucket.dtype) for p in bucket.parameters]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        compressed, context = self._float_compression.compress(flat)
-        # Summed, then divided: as the codes are, and without a factor of the backend.
-        total = yield hvd.allreduce_async_(
-            compressed,
-            op=hvd.Sum,
-            name=f"knet_hvd.float.{bucket.index}.{bucket.dtype}",
-            process_set=self.exchange.process_set,
-        )
-        total = self._float_compression.decompress(total, context)
-        total /= self.exchange.divisor
-        parts = total.split([gradient.numel() for gradient in gradients])
-        for parameter, part in zip(bucket.parameters, parts, strict=True):
-            gradient = _gradient(parameter.tensor)
-            gradient.copy_(part.view(gradient.shape))
-
     def wire_bytes(self) -> float:
         """Return the bytes that this rank sends in a step, by formula."""
-        num_ranks = self.exchange.num_ranks
+        num_ranks = self.steps.exchange.num_ranks
         total = 0.0
         for bucket in self._buckets:
             if isinstance(bucket, TernaryBucket):
-                total += self.exchange.wire_bytes(bucket)
+                total += self.steps.exchange.wire_bytes(bucket)
                 total += allreduce_bytes(4 * bucket.num_scales, num_ranks)
             else:
                 size = torch.empty((), dtype=bucket.dtype).element_size()
@@ -251,19 +145,6 @@ class GradientReducer:
     def uncompressed_wire_bytes(self) -> float:
         """Return the bytes that Horovod would send in the gradients' own dtypes."""
         return sum(
-            allreduce_bytes(t.numel() * t.element_size(), self.exchange.num_ranks)
+            allreduce_bytes(t.numel() * t.element_size(), self.steps.exchange.num_ranks)
             for t in self._bucket_of
         )
-
-
-def _gradient(parameter: Tensor) -> Tensor:
-    gradient = parameter.grad
-    if gradient is None:
-        raise KnetError("a gradient was removed while it was being exchanged")
-    return gradient.detach()
-
-
-def _store_gradient(parameter: Tensor, gradient: Tensor) -> None:
-    target = _gradient(parameter)
-    if target.data_ptr() != gradient.data_ptr():  # it was not contiguous
-        target.copy_(gradient)

@@ -2,8 +2,8 @@
 
 The header's four numbers are sums over ranks too: a fingerprint of the scale and its
 square (equal on all N ranks if and only if N * sum of squares = square of the sum), the
-number of ranks whose gradient is not finite, and the standard deviations relative to the
-scale.
+number of ranks whose gradient is not finite, and the standard deviations relative to
+the scale.
 """
 
 from dataclasses import dataclass
@@ -72,13 +72,13 @@ class SummedHeader:
         expected = (num_ranks * own, num_ranks * own * own)
         if (self.marks, self.squares) != expected:
             raise RankMismatchError(
-                f"{name}: ranks used different scales (expected check words {expected}, "
+                f"{name}: ranks used different scales (check words {expected} expected, "
                 f"got {(self.marks, self.squares)}). Did ranks load different "
                 "checkpoints, or is `op` not the one given to Compression.ternary?"
             )
 
     def mean_deviation(self, scale: float, num_ranks: int) -> float | None:
-        """Return the mean standard deviation, or None where it left the header's range."""
+        """Return the mean standard deviation, None where it left the range."""
         ratio = self.ratios / _RATIO_UNIT / num_ranks
         smallest = 1.0 / _MAX_RATIO
         return ratio * scale if smallest < ratio < _MAX_RATIO / num_ranks else None

@@ -15,6 +15,12 @@ T_co = TypeVar("T_co", covariant=True)
 class ProgressBar(Protocol[T_co]):
     """Show how far a loop has come: what is used of a tqdm bar."""
 
+    def __enter__(self) -> "ProgressBar[T_co]":
+        """Return the bar."""
+
+    def __exit__(self, *_: object) -> bool | None:
+        """Close the bar."""
+
     def __iter__(self) -> Iterator[T_co]:
         """Pass the items on and count them."""
 

@@ -48,8 +48,8 @@ def warn_if_slow(device: torch.device) -> None:
         return
     _warned.add(device.type)
     _logger.warning(
-        "knet_hvd: no native codec kernel for %s tensors here; the PyTorch kernels give "
-        "the same results, many times slower. To build them: "
+        "knet_hvd: no native codec kernel for %s tensors here; the PyTorch kernels "
+        "give the same results, many times slower. To build them: "
         "pip install --no-build-isolation . (python -m knet_hvd tells what was built)",
         device.type,
     )

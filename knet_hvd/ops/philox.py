@@ -1,4 +1,4 @@
-"""Counter-based random numbers in plain PyTorch: Philox4x32-10 (Salmon et al., SC'11)."""
+"""Counter-based random numbers in PyTorch: Philox4x32-10 (Salmon et al., SC'11)."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ def _high_low(product: Tensor) -> tuple[Tensor, Tensor]:
     return (product >> 32) & _MASK, product & _MASK
 
 
-def philox4x32(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:
+def philox4x32(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]
+) -> list[Tensor]:
     """Return the four output words of each counter.
 
     Args:

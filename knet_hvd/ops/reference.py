@@ -1,12 +1,20 @@
 """PyTorch kernels of every op: the specification, and the fallback on any device.
 
-They favour plain tensor operations over speed. What they return is what the C++ and CUDA
-kernels return, bit for bit; ``tests/single/test_ops.py`` holds them to that.
+They favour plain tensor operations over speed. What they return is what the C++ and
+CUDA kernels return, bit for bit; ``tests/single`` holds them to that.
 """
 
 import torch
 from torch import Tensor
 
+from knet_hvd.ops.checks import (
+    check_decode_mean,
+    check_dequantize,
+    check_pack_digits,
+    check_ternarize,
+    check_unpack_digits,
+    check_unpack_sum,
+)
 from knet_hvd.ops.layout import (
     BLOCK_BYTES,
     GROUP_VALUES,
@@ -19,15 +27,7 @@ from knet_hvd.ops.layout import (
     radix,
 )
 from knet_hvd.ops.philox import random16
-from knet_hvd.ops.schemas import (
-    _library,
-    check_decode_mean,
-    check_dequantize,
-    check_pack_digits,
-    check_ternarize,
-    check_unpack_digits,
-    check_unpack_sum,
-)
+from knet_hvd.ops.schemas import library
 
 _MIN_SCALE = 2.0**-100
 _RANDOM_RANGE = 65536.0
@@ -111,7 +111,7 @@ def codes_of(
     else:
         random = torch.full_like(thresholds, _NEAREST_THRESHOLD)
     fires = (random < thresholds).to(torch.int8)
-    return torch.where(torch.signbit(flat), -fires, fires)
+    return torch.where(torch.signbit(values.reshape(-1)), -fires, fires)
 
 
 def _pack(codes: Tensor, wire_format: WireFormat) -> Tensor:
@@ -135,9 +135,7 @@ def ternarize(
     payload: Tensor,
 ) -> None:
     """Write the packed ternary codes of values [any shape] to payload, uint8."""
-    check_ternarize(
-        values, scales, bucket_size, wire_format, key, stochastic, payload
-    )
+    check_ternarize(values, scales, bucket_size, wire_format, key, stochastic, payload)
     codes = codes_of(values, scales, bucket_size, key, stochastic)
     payload.copy_(_pack(codes, WIRE_FORMATS[wire_format]).view_as(payload))
 
@@ -163,7 +161,9 @@ def unpack_sum(payloads: Tensor, wire_format: int, sums: Tensor) -> None:
     sums.copy_(total.view_as(sums))
 
 
-def _dequantized(sums: Tensor, scales: Tensor, bucket_size: int, divisor: int) -> Tensor:
+def _dequantized(
+    sums: Tensor, scales: Tensor, bucket_size: int, divisor: int
+) -> Tensor:
     """Return fp32 [n]: sums [n] times scale / divisor; NaN in buckets without one."""
     divisors = torch.full_like(scales, float(divisor))  # a scalar would be inverted
     factor = torch.where(scales >= _MIN_SCALE, scales / divisors, 0.0)
@@ -244,4 +244,4 @@ for _kernel in (
     pack_digits,
     unpack_digits,
 ):
-    _library.impl(_kernel.__name__, _kernel, "CompositeExplicitAutograd")
+    library.impl(_kernel.__name__, _kernel, "CompositeExplicitAutograd")

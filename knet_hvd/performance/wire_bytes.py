@@ -1,8 +1,8 @@
 """Bytes that one rank sends in each collective, headers of the network not counted.
 
-Formulas of the bandwidth-optimal algorithms (ring, pairwise), which is what Open MPI, gloo
-and NCCL use for large messages. ``benchmarks/wire_bytes.py`` compares them with the bytes
-that network interfaces count.
+Formulas of the bandwidth-optimal algorithms (ring, pairwise), which is what Open MPI,
+gloo and NCCL use for large messages. ``benchmarks/wire_bytes.py`` compares them with
+the bytes that network interfaces count.
 """
 
 from typing import Literal

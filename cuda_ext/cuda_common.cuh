@@ -1,0 +1,161 @@
+// What the CUDA kernels share: 16-byte loads and stores, the bucket of a group, the checked launch.
+//
+// The arithmetic is that of codec_core.h, compiled without contraction (--fmad=false), fast
+// division or flushed denormals, so that the results are the CPU's bit for bit.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <type_traits>
+
+#include "kernels.h"
+
+#define KNET_DEVICE __device__ __forceinline__
+
+namespace {
+
+using knet::DType;
+using knet::kGroup;
+using knet::WireFormat;
+
+// Small blocks of threads spread a small tensor over more multiprocessors, and 32 of them, the
+// most that one holds, still make its full 2048 threads.
+constexpr int kThreads = 64;
+constexpr int kWarp = 32;
+
+template <DType kType>
+using Storage = std::conditional_t<kType == DType::kFloat32, float,
+                                   std::conditional_t<kType == DType::kFloat64, double, uint16_t>>;
+
+// Adjacent values that one thread moves in words of up to 16 bytes.
+template <class T, int kCount>
+struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Run {
+  T value[kCount];
+};
+
+template <class T, int kCount>
+KNET_DEVICE Run<T, kCount> load_run(const T* from) {
+  return *reinterpret_cast<const Run<T, kCount>*>(from);
+}
+
+// Values [first, first + kCount) of [end], zero past its end, in whatever alignment.
+template <class T, int kCount>
+KNET_DEVICE Run<T, kCount> load_ragged(const T* from, int64_t first, int64_t end) {
+  Run<T, kCount> run;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) run.value[i] = first + i < end ? from[first + i] : T(0);
+  return run;
+}
+
+// Stores to values [first, first + kCount) of [end].
+template <class T, int kCount>
+KNET_DEVICE void store_run(const Run<T, kCount>& run, T* to, int64_t first, int64_t end,
+                           bool aligned) {
+  if (aligned && first + kCount <= end) {
+    *reinterpret_cast<Run<T, kCount>*>(to + first) = run;
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kCount; ++i)
+    if (first + i < end)
+      to[first + i] = run.value[i];
+}
+
+// A GPU replaces every NaN that it converts between fp64 and fp32 by its own; a CPU keeps the sign
+// and the high bits.
+template <DType kType>
+KNET_DEVICE float to_float(const Storage<kType>& value) {
+  if constexpr (kType == DType::kFloat64) {
+    if (value != value) {
+      const auto bits = static_cast<uint64_t>(__double_as_longlong(value));
+      const auto sign = static_cast<uint32_t>(bits >> 32) & 0x80000000u;
+      return knet::bits_to_float(sign | 0x7FC00000u |
+                                 (static_cast<uint32_t>(bits >> 29) & 0x3FFFFFu));
+    }
+  }
+  return knet::load_value(&value, kType, 0);
+}
+
+template <DType kType>
+KNET_DEVICE Storage<kType> from_float(float value) {
+  if constexpr (kType == DType::kFloat64) {
+    if (value != value)
+      return __longlong_as_double(0x7FF8000000000000ll);
+  }
+  Storage<kType> stored;
+  knet::store_value(&stored, kType, 0, value);
+  return stored;
+}
+
+// The bucket of consecutive groups, for one division; 32 bits count the groups of 2^39 values.
+struct BucketCursor {
+  KNET_DEVICE BucketCursor(int64_t group, uint32_t groups_per_bucket)
+      : bucket(static_cast<uint32_t>(group) / groups_per_bucket),
+        size(groups_per_bucket),
+        left(groups_per_bucket - static_cast<uint32_t>(group) % groups_per_bucket) {}
+  KNET_DEVICE bool next_is_new() {
+    if (--left > 0)
+      return false;
+    left = size;
+    ++bucket;
+    return true;
+  }
+  uint32_t bucket, size, left;
+};
+
+// Only a size that is all of one bucket need not be a multiple of kGroup.
+inline uint32_t groups_per_bucket(int64_t num_values, int64_t bucket_size) {
+  return static_cast<uint32_t>(
+      knet::ceil_div(bucket_size < num_values ? bucket_size : num_values, kGroup));
+}
+
+// Chunks of kStatChunk values that partition each bucket; empty ones after the last value.
+struct Chunk {
+  KNET_DEVICE Chunk(int64_t chunk, int64_t chunks_per_bucket, int64_t bucket_size,
+                    int64_t num_values) {
+    bucket = static_cast<uint32_t>(chunk) / static_cast<uint32_t>(chunks_per_bucket);
+    const int64_t offset = (chunk - bucket * chunks_per_bucket) * knet::kStatChunk;
+    first = bucket * bucket_size + offset;
+    const int64_t bucket_left = bucket_size - offset, values_left = num_values - first;
+    const int64_t left = bucket_left < values_left ? bucket_left : values_left;
+    count = static_cast<int>(left < 0 ? 0 : left < knet::kStatChunk ? left : knet::kStatChunk);
+  }
+  int64_t bucket, first;
+  int count;
+};
+
+KNET_DEVICE int64_t global_thread() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+inline bool is_aligned(const void* pointer, int64_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % static_cast<uint64_t>(bytes) == 0;
+}
+
+// Calls use(std::integral_constant<DType, dtype>) and returns what it returns.
+template <class Use>
+const char* with_dtype(DType dtype, const Use& use) {
+  switch (dtype) {
+    case DType::kFloat64: return use(std::integral_constant<DType, DType::kFloat64>());
+    case DType::kFloat16: return use(std::integral_constant<DType, DType::kFloat16>());
+    case DType::kBFloat16: return use(std::integral_constant<DType, DType::kBFloat16>());
+    default: return use(std::integral_constant<DType, DType::kFloat32>());
+  }
+}
+
+// Starts at least `threads` threads, block_threads to a block; nullptr or the error's text.
+template <class... Params, class... Args>
+const char* launch(void (*kernel)(Params...), int64_t threads, int block_threads, void* stream,
+                   const Args&... args) {
+  const int64_t blocks = knet::ceil_div(threads, block_threads);
+  if (blocks == 0)
+    return nullptr;
+  if (blocks > 0x7FFFFFFF)
+    return "more values than one grid can hold";
+  kernel<<<static_cast<uint32_t>(blocks), block_threads, 0, static_cast<cudaStream_t>(stream)>>>(
+      args...);
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+}  // namespace

@@ -1,0 +1,201 @@
+// Decode: payloads of N ranks -> sums of codes, or values; and dequantize: sums -> values.
+//
+// A thread owns adjacent bytes of a block, as many as fill 16 bytes of output in every plane (fp64:
+// half as many), so that a warp writes each plane of its block as one contiguous piece.
+#include "cuda_common.cuh"
+
+namespace {
+
+// What is written for a sum of codes: the sum itself ...
+struct SumOutput {
+  using T = int16_t;
+  static constexpr bool kScaled = false;
+  static KNET_DEVICE T convert(int32_t sum, float) { return static_cast<T>(sum); }
+};
+
+// ... or its value.
+template <DType kType>
+struct ValueOutput {
+  using T = Storage<kType>;
+  static constexpr bool kScaled = true;
+  static KNET_DEVICE T convert(int32_t sum, float factor) {
+    return from_float<kType>(knet::decode_value(sum, factor));
+  }
+};
+
+template <class Output>
+constexpr int kRun = sizeof(typename Output::T) == 2 ? 8 : 4;
+
+// Digits of bytes summed over payloads, two bytes to a register: one in each 16 bits.
+template <WireFormat kFormat>
+struct DigitSums;
+
+// Digit p is floor(x / 3^p) - 3 floor(x / 3^(p + 1)), so summing the quotients suffices. Each
+// product below 2^16 gives the quotient of every x < 243. A low half that overflows carries into
+// the high half, and digit() takes that back: its result is the same combination of both halves
+// modulo 2^32.
+template <>
+struct DigitSums<WireFormat::kTrit5> {
+  uint32_t quotients[5] = {};
+  // Bytes above 242 become 242; only those set the top bit of `above`.
+  static KNET_DEVICE uint32_t valid(uint32_t bytes) {
+    const uint32_t above = bytes & ((bytes & 0x7F7F7F7Fu) + 0x0D0D0D0Du) & 0x80808080u;
+    const uint32_t mask = (above >> 7) * 0xFFu;
+    return (bytes & ~mask) | (0xF2F2F2F2u & mask);
+  }
+  KNET_DEVICE void add(uint32_t x) {
+    quotients[0] += x;
+    quotients[1] += x * 171u >> 9 & 0x007F007Fu;
+    quotients[2] += x * 57u >> 9 & 0x007F007Fu;
+    quotients[3] += x * 19u >> 9 & 0x007F007Fu;
+    quotients[4] += x * 203u >> 14 & 0x00030003u;
+  }
+  KNET_DEVICE uint32_t digit(int plane) const {
+    return quotients[plane] - (plane < 4 ? 3u * quotients[plane + 1] : 0u);
+  }
+};
+
+template <>
+struct DigitSums<WireFormat::kCrumb4> {
+  uint32_t digits[4] = {};
+  // A digit 3 loses its low bit.
+  static KNET_DEVICE uint32_t valid(uint32_t bytes) { return bytes & ~(bytes >> 1 & 0x55555555u); }
+  KNET_DEVICE void add(uint32_t x) {
+#pragma unroll
+    for (int plane = 0; plane < 4; ++plane) digits[plane] += x >> (2 * plane) & 0x00030003u;
+  }
+  KNET_DEVICE uint32_t digit(int plane) const { return digits[plane]; }
+};
+
+// kWords words at `from`, which without alignment are put together from bytes.
+template <bool kAligned, int kWords>
+KNET_DEVICE Run<uint32_t, kWords> load_words(const uint8_t* from) {
+  Run<uint32_t, kWords> words = {};
+  if (kAligned)
+    return *reinterpret_cast<const Run<uint32_t, kWords>*>(from);
+#pragma unroll
+  for (int i = 0; i < 4 * kWords; ++i)
+    words.value[i / 4] |= static_cast<uint32_t>(from[i]) << (i % 4 * 8);
+  return words;
+}
+
+// Adds the bytes of every payload; sums[2 i] holds bytes 4 i and 4 i + 2, sums[2 i + 1] the others.
+template <bool kAligned, int kWords, WireFormat kFormat>
+KNET_DEVICE void add_payloads(const knet::DecodeArgs& a, int64_t at,
+                              DigitSums<kFormat> sums[2 * kWords]) {
+#pragma unroll 4  // loads in flight
+  for (int64_t rank = 0; rank < a.num_payloads; ++rank) {
+    const auto words = load_words<kAligned, kWords>(a.payloads + rank * a.row_bytes + at);
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) {
+      const uint32_t bytes = DigitSums<kFormat>::valid(words.value[i]);
+      sums[2 * i].add(bytes & 0x00FF00FFu);
+      sums[2 * i + 1].add(bytes >> 8 & 0x00FF00FFu);
+    }
+  }
+}
+
+template <class Output, WireFormat kFormat>
+__global__ void __launch_bounds__(kThreads)
+    decode_kernel(const knet::DecodeArgs a, typename Output::T* out, uint32_t groups_per_bucket,
+                  bool payloads_aligned, bool out_aligned) {
+  constexpr int kBytes = kRun<Output>, kPlanes = knet::num_planes(kFormat);
+  const int64_t at = global_thread() * kBytes, block = at / knet::kBlockBytes;
+  const int64_t first = block * kPlanes * kGroup + at % knet::kBlockBytes;
+  if (first >= a.num_values)
+    return;
+  DigitSums<kFormat> sums[kBytes / 2];
+  payloads_aligned ? add_payloads<true, kBytes / 4>(a, at, sums)
+                   : add_payloads<false, kBytes / 4>(a, at, sums);
+  BucketCursor cursor(block * kPlanes, groups_per_bucket);
+  float factor = 0.0f;
+#pragma unroll
+  for (int plane = 0; plane < kPlanes; ++plane) {
+    const int64_t value = first + plane * kGroup;
+    if (value >= a.num_values)
+      return;
+    if (Output::kScaled && (plane == 0 || cursor.next_is_new()))
+      factor = knet::decode_factor(a.scales[cursor.bucket], a.divisor);
+    Run<typename Output::T, kBytes> run;
+#pragma unroll
+    for (int i = 0; i < kBytes; ++i) {
+      const uint32_t pair = sums[i / 4 * 2 + i % 2].digit(plane);
+      const auto digits = static_cast<int32_t>(i % 4 < 2 ? pair & 0xFFFFu : pair >> 16);
+      run.value[i] = Output::convert(digits - static_cast<int32_t>(a.num_payloads), factor);
+    }
+    store_run(run, out, value, a.num_values, out_aligned);
+  }
+}
+
+template <class Output>
+const char* decode(const knet::DecodeArgs& a, typename Output::T* out, void* stream) {
+  const int64_t blocks = knet::ceil_div(a.num_values, knet::block_values(a.format));
+  const int64_t threads = blocks * (knet::kBlockBytes / kRun<Output>);
+  const auto kernel = a.format == WireFormat::kTrit5 ? decode_kernel<Output, WireFormat::kTrit5>
+                                                     : decode_kernel<Output, WireFormat::kCrumb4>;
+  const uint32_t groups = Output::kScaled ? groups_per_bucket(a.num_values, a.bucket_size) : 1;
+  const bool rows_aligned = a.num_payloads == 1 || a.row_bytes % kRun<Output> == 0;
+  return launch(kernel, threads, kThreads, stream, a, out, groups,
+                rows_aligned && is_aligned(a.payloads, kRun<Output>), is_aligned(out, 16));
+}
+
+// Like decode, a thread takes the same place in several consecutive groups: their loads are in
+// flight together, and one division finds their buckets.
+constexpr int kRows = 4;
+
+template <DType kType>
+__global__ void __launch_bounds__(kThreads)
+    dequantize_kernel(const knet::DequantizeArgs a, uint32_t groups_per_bucket, bool aligned) {
+  using Output = ValueOutput<kType>;
+  constexpr int kCount = kRun<Output>;
+  const int64_t at = global_thread() * kCount, block = at / kGroup;
+  const int64_t first = block * kRows * kGroup + at % kGroup;
+  if (first >= a.num_values)
+    return;
+  Run<int16_t, kCount> rows[kRows];
+  const bool whole = aligned && first + (kRows - 1) * kGroup + kCount <= a.num_values;
+  if (whole) {
+#pragma unroll
+    for (int row = 0; row < kRows; ++row)
+      rows[row] = load_run<int16_t, kCount>(a.sums + first + row * kGroup);
+  } else {
+#pragma unroll
+    for (int row = 0; row < kRows; ++row)
+      rows[row] = load_ragged<int16_t, kCount>(a.sums, first + row * kGroup, a.num_values);
+  }
+  BucketCursor cursor(block * kRows, groups_per_bucket);
+  float factor = 0.0f;
+#pragma unroll
+  for (int row = 0; row < kRows; ++row) {
+    const int64_t value = first + row * kGroup;
+    if (value >= a.num_values)
+      return;
+    if (row == 0 || cursor.next_is_new())
+      factor = knet::decode_factor(a.scales[cursor.bucket], a.divisor);
+    Run<typename Output::T, kCount> run;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) run.value[i] = Output::convert(rows[row].value[i], factor);
+    store_run(run, static_cast<typename Output::T*>(a.values), value, a.num_values, aligned);
+  }
+}
+
+}  // namespace
+
+const char* knet::decode_cuda(const DecodeArgs& a, void* stream) {
+  if (a.sums != nullptr)
+    return decode<SumOutput>(a, a.sums, stream);
+  return with_dtype(a.dtype, [&](auto type) {
+    using Output = ValueOutput<decltype(type)::value>;
+    return decode<Output>(a, static_cast<typename Output::T*>(a.values), stream);
+  });
+}
+
+const char* knet::dequantize_cuda(const DequantizeArgs& a, void* stream) {
+  return with_dtype(a.dtype, [&](auto type) {
+    constexpr int kCount = kRun<ValueOutput<decltype(type)::value>>;
+    const int64_t threads = ceil_div(a.num_values, kRows * kGroup) * (kGroup / kCount);
+    return launch(dequantize_kernel<decltype(type)::value>, threads, kThreads, stream, a,
+                  groups_per_bucket(a.num_values, a.bucket_size),
+                  is_aligned(a.sums, 2 * kCount) && is_aligned(a.values, 16));
+  });
+}

@@ -1,0 +1,102 @@
+// Encode: values and scales -> packed ternary codes.
+//
+// A thread owns four adjacent lanes of a block through all its slots and planes: one Philox call
+// serves its eight slots, 16-byte loads serve its four lanes, and the bytes need no exchange
+// between threads. Four threads read 64 contiguous bytes of each row, whole sectors of memory.
+#include "cuda_common.cuh"
+
+namespace {
+
+using knet::kSlots;
+
+constexpr int kQuad = 4;  // lanes of a thread
+constexpr int kQuads = knet::kLanes / kQuad;
+
+// The four values of each slot that the thread of lane `lane` owns in the group at `first`.
+template <class T>
+KNET_DEVICE void load_group(const T* values, int64_t first, int lane, int64_t num_values,
+                            bool aligned, Run<T, kQuad> rows[kSlots]) {
+  if (aligned && first + kGroup <= num_values) {
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot)
+      rows[slot] = load_run<T, kQuad>(values + first + slot * knet::kLanes + lane);
+    return;
+  }
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot)
+    rows[slot] = load_ragged<T, kQuad>(values, first + slot * knet::kLanes + lane, num_values);
+}
+
+// Adds weight * code to the byte of each value: digits never carry, so four bytes add as one word.
+template <DType kType>
+KNET_DEVICE void add_codes(const Run<Storage<kType>, kQuad> rows[kSlots], float inverse,
+                           const uint32_t words[kQuad][4], uint32_t weight, uint32_t sums[kSlots]) {
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot)
+#pragma unroll
+    for (int i = 0; i < kQuad; ++i) {
+      const float x = to_float<kType>(rows[slot].value[i]);
+      const int32_t code = knet::ternarize(x, inverse, knet::random16(words[i], slot));
+      sums[slot] += static_cast<uint32_t>(code) * (weight << (8 * i));
+    }
+}
+
+template <DType kType, WireFormat kFormat>
+__global__ void __launch_bounds__(kThreads)
+    encode_kernel(const knet::EncodeArgs a, uint32_t groups_per_bucket, bool values_aligned,
+                  bool payload_aligned) {
+  constexpr int kPlanes = knet::num_planes(kFormat);
+  constexpr uint32_t kZeroByte = kFormat == WireFormat::kTrit5 ? 121 : 85;  // all digits 1
+  const int64_t block = global_thread() / kQuads;
+  const int lane = static_cast<int>(threadIdx.x % kQuads) * kQuad;
+  if (block * kPlanes * kGroup >= a.num_values)
+    return;
+  const auto* values = static_cast<const Storage<kType>*>(a.values);
+  BucketCursor cursor(block * kPlanes, groups_per_bucket);
+  float inverse = 0.0f;
+  uint32_t sums[kSlots], weight = 1;
+#pragma unroll
+  for (uint32_t& sum : sums) sum = kZeroByte * 0x01010101u;
+#pragma unroll 1  // five copies of the body would not fit the instruction cache
+  for (int plane = 0; plane < kPlanes; ++plane, weight *= knet::radix(kFormat)) {
+    const int64_t group = block * kPlanes + plane;
+    if (group * kGroup >= a.num_values)
+      break;
+    Run<Storage<kType>, kQuad> rows[kSlots];  // eight loads in flight while Philox computes
+    load_group(values, group * kGroup, lane, a.num_values, values_aligned, rows);
+    if (plane == 0 || cursor.next_is_new())
+      inverse = knet::inverse_scale(a.scales[cursor.bucket]);
+    uint32_t words[kQuad][4];
+#pragma unroll
+    for (int i = 0; i < kQuad; ++i) {
+      for (uint32_t& word : words[i]) word = knet::kNearestThreshold * 0x00010001u;
+      if (a.stochastic)
+        knet::philox4x32(static_cast<uint32_t>(group) * knet::kLanes + lane + i, a.key, words[i]);
+    }
+    add_codes<kType>(rows, inverse, words, weight, sums);
+  }
+  uint8_t* out = a.payload + block * knet::kBlockBytes + lane;
+#pragma unroll
+  for (int slot = 0; slot < kSlots; ++slot) {
+    Run<uint8_t, kQuad> bytes;
+    memcpy(&bytes, &sums[slot], sizeof bytes);
+    store_run(bytes, out, slot * knet::kLanes, knet::kBlockBytes, payload_aligned);
+  }
+}
+
+template <WireFormat kFormat>
+const char* encode(const knet::EncodeArgs& a, void* stream) {
+  const int64_t threads = knet::ceil_div(a.num_values, knet::block_values(kFormat)) * kQuads;
+  return with_dtype(a.dtype, [&](auto type) {
+    return launch(encode_kernel<decltype(type)::value, kFormat>, threads, kThreads, stream, a,
+                  groups_per_bucket(a.num_values, a.bucket_size), is_aligned(a.values, 16),
+                  is_aligned(a.payload, kQuad));
+  });
+}
+
+}  // namespace
+
+const char* knet::encode_cuda(const EncodeArgs& a, void* stream) {
+  return a.format == WireFormat::kTrit5 ? encode<WireFormat::kTrit5>(a, stream)
+                                        : encode<WireFormat::kCrumb4>(a, stream);
+}

@@ -1,0 +1,162 @@
+"""The steps of one gradient bucket, from gradients to averaged gradients.
+
+One step of a ternary bucket:
+
+1. statistics of each gradient (plus its residual), and this rank's scales;
+2. shared scales: the maximum over ranks;
+3. ternary codes, packed into the bucket's payload;
+4. exchange and decode, see ``exchanges.py``.
+
+Each kind of bucket is a generator that yields a Horovod handle wherever it has to wait.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import horovod.torch as hvd
+import torch
+from torch import Tensor
+
+from knet_hvd.compression import ErrorFeedback, TernaryCodec, local_scales
+from knet_hvd.config import KnetError
+from knet_hvd.data_parallel.buckets import FloatBucket, TernaryBucket
+from knet_hvd.data_parallel.exchanges import Exchange, Steps
+from knet_hvd.data_parallel.snapshots import GradientSnapshot, take_snapshot
+
+
+@dataclass(slots=True)
+class BucketSteps:
+    """Run buckets, and hold what lasts from one training step to the next.
+
+    Attributes:
+        codec: Turns gradients into codes.
+        exchange: Moves the codes.
+        float_compression: Horovod compressor for the float buckets.
+        error_feedback: Residuals, or None.
+        step: Number of the training step.
+        scales: The latest shared scales by parameter name.
+        snapshot_names: Parameters to take snapshots of.
+        snapshots: The latest snapshots.
+    """
+
+    codec: TernaryCodec
+    exchange: Exchange
+    float_compression: Any
+    error_feedback: ErrorFeedback | None = None
+    step: int = 0
+    scales: dict[str, Tensor] = field(default_factory=dict)
+    snapshot_names: frozenset[str] = frozenset()
+    snapshots: dict[str, GradientSnapshot] = field(default_factory=dict)
+
+    def run(self, bucket: TernaryBucket | FloatBucket) -> Steps:
+        """Start a bucket whose parameters all have a gradient."""
+        if isinstance(bucket, TernaryBucket):
+            return self._ternary_steps(bucket)
+        return self._float_steps(bucket)
+
+    def _ternary_steps(self, bucket: TernaryBucket) -> Steps:
+        gradients = [_gradient(p.tensor).contiguous() for p in bucket.parameters]
+        originals = {
+            part.parameter.name: gradient.to(torch.float32, copy=True)
+            for part, gradient in zip(bucket.slices, gradients, strict=True)
+            if part.parameter.name in self.snapshot_names
+        }
+        with torch.profiler.record_function("knet_hvd::statistics"):
+            values = self._with_residuals(bucket, gradients)
+            config = self.codec.config
+            scales = torch.cat([local_scales(value, config) for value in values])
+        scales = yield hvd.allreduce_async_(
+            scales,
+            op=hvd.Max,
+            name=f"knet_hvd.scales.{bucket.index}",
+            process_set=self.exchange.process_set,
+        )
+        with torch.profiler.record_function("knet_hvd::encode"):
+            payload = self._encode(bucket, values, scales)
+            self._keep_residuals(bucket, values, scales, payload)
+        del values
+        yield from self.exchange.run(bucket, payload, scales, gradients)
+        for part, gradient in zip(bucket.slices, gradients, strict=True):
+            name, tensor = part.parameter.name, part.parameter.tensor
+            _store_gradient(tensor, gradient)
+            self.scales[name] = scales.narrow(0, *part.scales)
+            if name in originals:
+                self.snapshots[name] = take_snapshot(
+                    originals[name],
+                    gradient,
+                    self.scales[name],
+                    payload.narrow(0, *part.payload),
+                    self.codec,
+                )
+
+    def _with_residuals(
+        self, bucket: TernaryBucket, gradients: list[Tensor]
+    ) -> list[Tensor]:
+        if self.error_feedback is None:
+            return gradients
+        return [
+            self.error_feedback.add_to(parameter.name, gradient)
+            for parameter, gradient in zip(bucket.parameters, gradients, strict=True)
+        ]
+
+    def _encode(
+        self, bucket: TernaryBucket, values: list[Tensor], scales: Tensor
+    ) -> Tensor:
+        payload = torch.empty(
+            bucket.payload_bytes, dtype=torch.uint8, device=bucket.device
+        )
+        for part, value in zip(bucket.slices, values, strict=True):
+            self.codec.encode(
+                value,
+                scales.narrow(0, *part.scales),
+                part.parameter.stream,
+                self.step,
+                payload.narrow(0, *part.payload),
+            )
+        return payload
+
+    def _keep_residuals(
+        self,
+        bucket: TernaryBucket,
+        values: list[Tensor],
+        scales: Tensor,
+        payload: Tensor,
+    ) -> None:
+        if self.error_feedback is None:
+            return
+        for part, value in zip(bucket.slices, values, strict=True):
+            sent = torch.empty_like(value)
+            own = payload.narrow(0, *part.payload).unsqueeze(0)
+            self.codec.decode(own, scales.narrow(0, *part.scales), sent)
+            self.error_feedback.update(part.parameter.name, value, sent)
+
+    def _float_steps(self, bucket: FloatBucket) -> Steps:
+        gradients = [_gradient(p.tensor).to(bucket.dtype) for p in bucket.parameters]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        compressed, context = self.float_compression.compress(flat)
+        # Summed, then divided: as the codes are, and without a factor of the backend.
+        total = yield hvd.allreduce_async_(
+            compressed,
+            op=hvd.Sum,
+            name=f"knet_hvd.float.{bucket.index}.{bucket.dtype}",
+            process_set=self.exchange.process_set,
+        )
+        total = self.float_compression.decompress(total, context)
+        total /= self.exchange.divisor
+        parts = total.split([gradient.numel() for gradient in gradients])
+        for parameter, part in zip(bucket.parameters, parts, strict=True):
+            gradient = _gradient(parameter.tensor)
+            gradient.copy_(part.view(gradient.shape))
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    gradient = parameter.grad
+    if gradient is None:
+        raise KnetError("a gradient was removed while it was being exchanged")
+    return gradient.detach()
+
+
+def _store_gradient(parameter: Tensor, gradient: Tensor) -> None:
+    target = _gradient(parameter)
+    if target.data_ptr() != gradient.data_ptr():  # it was not contiguous
+        target.copy_(gradient)

@@ -1,0 +1,234 @@
+"""The training loop of the data-parallel job."""
+
+import hashlib
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import horovod.torch as hvd
+import torch
+from torch import Tensor, nn
+
+from knet_hvd.config import to_flat_dict
+from knet_hvd.data import ImageDataset, ShardedBatches, augment, load_dataset
+from knet_hvd.data_parallel.adapter import TernaryCompressor
+from knet_hvd.data_parallel.agreement import check_agreement
+from knet_hvd.data_parallel.distributed_optimizer import DistributedOptimizer
+from knet_hvd.data_parallel.monitor import TrainingMonitor
+from knet_hvd.data_parallel.training_config import TrainingConfig
+from knet_hvd.metrics import open_logger, progress
+from knet_hvd.models import build_model
+from knet_hvd.performance import allreduce_bytes
+
+_EVALUATION_BATCH = 500
+
+
+@dataclass(slots=True)
+class WireBytes:
+    """What a rank sends in a step, by formula; see ``performance.wire_bytes``."""
+
+    compressed: float
+    uncompressed: float
+
+    @property
+    def ratio(self) -> float:
+        """Uncompressed over compressed; 1 where nothing is sent."""
+        return self.uncompressed / self.compressed if self.compressed else 1.0
+
+
+@dataclass(slots=True)
+class _Average:
+    """Exponential moving average, as tf.train.ExponentialMovingAverage has it."""
+
+    decay: float
+    shadow: dict[str, Tensor] = field(default_factory=dict)
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the parameters; faster in the first steps."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, parameter in model.named_parameters():
+            value = parameter.detach()
+            if name in self.shadow:
+                self.shadow[name].lerp_(value, 1 - decay)
+            else:
+                self.shadow[name] = value.clone()
+
+
+class DataParallelTrainer:
+    """Train one model on all ranks of Horovod."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        """Load data, build the model and the optimizer; Horovod is initialized.
+
+        Args:
+            config: The same on every rank.
+
+        Raises:
+            RankMismatchError: On every rank, if configurations differ.
+            DataError: If a data file is missing or malformed.
+            ValueError: If the model or another setting is unknown.
+        """
+        facts = to_flat_dict(replace(config, data_dir=None, logdir=None, summary=None))
+        check_agreement(facts, "the job's configuration")
+        self.config = config
+        self.dataset: ImageDataset = load_dataset(config.data, config.data_dir)
+        torch.manual_seed(config.seed)
+        self.model = build_model(
+            config.model,
+            in_shape=self.dataset.in_shape,
+            num_classes=self.dataset.num_classes,
+            width=config.width,
+        )
+        self.batches = ShardedBatches(
+            images=self.dataset.train_images,
+            labels=self.dataset.train_labels,
+            batch_size=config.batch_size,
+            rank=hvd.rank(),
+            num_ranks=hvd.size(),
+            seed=config.seed,
+            transform=augment if config.augment else None,
+        )
+        self.num_steps = len(self.batches) * config.epochs
+        if config.max_steps is not None:
+            self.num_steps = min(self.num_steps, config.max_steps)
+        self.wire_bytes = WireBytes(0.0, 0.0)
+        self.optimizer = self._make_optimizer()
+        self._average = _Average(config.average_decay)
+        hvd.broadcast_parameters(self.model.state_dict(), root_rank=0)
+        torch.manual_seed(config.seed * 1009 + hvd.rank())  # dropout differs by rank
+
+    def _make_optimizer(self) -> Any:
+        config = self.config
+        parameters = list(self.model.parameters())
+        rate, decay = config.learning_rate, config.weight_decay
+        base: torch.optim.Optimizer
+        if config.optimizer == "adam":
+            base = torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
+        else:
+            momentum = 0.9 if config.optimizer == "momentum" else 0.0
+            base = torch.optim.SGD(parameters, rate, momentum, weight_decay=decay)
+        names = list(self.model.named_parameters())
+        num_values = sum(p.numel() for p in parameters)
+        full = allreduce_bytes(4 * num_values, hvd.size())
+        self.wire_bytes = WireBytes(
+            full / (2 if config.compression == "fp16" else 1), full
+        )
+        ternary = replace(
+            config.ternary, seed=(config.ternary.seed + config.seed) % 2**32
+        )
+        if config.compression != "ternary":
+            return DistributedOptimizer(base, names, compression=config.compression)
+        if config.exchange == "allreduce":
+            compressor = TernaryCompressor(names, ternary=ternary)
+            self.wire_bytes.compressed = compressor.wire_bytes_per_step
+            return hvd.DistributedOptimizer(base, names, compression=compressor)
+        optimizer = DistributedOptimizer(
+            base, names, ternary=ternary, exchange=config.exchange
+        )
+        self.wire_bytes.compressed = optimizer.wire_bytes_per_step
+        return optimizer
+
+    def train(self) -> dict[str, Any]:
+        """Run all steps and return the summary, the same on every rank."""
+        config = self.config
+        step, losses, elapsed_s = 0, torch.zeros(()), 0.0
+        with (
+            open_logger(config.logdir, hvd.rank()) as logger,
+            progress(desc="training", rank=hvd.rank(), total=self.num_steps) as bar,
+        ):
+            monitor = TrainingMonitor(config, logger, self.optimizer, self.wire_bytes)
+            for epoch in range(config.epochs):
+                start = time.perf_counter()
+                for images, labels in self.batches.batches(epoch):
+                    if step == self.num_steps:
+                        break
+                    losses = self._step(images, labels, step, monitor)
+                    step += 1
+                    bar.update()
+                elapsed_s += time.perf_counter() - start
+                accuracy = self.evaluate()
+                bar.set_postfix(loss=f"{float(losses):.3f}", test=f"{accuracy:.4f}")
+                monitor.after_epoch(accuracy, step)
+                if step == self.num_steps:
+                    break
+            summary = self._summary(accuracy, float(losses), step, elapsed_s)
+            monitor.finish(summary)
+        return summary
+
+    def _step(
+        self, images: Tensor, labels: Tensor, step: int, monitor: TrainingMonitor
+    ) -> Tensor:
+        """Make one training step; return the batch's loss."""
+        if self.config.schedule == "polynomial":
+            remaining = 1.0 - step / self.num_steps
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * remaining**0.5
+        self.model.train()
+        self.optimizer.zero_grad()
+        monitor.before_step(step)
+        output = self.model(self.dataset.normalize(images))
+        loss = nn.functional.cross_entropy(output, labels)
+        loss.backward()
+        self.optimizer.step()
+        if self.config.average_decay:
+            self._average.update(self.model, step)
+        monitor.after_step(step, loss.detach(), labels.numel() * hvd.size())
+        return loss.detach()
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Return the test accuracy, each rank having evaluated its share.
+
+        Batch statistics are rank 0's: every rank keeps its own while it trains.
+        """
+        buffers = dict(self.model.named_buffers())
+        if buffers:
+            hvd.broadcast_parameters(buffers, root_rank=0)
+        own = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self._load_parameters(self._average.shadow)
+        self.model.eval()
+        images = self.dataset.test_images[hvd.rank() :: hvd.size()]
+        labels = self.dataset.test_labels[hvd.rank() :: hvd.size()]
+        correct = torch.zeros(1, dtype=torch.int64)
+        for x, y in zip(
+            images.split(_EVALUATION_BATCH),
+            labels.split(_EVALUATION_BATCH),
+            strict=True,
+        ):
+            correct += (self.model(self.dataset.normalize(x)).argmax(1) == y).sum()
+        self._load_parameters(own)
+        total = hvd.allreduce(correct, op=hvd.Sum, name="knet_hvd.correct")
+        return float(total) / len(self.dataset.test_labels)
+
+    def _load_parameters(self, values: dict[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            if name in values:
+                parameter.copy_(values[name])
+
+    def _summary(
+        self, accuracy: float, loss: float, steps: int, elapsed_s: float
+    ) -> dict[str, Any]:
+        images = steps * self.config.batch_size * hvd.size()
+        return {
+            "test_accuracy": accuracy,
+            "train_loss": loss,
+            "train_seconds": elapsed_s,
+            "samples_per_second": images / elapsed_s,
+            "steps": steps,
+            "num_ranks": hvd.size(),
+            "num_parameters": sum(p.numel() for p in self.model.parameters()),
+            "wire_bytes_per_step": self.wire_bytes.compressed,
+            "uncompressed_wire_bytes_per_step": self.wire_bytes.uncompressed,
+            "compression_ratio": self.wire_bytes.ratio,
+            "parameters_sha256": parameters_sha256(self.model),
+            "config": to_flat_dict(self.config),
+        }
+
+
+def parameters_sha256(model: nn.Module) -> str:
+    """Return the SHA-256 of all parameters' bytes, in the model's order."""
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        flat = parameter.detach().cpu().contiguous().view(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

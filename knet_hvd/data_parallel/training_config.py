@@ -1,0 +1,99 @@
+"""Configuration of a data-parallel training job."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from knet_hvd.compression import TernaryConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """Train an image classifier on all ranks with float or ternary gradients.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    data: Literal["digits", "mnist", "cifar10"] = "digits"
+    """Data set: digits is embedded in scikit-learn and needs no file."""
+
+    data_dir: Path | None = None
+    """Folder of the official MNIST (IDX) or CIFAR-10 (binary) files."""
+
+    model: str = "lenet"
+    """lenet, mlp, cifarnet, alexnet or vgg16."""
+
+    width: float = 1.0
+    """Width factor of the model's layers."""
+
+    compression: Literal["none", "fp16", "ternary"] = "ternary"
+    """How gradients cross the network; none and fp16 are Horovod's own."""
+
+    exchange: Literal["auto", "allgather", "alltoall", "allreduce"] = "auto"
+    """How ternary codes cross it. auto: allgather or alltoall, whichever sends less;
+    allreduce: Horovod's own optimizer with Compression.ternary."""
+
+    ternary: TernaryConfig = field(default_factory=TernaryConfig)
+    """Settings of the ternary codec."""
+
+    optimizer: Literal["sgd", "momentum", "adam"] = "momentum"
+    """momentum is SGD with momentum 0.9."""
+
+    epochs: int = 10
+    """Passes over the training data."""
+
+    max_steps: int | None = None
+    """Stop after this many steps, if that is earlier."""
+
+    batch_size: int = 32
+    """Images a rank a step."""
+
+    learning_rate: float = 0.01
+    """Learning rate at the start."""
+
+    schedule: Literal["constant", "polynomial"] = "constant"
+    """polynomial: falls to 0 with power 0.5, as in the TernGrad paper."""
+
+    weight_decay: float = 0.0
+    """L2 penalty of the optimizer."""
+
+    average_decay: float = 0.0
+    """Evaluate an exponential moving average of the parameters with this decay
+    (the paper: 0.9999); 0 evaluates the parameters themselves."""
+
+    augment: bool = False
+    """Random crops and flips (meant for cifar10)."""
+
+    seed: int = 0
+    """Seed of the initial parameters, the order of images, dropout and codes."""
+
+    logdir: Path | None = None
+    """Folder for TensorBoard; none is written without it."""
+
+    summary: Path | None = None
+    """JSON file for the results."""
+
+    log_every: int = 20
+    """Steps between scalars in TensorBoard."""
+
+    histogram_every: int = 200
+    """Steps between gradient histograms in TensorBoard; 0 for none."""
+
+    histogram_layers: tuple[str, ...] = ()
+    """Parameters to draw; the first and the last ternary one if empty."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}: expected at least 1, got {getattr(self, name)}"
+                )
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps: expected at least 1, got {self.max_steps}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate: expected > 0, got {self.learning_rate}")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(
+                f"average_decay: expected 0 to 1, got {self.average_decay}"
+            )

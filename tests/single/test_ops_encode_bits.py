@@ -1,0 +1,140 @@
+"""Statistics, largest values and payloads: the PyTorch kernels' bits from every kernel.
+
+The expectation always comes from the reference on the CPU, whatever the device.
+"""
+
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from knet_hvd import ops
+from knet_hvd.ops import reference
+
+LENGTHS = (0, 1, 127, 128, 129, 639, 640, 641, 1280, 4095, 4096, 4097)
+CASES = (
+    *product(LENGTHS, (0, 640)),
+    *((129, 128), (1281, 128), (4225, 4224), (100003, 0), (100003, 12800)),
+)
+SCALES = (
+    *(0.0, 1e-45, 1e-39, 2.0**-101, 2.0**-100, 1e-3),
+    *(1.0, 2.5, 3.4e38, float("inf"), float("nan")),
+)
+BUCKETS = st.integers(0, 8).map(lambda groups: 128 * groups)
+WORD = st.integers(0, 2**32 - 1)
+
+
+def mixed_scales(numel: int, bucket_size: int, first: int = 6) -> Tensor:
+    """Return scales [num_buckets] that walk through SCALES."""
+    index = torch.arange(first, first + ops.num_buckets(numel, bucket_size))
+    return torch.tensor(SCALES)[index % len(SCALES)]
+
+
+def reference_payload(
+    values: Tensor,
+    scales: Tensor,
+    bucket_size: int,
+    wire_format: ops.WireFormat,
+    key: tuple[int, int, int, int],
+    stochastic: bool,
+) -> Tensor:
+    size = ops.payload_bytes(values.numel(), wire_format)
+    payload = torch.empty(size, dtype=torch.uint8)
+    index = ops.WIRE_FORMATS.index(wire_format)
+    reference.ternarize(
+        values, scales, bucket_size, index, list(key), stochastic, payload
+    )
+    return payload
+
+
+@pytest.mark.parametrize("kind", ["normal", "special", "bits"])
+def test_statistics_and_max_abs(device, dtype, kind, gradient, assert_same_bits) -> None:
+    for numel, size in CASES:
+        values = gradient(numel, dtype, kind)
+        there = values.to(device)
+        case = (numel, size)
+        expected = reference.statistics(values, size)
+        assert_same_bits(ops.statistics(there, size), expected, case)
+        assert_same_bits(ops.max_abs(there, size), reference.max_abs(values, size), case)
+
+
+@pytest.mark.parametrize("stochastic", [True, False], ids=["stochastic", "nearest"])
+@pytest.mark.parametrize("wire_format", ops.WIRE_FORMATS)
+def test_payloads(
+    device, dtype, wire_format, stochastic, gradient, assert_same_bits
+) -> None:
+    key = (2**32 - 1, 3, 5, 2**40 + 7)
+    for numel, size in CASES:
+        values, scales = gradient(numel, dtype, "special"), mixed_scales(numel, size)
+        expected = reference_payload(
+            values, scales, size, wire_format, key, stochastic
+        )
+        actual = ops.ternarize(
+            values.to(device),
+            scales.to(device),
+            key=key,
+            bucket_size=size,
+            wire_format=wire_format,
+            stochastic=stochastic,
+        )
+        assert_same_bits(actual, expected, (numel, size))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("stochastic", [True, False], ids=["stochastic", "nearest"])
+def test_payloads_of_every_scale(
+    device, dtype, scale, stochastic, gradient, assert_same_bits
+) -> None:
+    scales, key = torch.tensor([scale]), (1, 2, 3, 4)
+    for kind in ("special", "bits", "zero"):
+        values = gradient(1281, dtype, kind)
+        expected = reference_payload(values, scales, 0, "trit5", key, stochastic)
+        actual = ops.ternarize(
+            values.to(device), scales.to(device), key=key, stochastic=stochastic
+        )
+        assert_same_bits(actual, expected, kind)
+
+
+@given(
+    numel=st.integers(0, 3000),
+    bucket_size=BUCKETS,
+    wire_format=st.sampled_from(ops.WIRE_FORMATS),
+    stochastic=st.booleans(),
+    key=st.tuples(WORD, WORD, WORD, st.integers(0, 2**63 - 1)),
+    first=st.integers(0, 10),
+)
+def test_payloads_of_any_bits(
+    device,
+    dtype,
+    gradient,
+    assert_same_bits,
+    numel,
+    bucket_size,
+    wire_format,
+    stochastic,
+    key,
+    first,
+) -> None:
+    """Any bit pattern is a gradient, signalling NaNs included."""
+    values = gradient(numel, dtype, "bits", seed=key[0])
+    scales = mixed_scales(numel, bucket_size, first)
+    expected = reference_payload(
+        values, scales, bucket_size, wire_format, key, stochastic
+    )
+    actual = ops.ternarize(
+        values.to(device),
+        scales.to(device),
+        key=key,
+        bucket_size=bucket_size,
+        wire_format=wire_format,
+        stochastic=stochastic,
+    )
+    assert_same_bits(actual, expected)
+    there = values.to(device)
+    expected = reference.statistics(values, bucket_size)
+    assert_same_bits(ops.statistics(there, bucket_size), expected)
+    expected = reference.max_abs(values, bucket_size)
+    assert_same_bits(ops.max_abs(there, bucket_size), expected)
