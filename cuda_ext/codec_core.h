@@ -125,7 +125,8 @@ KNET_HD int32_t code_of_byte(uint32_t byte, int plane, WireFormat format) {
 
 // The fp32 value of a sum of codes; a scale that is not finite makes it NaN.
 KNET_HD float decode_factor(float scale, int32_t divisor) {
-  if (!(scale <= 3.402823466e+38f)) return bits_to_float(0x7FC00000u);
+  if (!(scale <= 3.402823466e+38f))
+    return bits_to_float(0x7FC00000u);
   return scale >= kMinScale ? scale / static_cast<float>(divisor) : 0.0f;
 }
 
@@ -144,8 +145,10 @@ KNET_HD float half_to_float(uint16_t half) {
   const uint32_t magnitude = half & 0x7FFFu, sign = static_cast<uint32_t>(half & 0x8000u) << 16;
   uint32_t bits = (magnitude << 13) + 0x38000000u;
   if (magnitude < 0x0400u)  // subnormal: an integer times 2^-24
-    bits = float_to_bits(static_cast<float>(static_cast<int32_t>(magnitude)) * 5.9604644775390625e-8f);
-  if (magnitude >= 0x7C00u) bits = 0x7F800000u | (magnitude & 0x3FFu) << 13;
+    bits =
+        float_to_bits(static_cast<float>(static_cast<int32_t>(magnitude)) * 5.9604644775390625e-8f);
+  if (magnitude >= 0x7C00u)
+    bits = 0x7F800000u | (magnitude & 0x3FFu) << 13;
   return bits_to_float(bits | sign);
 }
 
@@ -154,7 +157,8 @@ KNET_HD uint16_t float_to_half(float value) {  // round half to even
   uint32_t half = (bits + 0xFFFu + (bits >> 13 & 1u) - 0x38000000u) >> 13;
   if (bits < 0x38800000u)  // below 2^-14: adding 0.5 rounds to a multiple of 2^-24
     half = float_to_bits(bits_to_float(bits) + 0.5f) - 0x3F000000u;
-  if (bits >= 0x477FF000u) half = bits > 0x7F800000u ? 0x7E00u : 0x7C00u;
+  if (bits >= 0x477FF000u)
+    half = bits > 0x7F800000u ? 0x7E00u : 0x7C00u;
   return static_cast<uint16_t>(half | sign);
 }
 
@@ -164,7 +168,8 @@ KNET_HD float bfloat16_to_float(uint16_t value) {
 
 KNET_HD uint16_t float_to_bfloat16(float value) {  // round half to even
   const uint32_t bits = float_to_bits(value);
-  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return 0x7FC0u;
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u)
+    return 0x7FC0u;
   return static_cast<uint16_t>((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 

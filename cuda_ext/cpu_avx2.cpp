@@ -6,7 +6,7 @@
 namespace knet {
 
 CpuKernels avx2_kernels() {
-  return {Avx2::kName,      encode<Avx2>,    decode<Avx2>,     dequantize<Avx2>,
+  return {Avx2::kName, encode<Avx2>,  decode<Avx2>,     dequantize<Avx2>,
           pack_digits, unpack_digits, statistics<Avx2>, max_abs<Avx2>};
 }
 

@@ -6,8 +6,8 @@
 namespace knet {
 
 CpuKernels avx512_kernels() {
-  return {Avx512::kName,      encode<Avx512>,    decode<Avx512>,     dequantize<Avx512>,
-          pack_digits, unpack_digits, statistics<Avx512>, max_abs<Avx512>};
+  return {Avx512::kName, encode<Avx512>, decode<Avx512>,     dequantize<Avx512>,
+          pack_digits,   unpack_digits,  statistics<Avx512>, max_abs<Avx512>};
 }
 
 }  // namespace knet

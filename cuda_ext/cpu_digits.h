@@ -17,7 +17,8 @@ inline void pack_digits(const knet::DigitsArgs& a, int64_t begin, int64_t end) {
       const int64_t left = a.num_values - first;
       const int count = static_cast<int>(left < 0 ? 0 : left < kLevelWords ? left : kLevelWords);
       uint32_t digits[kLevelWords] = {};
-      for (int j = 0; j < count; ++j) digits[j] = static_cast<uint32_t>(a.values[first + j] + a.offset);
+      for (int j = 0; j < count; ++j)
+        digits[j] = static_cast<uint32_t>(a.values[first + j] + a.offset);
       for (int j = 0; j < kLevelWords; ++j) words[j] = words[j] * a.base + digits[j];
     }
     for (int j = 0; j < kLevelWords; ++j) a.words[block * kLevelWords + j] = words[j];
@@ -53,7 +54,8 @@ inline void unpack_digits(const knet::DigitsArgs& a, int64_t begin, int64_t end)
     for (int j = 0; j < kLevelWords; ++j) words[j] = a.words[block * kLevelWords + j];
     for (int digit = 0; digit < a.num_digits; ++digit) {
       const int64_t first = block * block_values + static_cast<int64_t>(digit) * kLevelWords;
-      if (first >= a.num_values) break;
+      if (first >= a.num_values)
+        break;
       if (digit % per_limb == 0)
         for (int j = 0; j < kLevelWords; ++j) {
           const uint64_t quotient = words[j] / limb_base;
@@ -63,7 +65,8 @@ inline void unpack_digits(const knet::DigitsArgs& a, int64_t begin, int64_t end)
       int16_t values[kLevelWords];
       for (int j = 0; j < kLevelWords; ++j) {
         const uint32_t quotient = reciprocal.divide(limbs[j]);
-        values[j] = static_cast<int16_t>(static_cast<int32_t>(limbs[j] - quotient * a.base) - a.offset);
+        values[j] =
+            static_cast<int16_t>(static_cast<int32_t>(limbs[j] - quotient * a.base) - a.offset);
         limbs[j] = quotient;
       }
       const int64_t left = a.num_values - first;

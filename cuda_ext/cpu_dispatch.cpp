@@ -26,10 +26,12 @@ std::vector<CpuKernels> runnable_kernels() {  // the fastest last
 CpuKernels choose() {
   const std::vector<CpuKernels> all = runnable_kernels();
   const char* wanted = std::getenv("KNET_CPU");
-  if (wanted == nullptr || *wanted == '\0') return all.back();
+  if (wanted == nullptr || *wanted == '\0')
+    return all.back();
   std::string names;
   for (const CpuKernels& kernels : all) {
-    if (wanted == std::string(kernels.name)) return kernels;
+    if (wanted == std::string(kernels.name))
+      return kernels;
     names += std::string(names.empty() ? "" : ", ") + kernels.name;
   }
   throw std::runtime_error("KNET_CPU=" + std::string(wanted) + ": this processor runs " + names);

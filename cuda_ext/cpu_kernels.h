@@ -7,10 +7,10 @@
 
 namespace {
 
-using knet::DType;
-using knet::WireFormat;
 using knet::ceil_div;
+using knet::DType;
 using knet::kGroup;
+using knet::WireFormat;
 
 // Values [begin, begin + count) as fp32: where they lie, or converted (and zero-padded) in buffer.
 inline const float* as_floats(const void* values, DType dtype, int64_t begin, int64_t count,
@@ -22,11 +22,14 @@ inline const float* as_floats(const void* values, DType dtype, int64_t begin, in
   return buffer;
 }
 
-inline void store_floats(const float* from, void* values, DType dtype, int64_t begin, int64_t count) {
+inline void store_floats(const float* from, void* values, DType dtype, int64_t begin,
+                         int64_t count) {
   for (int64_t i = 0; i < count; ++i) knet::store_value(values, dtype, begin + i, from[i]);
 }
 
-inline int64_t clamp(int64_t value, int64_t max) { return value < 0 ? 0 : value < max ? value : max; }
+inline int64_t clamp(int64_t value, int64_t max) {
+  return value < 0 ? 0 : value < max ? value : max;
+}
 
 template <class Simd, WireFormat kFormat>
 struct Codec {
@@ -50,12 +53,14 @@ struct Codec {
       for (int plane = 0; plane < kPlanes; ++plane, weight *= kRadix) {
         const uint32_t index = (first_group + static_cast<uint32_t>(plane)) * knet::kLanes;
         Int words[4];
-        if (stochastic) Simd::random_words(index + static_cast<uint32_t>(part), key, words);
+        if (stochastic)
+          Simd::random_words(index + static_cast<uint32_t>(part), key, words);
         const Float inv = Simd::set_float(inverse[plane]);
         const float* row = x + plane * kGroup + part;
         for (int slot = 0; slot < knet::kSlots; ++slot) {
           Int random = Simd::set_int(knet::kNearestThreshold);
-          if (stochastic) random = slot < 4 ? Simd::low16(words[slot]) : Simd::high16(words[slot - 4]);
+          if (stochastic)
+            random = slot < 4 ? Simd::low16(words[slot]) : Simd::high16(words[slot - 4]);
           sums[slot] = Simd::accumulate(sums[slot], row + slot * knet::kLanes, inv, random, weight);
         }
       }
@@ -73,7 +78,8 @@ struct Codec {
       float inverse[kPlanes];
       for (int plane = 0; plane < kPlanes; ++plane) {
         const int64_t value = first + plane * kGroup;
-        inverse[plane] = value < a.num_values ? knet::inverse_scale(a.scales[value / a.bucket_size]) : 0;
+        inverse[plane] =
+            value < a.num_values ? knet::inverse_scale(a.scales[value / a.bucket_size]) : 0;
       }
       encode_block(x, inverse, static_cast<uint32_t>(block * kPlanes), a.key, a.stochastic,
                    a.payload + block * knet::kBlockBytes);
@@ -104,8 +110,10 @@ struct Codec {
       Short sums[kPlanes];
       for (Short& sum : sums) sum = zero;
       const uint8_t* bytes = a.payloads + block * knet::kBlockBytes + part;
-      for (int64_t rank = 0; rank < a.num_payloads; ++rank) add_digits(bytes + rank * a.row_bytes, sums);
-      for (int plane = 0; plane < kPlanes; ++plane) store(plane, plane * kGroup + part, sums[plane]);
+      for (int64_t rank = 0; rank < a.num_payloads; ++rank)
+        add_digits(bytes + rank * a.row_bytes, sums);
+      for (int plane = 0; plane < kPlanes; ++plane)
+        store(plane, plane * kGroup + part, sums[plane]);
     }
   }
 
@@ -126,13 +134,15 @@ struct Codec {
     float factor[kPlanes];
     for (int plane = 0; plane < kPlanes; ++plane) {
       const int64_t value = first + plane * kGroup;
-      factor[plane] =
-          value < a.num_values ? knet::decode_factor(a.scales[value / a.bucket_size], a.divisor) : 0;
+      factor[plane] = value < a.num_values
+                          ? knet::decode_factor(a.scales[value / a.bucket_size], a.divisor)
+                          : 0;
     }
     decode_block(a, block, [&](int plane, int at, Short sum) {
       Simd::store_scaled(sum, factor[plane], out + at);
     });
-    if (!direct) store_floats(buffer, a.values, a.dtype, first, count);
+    if (!direct)
+      store_floats(buffer, a.values, a.dtype, first, count);
   }
 
   static void decode(const knet::DecodeArgs& a, int64_t begin, int64_t end) {
@@ -168,7 +178,8 @@ void dequantize(const knet::DequantizeArgs& a, int64_t begin, int64_t end) {
     float* out = direct ? static_cast<float*>(a.values) + first : buffer;
     for (int at = 0; at < kGroup; at += Simd::kShorts)
       Simd::store_scaled(Simd::load_shorts(a.sums + first + at), factor, out + at);
-    if (!direct) store_floats(buffer, a.values, a.dtype, first, count);
+    if (!direct)
+      store_floats(buffer, a.values, a.dtype, first, count);
   }
 }
 

@@ -6,8 +6,8 @@
 namespace knet {
 
 CpuKernels portable_kernels() {
-  return {Portable::kName,      encode<Portable>,    decode<Portable>,     dequantize<Portable>,
-          pack_digits, unpack_digits, statistics<Portable>, max_abs<Portable>};
+  return {Portable::kName, encode<Portable>, decode<Portable>,     dequantize<Portable>,
+          pack_digits,     unpack_digits,    statistics<Portable>, max_abs<Portable>};
 }
 
 }  // namespace knet

@@ -70,13 +70,15 @@ struct DigitSums<WireFormat::kCrumb4> {
 // kWords words at `from`, which without alignment are put together from bytes.
 template <bool kAligned, int kWords>
 KNET_DEVICE Run<uint32_t, kWords> load_words(const uint8_t* from) {
-  Run<uint32_t, kWords> words = {};
-  if (kAligned)
+  if constexpr (kAligned) {
     return *reinterpret_cast<const Run<uint32_t, kWords>*>(from);
+  } else {
+    Run<uint32_t, kWords> words = {};
 #pragma unroll
-  for (int i = 0; i < 4 * kWords; ++i)
-    words.value[i / 4] |= static_cast<uint32_t>(from[i]) << (i % 4 * 8);
-  return words;
+    for (int i = 0; i < 4 * kWords; ++i)
+      words.value[i / 4] |= static_cast<uint32_t>(from[i]) << (i % 4 * 8);
+    return words;
+  }
 }
 
 // Adds the bytes of every payload; sums[2 i] holds bytes 4 i and 4 i + 2, sums[2 i + 1] the others.

@@ -15,7 +15,7 @@ static_assert(kStatLanes == kWarp, "a thread is a lane");
 template <DType kType>
 __global__ void __launch_bounds__(kThreads)
     chunk_kernel(const knet::StatisticsArgs a, int64_t num_chunks) {
-  constexpr int kRows = 16;  // in flight
+  constexpr int kRows = 32;  // a row is loaded while earlier ones are added
   const int64_t index = global_thread() / kWarp;
   if (index >= num_chunks)
     return;  // the whole warp

@@ -25,8 +25,8 @@ struct DecodeArgs {
   int64_t num_payloads, row_bytes;
   WireFormat format;
   int64_t num_values;
-  int16_t* sums;        // either the sums of codes [num_values] ...
-  void* values;         // ... or the values [num_values] of dtype
+  int16_t* sums;  // either the sums of codes [num_values] ...
+  void* values;   // ... or the values [num_values] of dtype
   DType dtype;
   const float* scales;  // [ceil(num_values / bucket_size)]
   int64_t bucket_size;

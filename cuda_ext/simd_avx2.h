@@ -13,7 +13,8 @@ struct Avx2 {
   using Int = __m256i;
   using Float = __m256;
 
-  // Four counters to a vector, in the low half of each 64-bit lane, where the multiplier wants them.
+  // Four counters to a vector, in the low half of each 64-bit lane, where the multiplier wants
+  // them.
   struct Counters {
     __m256i c0, c1, c2, c3;
   };
@@ -64,8 +65,7 @@ struct Avx2 {
     const Float value = _mm256_loadu_ps(x);
     const Float scaled = _mm256_mul_ps(_mm256_andnot_ps(sign_bit, value), inverse);
     const Float capped = _mm256_min_ps(scaled, _mm256_set1_ps(knet::kRandomRange));
-    const Float fires =
-        _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_cvtps_epi32(capped), random));
+    const Float fires = _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_cvtps_epi32(capped), random));
     const Float signed_weight =
         _mm256_or_ps(_mm256_and_ps(value, sign_bit), _mm256_set1_ps(weight));
     return _mm256_add_ps(sum, _mm256_and_ps(fires, signed_weight));

@@ -19,7 +19,8 @@ struct Avx512 {
   using Int = __m512i;
   using Float = __m512;
 
-  // Eight counters to a vector, in the low half of each 64-bit lane, where the multiplier wants them.
+  // Eight counters to a vector, in the low half of each 64-bit lane, where the multiplier wants
+  // them.
   struct Counters {
     __m512i c0, c1, c2, c3;
   };
@@ -38,8 +39,8 @@ struct Avx512 {
   }
 
   static void random_words(uint32_t index, const knet::RandomKey& key, Int words[4]) {
-    const __m512i first = _mm512_add_epi64(_mm512_set1_epi64(index),
-                                           _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14));
+    const __m512i first =
+        _mm512_add_epi64(_mm512_set1_epi64(index), _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14));
     const __m512i c1 = _mm512_set1_epi64(key.stream);
     const __m512i c2 = _mm512_set1_epi64(static_cast<uint32_t>(key.step));
     const __m512i c3 = _mm512_set1_epi64(static_cast<uint32_t>(key.step >> 32));
@@ -77,7 +78,8 @@ struct Avx512 {
   }
 
   static void store_bytes(Float sum, uint8_t* out) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(sum)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out),
+                     _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(sum)));
   }
 
   static constexpr int kShorts = 32;

@@ -34,12 +34,18 @@ int64_t bucket_or_all(int64_t bucket_size, const Tensor& values) {
 }
 
 knet::EncodeArgs encode_args(const Tensor& values, const Tensor& scales, int64_t bucket_size,
-                             int64_t format, at::IntArrayRef key, bool stochastic, Tensor& payload) {
-  return {values.const_data_ptr(), dtype_of(values), values.numel(), scales.const_data_ptr<float>(),
-          bucket_or_all(bucket_size, values), static_cast<WireFormat>(format),
+                             int64_t format, at::IntArrayRef key, bool stochastic,
+                             Tensor& payload) {
+  return {values.const_data_ptr(),
+          dtype_of(values),
+          values.numel(),
+          scales.const_data_ptr<float>(),
+          bucket_or_all(bucket_size, values),
+          static_cast<WireFormat>(format),
           {static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]),
            static_cast<uint32_t>(key[2]), static_cast<uint64_t>(key[3])},
-          stochastic, payload.mutable_data_ptr<uint8_t>()};
+          stochastic,
+          payload.mutable_data_ptr<uint8_t>()};
 }
 
 knet::DecodeArgs decode_args(const Tensor& payloads, int64_t format, const Tensor& out) {
@@ -65,15 +71,22 @@ knet::DecodeArgs decode_args(const Tensor& payloads, const Tensor& scales, int64
 
 knet::DequantizeArgs dequantize_args(const Tensor& sums, const Tensor& scales, int64_t bucket_size,
                                      int64_t divisor, Tensor& out) {
-  return {sums.const_data_ptr<int16_t>(), sums.numel(), scales.const_data_ptr<float>(),
-          bucket_or_all(bucket_size, sums), static_cast<int32_t>(divisor), out.mutable_data_ptr(),
+  return {sums.const_data_ptr<int16_t>(),
+          sums.numel(),
+          scales.const_data_ptr<float>(),
+          bucket_or_all(bucket_size, sums),
+          static_cast<int32_t>(divisor),
+          out.mutable_data_ptr(),
           dtype_of(out)};
 }
 
 knet::DigitsArgs digits_args(const Tensor& values, int64_t base, int64_t offset, int64_t num_digits,
                              const Tensor& words) {
-  return {static_cast<int16_t*>(values.data_ptr()), values.numel(), static_cast<uint32_t>(base),
-          static_cast<int32_t>(offset), static_cast<int32_t>(num_digits),
+  return {static_cast<int16_t*>(values.data_ptr()),
+          values.numel(),
+          static_cast<uint32_t>(base),
+          static_cast<int32_t>(offset),
+          static_cast<int32_t>(num_digits),
           static_cast<uint64_t*>(words.data_ptr())};
 }
 
@@ -138,8 +151,12 @@ Tensor chunk_partials(const Tensor& values, int64_t bucket_size) {
 }
 
 knet::StatisticsArgs statistics_args(const Tensor& values, int64_t bucket_size, Tensor& partial) {
-  return {values.const_data_ptr(), dtype_of(values), values.numel(), bucket_size,
-          partial.mutable_data_ptr<double>(), partial.size(1)};
+  return {values.const_data_ptr(),
+          dtype_of(values),
+          values.numel(),
+          bucket_size,
+          partial.mutable_data_ptr<double>(),
+          partial.size(1)};
 }
 
 Tensor statistics_cpu(const Tensor& values, int64_t bucket_size) {

@@ -26,15 +26,10 @@ def _installed(package: str) -> str:
 
 def _horovod_features() -> str:
     try:
-        import horovod.torch as hvd
+        from knet_hvd.data_parallel.diagnosis import horovod_features
     except ImportError as error:
         return f"not usable ({error})"
-    built = [
-        name
-        for name in ("mpi", "gloo", "nccl", "cuda")
-        if getattr(hvd, f"{name}_built")()
-    ]
-    return "built with " + ", ".join(built)
+    return "built with " + ", ".join(horovod_features())
 
 
 def _cuda_kernels() -> str:

@@ -11,7 +11,6 @@ skip() {
 }
 command -v nvcc >/dev/null || skip "nvcc is not installed"
 command -v cmake >/dev/null || skip "cmake is not installed"
-[[ -f cuda_ext/ternary_cuda.cu ]] || skip "there is no cuda_ext/ternary_cuda.cu"
 
 build=build/check_cuda
 log=$build/compile.log
@@ -22,14 +21,14 @@ mkdir -p "$build"
   cmake -S . -B "$build" "${generator[@]}" -DKNET_CUDA=on "-DCMAKE_CUDA_ARCHITECTURES=80-real;90-real" \
     -DCMAKE_CUDA_FLAGS=-Xptxas=-v &&
     # --clean-first: what is not compiled reports no registers.
-    cmake --build "$build" --target knet_cuda --clean-first
+    cmake --build "$build" --target knet_cuda --clean-first --parallel 2
 } >"$log" 2>&1 || {
   cat "$log" >&2
   echo "check_cuda: the CUDA kernels do not compile (log: $log)" >&2
   exit 1
 }
 
-kernels=$(grep -c 'Compiling entry function' "$log" || true)
+kernels=$(($(grep -c 'Compiling entry function' "$log" || true) / 2)) # each once for either GPU
 spills=$(grep -E '[1-9][0-9]* bytes spill' "$log" || true)
 registers=$(sed -nE 's/.*Used ([0-9]+) registers.*/\1/p' "$log" | sort -n | tail -n 1)
 if [[ -n $spills ]]; then

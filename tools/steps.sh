@@ -35,12 +35,16 @@ run_logged() {
   return "$status"
 }
 
-# fail_step WHAT LOG REMEDY
+# fail_step WHAT LOG REMEDY. The cause is often far above the last lines: pip and CMake add their own.
 fail_step() {
   {
     printf '\nFAILED: %s\n' "$1"
+    if grep -qE 'rror: |CMake Error' "$2"; then
+      printf 'The first error in its log (%s):\n' "$2"
+      grep -m 1 -A 4 -E 'rror: |CMake Error' "$2" | cut -c 1-200 | sed 's/^/    /'
+    fi
     printf 'The last lines of its log (%s):\n' "$2"
-    tail -n 15 "$2" | sed 's/^/    /'
+    tail -n 10 "$2" | cut -c 1-200 | sed 's/^/    /'
     printf 'What to do: %s\n' "$3"
   } >&2
 }

@@ -147,7 +147,9 @@ class DataParallelTrainer:
                     bar.update()
                 elapsed_s += time.perf_counter() - start
                 accuracy = self.evaluate()
-                bar.set_postfix(loss=f"{float(losses):.3f}", test=f"{accuracy:.4f}")
+                bar.set_postfix(
+                    loss=f"{float(losses):.3f}", test=f"{accuracy:.4f}", refresh=False
+                )
                 monitor.after_epoch(accuracy, step)
                 if step == self.num_steps:
                     break

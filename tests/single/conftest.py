@@ -7,13 +7,14 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=30
+settings.register_profile(
+    "reproducible", deadline=None, derandomize=True, max_examples=30
 )
 settings.load_profile("reproducible")
 
 SPECIAL_VALUES = (
     *(0.0, -0.0, float("nan"), float("inf"), -float("inf")),
-    *(1e-45, -1e-40, 6e-8, -2.0**-101, 1e-30, 65504.0, -65520.0, 3e38, -1e300),
+    *(1e-45, -1e-40, 6e-8, -(2.0**-101), 1e-30, 65504.0, -65520.0, 3e38, -1e300),
 )
 BITS_OF = {
     **{torch.float64: torch.int64, torch.float32: torch.int32},
@@ -51,7 +52,10 @@ def gradient() -> Callable[..., Tensor]:
     """Make a gradient [numel]: normal, with special values in it, zero or random bits."""
 
     def make(
-        numel: int, dtype: torch.dtype = torch.float32, kind: str = "normal", seed: int = 0
+        numel: int,
+        dtype: torch.dtype = torch.float32,
+        kind: str = "normal",
+        seed: int = 0,
     ) -> Tensor:
         if kind == "zero":
             return torch.zeros(numel, dtype=dtype)

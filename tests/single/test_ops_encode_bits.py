@@ -51,14 +51,18 @@ def reference_payload(
 
 
 @pytest.mark.parametrize("kind", ["normal", "special", "bits"])
-def test_statistics_and_max_abs(device, dtype, kind, gradient, assert_same_bits) -> None:
+def test_statistics_and_max_abs(
+    device, dtype, kind, gradient, assert_same_bits
+) -> None:
     for numel, size in CASES:
         values = gradient(numel, dtype, kind)
         there = values.to(device)
         case = (numel, size)
         expected = reference.statistics(values, size)
         assert_same_bits(ops.statistics(there, size), expected, case)
-        assert_same_bits(ops.max_abs(there, size), reference.max_abs(values, size), case)
+        assert_same_bits(
+            ops.max_abs(there, size), reference.max_abs(values, size), case
+        )
 
 
 @pytest.mark.parametrize("stochastic", [True, False], ids=["stochastic", "nearest"])
@@ -69,9 +73,7 @@ def test_payloads(
     key = (2**32 - 1, 3, 5, 2**40 + 7)
     for numel, size in CASES:
         values, scales = gradient(numel, dtype, "special"), mixed_scales(numel, size)
-        expected = reference_payload(
-            values, scales, size, wire_format, key, stochastic
-        )
+        expected = reference_payload(values, scales, size, wire_format, key, stochastic)
         actual = ops.ternarize(
             values.to(device),
             scales.to(device),

@@ -58,7 +58,9 @@ def test_kernels_draw_the_published_numbers(device) -> None:
     The key and all words of the counter but the index are those of the third vector.
     """
     key = (0xA4093822, 0x299F31D0, 0x85A308D3, 0x0370734413198A2E)
-    output = philox_of_plain_integers([0, key[2], key[3] % 2**32, key[3] >> 32], key[:2])
+    output = philox_of_plain_integers(
+        [0, key[2], key[3] % 2**32, key[3] >> 32], key[:2]
+    )
     drawn = [w & 0xFFFF for w in output] + [w >> 16 for w in output]
     values = torch.zeros(128, device=device)
     sums = torch.empty(128, dtype=torch.int16, device=device)

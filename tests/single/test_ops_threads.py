@@ -18,7 +18,9 @@ def keep_num_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def results(values: Tensor, bucket_size: int, wire_format: ops.WireFormat) -> list[Tensor]:
+def results(
+    values: Tensor, bucket_size: int, wire_format: ops.WireFormat
+) -> list[Tensor]:
     """Return what all ops make of a gradient."""
     moments = ops.statistics(values, bucket_size)
     largest = ops.max_abs(values, bucket_size)
