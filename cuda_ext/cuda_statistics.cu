@@ -127,7 +127,6 @@ const char* knet::statistics_cuda(const StatisticsArgs& a, double* result, void*
                 a.partial, a.chunks_per_bucket, buckets, width, result);
 }
 
-// The caller has zeroed the result.
 const char* knet::max_abs_cuda(const MaxAbsArgs& a, void* stream) {
   const int64_t longest = a.bucket_size < a.num_values ? a.bucket_size : a.num_values;
   const int64_t per_bucket = ceil_div(longest, kStatChunk);

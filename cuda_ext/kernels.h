@@ -96,7 +96,7 @@ void final_statistics(const double* partial, int64_t num_chunks, double* result)
 
 #if defined(KNET_WITH_CUDA)
 // CUDA twins: same arguments in device memory, launched on `stream` (a cudaStream_t).
-// They return nullptr or the text of the launch's error.
+// They return nullptr or the text of the launch's error. max_abs_cuda needs result to be zero.
 const char* encode_cuda(const EncodeArgs&, void* stream);
 const char* decode_cuda(const DecodeArgs&, void* stream);
 const char* dequantize_cuda(const DequantizeArgs&, void* stream);

@@ -171,12 +171,14 @@ class TernaryCompressor:
         head = torch.tensor(header, dtype=torch.int64, device=payload.device)
         return torch.cat([head, words]).to(sum_dtype(self._average))
 
-    def decompress(self, tensor: Tensor, context: _Context) -> Tensor:
+    def decompress(self, tensor: Tensor, context: _Context | None) -> Tensor:
         """Return the averaged (or summed) gradient and learn the next step's scale.
 
         Raises:
             RankMismatchError: If ranks did not use the same scale or another ``op``.
         """
+        if context is None:  # a sparse gradient, which Horovod did not compress
+            return tensor
         state, gradient = context.state, context.gradient
         if state.stays_float:
             return tensor.to(gradient.dtype)

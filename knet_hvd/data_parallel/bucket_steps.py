@@ -68,7 +68,7 @@ class BucketSteps:
         scales = yield hvd.allreduce_async_(
             scales,
             op=hvd.Max,
-            name=f"knet_hvd.scales.{bucket.index}",
+            name=f"knet_hvd.scales.{bucket.name}",
             process_set=self.exchange.process_set,
         )
         with torch.profiler.record_function("knet_hvd::encode"):
@@ -138,7 +138,7 @@ class BucketSteps:
         total = yield hvd.allreduce_async_(
             compressed,
             op=hvd.Sum,
-            name=f"knet_hvd.float.{bucket.index}.{bucket.dtype}",
+            name=f"knet_hvd.float.{bucket.name}",
             process_set=self.exchange.process_set,
         )
         total = self.float_compression.decompress(total, context)

@@ -10,10 +10,15 @@ from torch import Tensor
 
 from knet_hvd.compression import ErrorFeedback, TernaryCodec, TernaryConfig
 from knet_hvd.compression.levels import MAX_RANKS
+from knet_hvd.data_parallel.adapter import TernaryCompressor
 from knet_hvd.data_parallel.agreement import check_agreement
 from knet_hvd.data_parallel.bucket_steps import BucketSteps
 from knet_hvd.data_parallel.buckets import NamedParameter, plan_buckets
-from knet_hvd.data_parallel.exchanges import ExchangeChoice, make_exchange
+from knet_hvd.data_parallel.exchanges import (
+    ExchangeChoice,
+    check_exchange,
+    make_exchange,
+)
 from knet_hvd.data_parallel.parameters import group_names, named_parameters_of
 from knet_hvd.data_parallel.reducer import GradientReducer
 from knet_hvd.data_parallel.ternary_optimizer import TernaryOptimizer
@@ -75,10 +80,18 @@ def DistributedOptimizer(
         KnetError: If not all ranks get here within 30 s.
     """
     config = ternary or TernaryConfig()
+    if isinstance(optimizer, TernaryOptimizer):
+        raise ValueError("optimizer: it is already a knet_hvd.DistributedOptimizer")
     if isinstance(compression, str) and compression not in ("ternary", "none", "fp16"):
         raise ValueError(
             f"compression: expected 'ternary', 'none' or 'fp16', got {compression!r}"
         )
+    if isinstance(compression, TernaryCompressor):
+        raise ValueError(
+            "compression: Compression.ternary(...) is for hvd.DistributedOptimizer; "
+            "for knet_hvd.DistributedOptimizer pass 'ternary' and `ternary=`"
+        )
+    check_exchange(exchange)
     if op not in (hvd.Average, hvd.Sum):
         raise ValueError(
             "op: knet_hvd.DistributedOptimizer supports hvd.Average and hvd.Sum"
@@ -93,13 +106,16 @@ def DistributedOptimizer(
     if process_set.included() and process_set.size() > MAX_RANKS:
         raise ValueError(f"at most {MAX_RANKS} ranks, got {process_set.size()}")
     parameters = named_parameters_of(optimizer, named_parameters)
+    grouping = group_names(parameters, groups if groups is not None else num_groups)
     if process_set.included():
+        name = getattr(compression, "__name__", type(compression).__name__)
         settings = (
-            compression,
+            compression if isinstance(compression, str) else name,
             op,
             backward_passes_per_step,
             exchange,
             max_bucket_values,
+            [sorted(group) for group in grouping],
         )
         facts = {"settings": settings, "ternary": asdict(config)}
         facts |= {
@@ -126,12 +142,7 @@ def DistributedOptimizer(
         divisor = process_set.size() if op == hvd.Average else 1
         codec = TernaryCodec(config, hvd.rank())
         chosen = make_exchange(exchange, codec, process_set, divisor)
-        buckets = plan_buckets(
-            parameters,
-            codec,
-            max_bucket_values,
-            group_names(parameters, groups if groups is not None else num_groups),
-        )
+        buckets = plan_buckets(parameters, codec, max_bucket_values, grouping)
         floats = hvd.Compression.none if compression == "ternary" else compression
         feedback = ErrorFeedback() if config.error_feedback else None
         steps = BucketSteps(codec, chosen, floats, feedback)
@@ -150,7 +161,12 @@ def _wrap(
 ) -> TernaryOptimizer:
     """Return the optimizer again, as a TernaryOptimizer of its own class."""
     base = type(optimizer)
-    cls: Any = type(base.__name__, (TernaryOptimizer, base), {})
+    namespace = {
+        "step": TernaryOptimizer.synchronize_and_step,
+        # Tells hvd.broadcast_optimizer_state to call the step of the parent class.
+        "__module__": hvd.DistributedOptimizer.__module__,
+    }
+    cls: Any = type(base.__name__, (TernaryOptimizer, base), namespace)
     wrapped: TernaryOptimizer = cls.__new__(cls)
     state = dict(optimizer.__dict__)
     state.pop("step", None)  # a scheduler's patch, bound to the optimizer wrapped here

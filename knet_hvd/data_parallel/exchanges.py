@@ -81,7 +81,7 @@ class AllgatherExchange(Exchange):
         """See ``Exchange.run``."""
         gathered = yield hvd.allgather_async(
             payload,
-            name=f"knet_hvd.codes.{bucket.index}",
+            name=f"knet_hvd.codes.{bucket.name}",
             process_set=self.process_set,
         )
         payloads = gathered.view(self.num_ranks, bucket.payload_bytes)
@@ -137,7 +137,7 @@ class AlltoallExchange(Exchange):
         received, _ = yield hvd.alltoall_async(
             payload,
             splits=torch.tensor(shards, dtype=torch.int32),
-            name=f"knet_hvd.codes.{bucket.index}",
+            name=f"knet_hvd.codes.{bucket.name}",
             process_set=self.process_set,
         )
         with torch.profiler.record_function("knet_hvd::sum"):
@@ -145,7 +145,7 @@ class AlltoallExchange(Exchange):
             words = self._pack_own_sums(received.view(self.num_ranks, own_bytes))
         gathered = yield hvd.allgather_async(
             words,
-            name=f"knet_hvd.levels.{bucket.index}",
+            name=f"knet_hvd.levels.{bucket.name}",
             process_set=self.process_set,
         )
         with torch.profiler.record_function("knet_hvd::decode"):
@@ -179,21 +179,29 @@ class AlltoallExchange(Exchange):
         return codes + allgather_bytes(8 * sum(words) / ranks, ranks)
 
 
+_KINDS: dict[str, type[Exchange]] = {
+    "allgather": AllgatherExchange,
+    "alltoall": AlltoallExchange,
+}
+
+
+def check_exchange(choice: str) -> None:
+    """Check the name of an exchange.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if choice not in ("auto", *_KINDS):
+        raise ValueError(f"exchange: expected auto, {', '.join(_KINDS)}; got {choice!r}")
+
+
 def make_exchange(
     choice: ExchangeChoice,
     codec: TernaryCodec,
     process_set: hvd.ProcessSet,
     divisor: int,
 ) -> Exchange:
-    """Return the exchange of that name; ``"auto"`` takes the one that sends least.
-
-    Raises:
-        ValueError: If there is no exchange of that name.
-    """
-    kinds: dict[str, type[Exchange]] = {
-        "allgather": AllgatherExchange,
-        "alltoall": AlltoallExchange,
-    }
+    """Return the exchange of that name; ``"auto"`` takes the one that sends least."""
     if choice == "auto":
         num_ranks = int(process_set.size())
         block = ops.block_values(codec.config.wire_format)
@@ -202,6 +210,4 @@ def make_exchange(
             8 * ops.BLOCK_BYTES / block,
             LevelsCodec(num_ranks).bits_per_value,
         )
-    if choice not in kinds:
-        raise ValueError(f"exchange: expected auto, {', '.join(kinds)}; got {choice!r}")
-    return kinds[choice](codec, process_set, divisor)
+    return _KINDS[choice](codec, process_set, divisor)

@@ -72,8 +72,8 @@ class SummedHeader:
         expected = (num_ranks * own, num_ranks * own * own)
         if (self.marks, self.squares) != expected:
             raise RankMismatchError(
-                f"{name}: ranks used different scales (check words {expected} expected, "
-                f"got {(self.marks, self.squares)}). Did ranks load different "
+                f"{name}: ranks used different scales (check words: {expected} "
+                f"expected, got {(self.marks, self.squares)}). Did ranks load different "
                 "checkpoints, or is `op` not the one given to Compression.ternary?"
             )
 

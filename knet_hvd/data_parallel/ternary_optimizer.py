@@ -1,23 +1,31 @@
 """The class behind path A: an optimizer whose gradients cross as ternary codes."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary
+
 from knet_hvd.config import KnetError
 from knet_hvd.data_parallel.reducer import GradientReducer
 from knet_hvd.data_parallel.snapshots import GradientSnapshot
+
+_hooks: MutableMapping[Tensor, RemovableHandle] = WeakIdKeyDictionary()
+"""Of each parameter, the hook of the latest optimizer that was made for it."""
 
 
 class TernaryOptimizer(torch.optim.Optimizer):
     """What ``DistributedOptimizer`` adds to the class of the optimizer it wraps.
 
     Never constructed by itself; ``step``, ``synchronize``, ``skip_synchronize`` and
-    ``zero_grad`` behave as those of Horovod's optimizer.
+    ``zero_grad`` behave as those of Horovod's optimizer. ``step`` is put into the class
+    made for the wrapped optimizer: the one of its parent class must not exchange, since
+    ``hvd.broadcast_optimizer_state`` calls it on some ranks only.
     """
 
     _reducer: GradientReducer | None
@@ -37,7 +45,11 @@ class TernaryOptimizer(torch.optim.Optimizer):
         self._reset_passes()
         if self._reducer is not None:
             for parameter in self._managed:
-                parameter.register_post_accumulate_grad_hook(self._on_gradient)
+                if parameter in _hooks:
+                    _hooks[parameter].remove()
+                _hooks[parameter] = parameter.register_post_accumulate_grad_hook(
+                    self._on_gradient
+                )
 
     def _reset_passes(self) -> None:
         self._passes_left = dict.fromkeys(self._managed, self.backward_passes_per_step)
@@ -97,8 +109,12 @@ class TernaryOptimizer(torch.optim.Optimizer):
         finally:
             self._should_synchronize = True
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Average the gradients over all ranks and update the parameters."""
+    def synchronize_and_step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Average the gradients over all ranks and update the parameters.
+
+        Args:
+            closure: Computes the loss and its gradients, which are averaged after it.
+        """
         if self._should_synchronize:
             if self._synchronized:
                 warnings.warn(
@@ -106,10 +122,21 @@ class TernaryOptimizer(torch.optim.Optimizer):
                     "`with optimizer.skip_synchronize():`",
                     stacklevel=2,
                 )
-            else:
+            elif closure is None:
                 self.synchronize()
+            else:
+                closure = self._synchronized_after(closure)
+        result = super().step(closure)
         self._synchronized = False
-        return super().step(closure)
+        return result
+
+    def _synchronized_after(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        def compute() -> Any:
+            loss = closure()
+            self.synchronize()
+            return loss
+
+        return compute
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients; not while they are being exchanged.

@@ -29,7 +29,7 @@ def _devices() -> list[object]:
 
 @pytest.fixture(scope="session", params=_devices())
 def device(request: pytest.FixtureRequest) -> str:
-    """Every kind of device here: a test of a GPU is the CPU's test on another device."""
+    """Every kind of device here: a GPU's tests are the CPU's on another device."""
     return str(request.param)
 
 
@@ -49,7 +49,7 @@ def _random_bits(numel: int, dtype: torch.dtype, seed: int) -> Tensor:
 
 @pytest.fixture(scope="session")
 def gradient() -> Callable[..., Tensor]:
-    """Make a gradient [numel]: normal, with special values in it, zero or random bits."""
+    """Make a gradient [numel]: normal, with special values, zero or random bits."""
 
     def make(
         numel: int,

@@ -1,4 +1,4 @@
-"""The levels codec: sums of N ranks' codes come back exactly, and words may be summed."""
+"""The levels codec: sums of N ranks' codes come back exactly, and words add up."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Buffers that Horovod sums or averages: exact codes, and a header that tells on ranks."""
+"""Buffers that Horovod sums or averages: exact codes, and a header to check ranks."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ STEPS = st.integers(0, 2**20)
 def reduced(rows: Tensor, average: bool, predivide: float = 1.0) -> Tensor:
     """Return what Horovod makes of ranks' buffers, adding them one after the other.
 
-    ``op=Average`` multiplies by 1 / predivide before and by predivide / N after the sum.
+    ``op=Average`` multiplies by 1 / predivide before, by predivide / N after the sum.
     """
     total = torch.zeros_like(rows[0])
     for row in rows:
