@@ -44,14 +44,15 @@ class Slice:
 class TernaryBucket:
     """Parameters whose codes cross the network in one payload."""
 
+    index: int
     slices: list[Slice] = field(default_factory=list)
     payload_bytes: int = 0
     num_scales: int = 0
 
     @property
     def name(self) -> str:
-        """The first parameter's, as names of operations differ by optimizer then."""
-        return self.slices[0].parameter.name
+        """Number and first parameter: another optimizer's buckets have other names."""
+        return f"{self.index}.{self.slices[0].parameter.name}"
 
     @property
     def device(self) -> torch.device:
@@ -84,13 +85,14 @@ class TernaryBucket:
 class FloatBucket:
     """Parameters whose gradients cross the network in floating point, in one buffer."""
 
+    index: int
     dtype: torch.dtype
     parameters: list[NamedParameter] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """The first parameter's, as names of operations differ by optimizer then."""
-        return self.parameters[0].name
+        """Number and first parameter: another optimizer's buckets have other names."""
+        return f"{self.index}.{self.parameters[0].name}"
 
     @property
     def numel(self) -> int:
@@ -124,15 +126,17 @@ def plan_buckets(
         tensor = parameter.tensor
         if codec.config.stays_float(parameter.name, tensor.numel()):
             dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-            float_bucket = floats.setdefault((tensor.device, dtype), FloatBucket(dtype))
-            float_bucket.parameters.append(parameter)
+            bucket = FloatBucket(len(floats), dtype)
+            floats.setdefault((tensor.device, dtype), bucket).parameters.append(
+                parameter
+            )
             continue
         group = group_of.get(parameter.name)
         key = (tensor.device, group)
         current, values = open_buckets.get(key, (None, 0))
         full = group is None and values + tensor.numel() > max_values
         if current is None or full:
-            current, values = TernaryBucket(), 0
+            current, values = TernaryBucket(len(ternary)), 0
             ternary.append(current)
         current.add(parameter, codec)
         open_buckets[key] = (current, values + tensor.numel())

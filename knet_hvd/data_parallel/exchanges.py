@@ -192,7 +192,8 @@ def check_exchange(choice: str) -> None:
         ValueError: If there is none of that name.
     """
     if choice not in ("auto", *_KINDS):
-        raise ValueError(f"exchange: expected auto, {', '.join(_KINDS)}; got {choice!r}")
+        names = ", ".join(_KINDS)
+        raise ValueError(f"exchange: expected auto, {names}; got {choice!r}")
 
 
 def make_exchange(

@@ -78,7 +78,7 @@ class DataParallelTrainer:
             in_shape=self.dataset.in_shape,
             num_classes=self.dataset.num_classes,
             width=config.width,
-        )
+        ).to(memory_format=torch.channels_last)  # twice as fast on CPUs
         self.batches = ShardedBatches(
             images=self.dataset.train_images,
             labels=self.dataset.train_labels,
@@ -168,7 +168,7 @@ class DataParallelTrainer:
         self.model.train()
         self.optimizer.zero_grad()
         monitor.before_step(step)
-        output = self.model(self.dataset.normalize(images))
+        output = self.model(self._inputs(images))
         loss = nn.functional.cross_entropy(output, labels)
         loss.backward()
         self.optimizer.step()
@@ -176,6 +176,11 @@ class DataParallelTrainer:
             self._average.update(self.model, step)
         monitor.after_step(step, loss.detach(), labels.numel() * hvd.size())
         return loss.detach()
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        """Return what the model takes: fp32 [n, c, h, w], normalized."""
+        inputs = self.dataset.normalize(images)
+        return inputs.contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def evaluate(self) -> float:
@@ -197,7 +202,7 @@ class DataParallelTrainer:
             labels.split(_EVALUATION_BATCH),
             strict=True,
         ):
-            correct += (self.model(self.dataset.normalize(x)).argmax(1) == y).sum()
+            correct += (self.model(self._inputs(x)).argmax(1) == y).sum()
         self._load_parameters(own)
         total = hvd.allreduce(correct, op=hvd.Sum, name="knet_hvd.correct")
         return float(total) / len(self.dataset.test_labels)

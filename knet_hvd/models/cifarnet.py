@@ -31,6 +31,7 @@ from knet_hvd.models.blocks import (
     num_features,
     scaled,
 )
+from knet_hvd.models.response_norm import ResponseNorm
 
 
 def cifarnet(in_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Sequential:
@@ -76,10 +77,10 @@ def _pool() -> nn.MaxPool2d:
     return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
 
-def _response_norm() -> nn.LocalResponseNorm:
+def _response_norm() -> ResponseNorm:
     """Return TensorFlow's `lrn(depth_radius=4, bias=1, alpha=0.001/9)`."""
     # torch divides alpha by the window's size, 2 * 4 + 1; TensorFlow does not.
-    return nn.LocalResponseNorm(9, alpha=0.001, beta=0.75, k=1.0)
+    return ResponseNorm(9, alpha=0.001, beta=0.75, k=1.0)
 
 
 def _conv(num_in: int, num_out: int, bias: float) -> nn.Conv2d:

@@ -135,7 +135,7 @@ def test_other_keys_draw_uncorrelated_codes(device, other) -> None:
 
 
 def test_neighbours_draw_uncorrelated_codes(device) -> None:
-    """Lags include those of lanes (1), slots (16, 64), groups (128) and blocks (640)."""
+    """Lags include those of lanes (1), slots (16, 64), groups (128), blocks (640)."""
     half = torch.full((640_000,), 0.5, device=device)
     signs = (draw(half, 1.0, (1, 2, 3, 4)) * 2 - 1).cpu().float()
     assert abs(float(signs.mean())) < correlation_bound(640_000)

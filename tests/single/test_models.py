@@ -6,6 +6,7 @@ from torch import nn
 
 from knet_hvd.models import MODELS, build_model, num_parameters
 from knet_hvd.models.cifarnet import _pool, _response_norm
+from knet_hvd.models.response_norm import ResponseNorm
 
 DIGITS, MNIST, CIFAR10 = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 
@@ -163,3 +164,16 @@ def test_mistakes_are_named(changes: dict[str, object], message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         build_model(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("channels", "size"), [(64, 9), (7, 5), (3, 9), (6, 4)])
+def test_response_norm_equals_pytorchs(channels: int, size: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, channels, 5, 4, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.LocalResponseNorm(size, 0.1, 0.75, 1.0)(x)
+    actual = ResponseNorm(size, 0.1, 0.75, 1.0)(x)
+    torch.testing.assert_close(actual, expected)
+    weight = torch.randn_like(expected)
+    (gradient,) = torch.autograd.grad((actual * weight).sum(), x)
+    (reference,) = torch.autograd.grad((expected * weight).sum(), x)
+    torch.testing.assert_close(gradient, reference)

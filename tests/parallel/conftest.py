@@ -1,0 +1,65 @@
+"""One Horovod for all tests; a test that fails on one rank ends the run on all.
+
+The rank whose test failed prints it, whatever its number, and leaves at once: the
+launcher then ends the other ranks, which may wait for it in a collective. Ranks but 0
+print nothing else.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+
+os.environ.setdefault("HOROVOD_DYNAMIC_PROCESS_SETS", "1")
+sys.path.insert(0, str(Path(__file__).parents[2]))  # for `pytest` without `python -m`
+
+import horovod.torch as hvd
+from _pytest.terminal import TerminalReporter
+
+_failed_tests: list[str] = []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    hvd.init()
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if hvd.rank() > 0 and reporter is not None:
+        nowhere: TextIO = Path(os.devnull).open("w")
+        config.pluginmanager.unregister(reporter)
+        config.pluginmanager.register(
+            TerminalReporter(config, nowhere), "terminalreporter"
+        )
+
+
+def pytest_report_header() -> str:
+    controller = "MPI" if hvd.mpi_enabled() else "Gloo"
+    return f"Horovod over {controller}, rank {hvd.rank()} of {hvd.size()}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # A rank that waits in a collective takes no signal: a thread shows where and exits.
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(method="thread"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    report = yield
+    if report.failed and Path(__file__).parent in item.path.parents:
+        _failed_tests.append(item.nodeid)
+        item.session.shouldfail = f"a test failed on rank {hvd.rank()}"
+        if hvd.rank() > 0:
+            print(f"\nrank {hvd.rank()}: {item.nodeid}\n{report.longreprtext}",
+                  file=sys.__stderr__, flush=True)  # fmt: skip
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    if _failed_tests and hvd.size() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # Horovod's own exit would wait for the others

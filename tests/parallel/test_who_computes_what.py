@@ -1,0 +1,237 @@
+"""Ranks may compute different gradients, in different orders, or none."""
+
+from collections.abc import Callable, Sequence
+
+import horovod.torch as hvd
+import pytest
+import torch
+from torch import nn
+
+import knet_hvd
+from knet_hvd import KnetError, TernaryConfig
+from tests.parallel.helpers import (
+    EXCHANGES,
+    PATHS,
+    Parameters,
+    all_gradients,
+    assert_same_on_all_ranks,
+    finish_step,
+    losses,
+    make_parameters,
+    needs_ranks,
+    same_bits,
+    ternary_mean,
+    true_mean,
+    wrap,
+)
+
+SHAPES = [(30, 40), (900,), (7,), (64, 20), (5, 5)]
+CONFIG = TernaryConfig(min_values=1)
+NUM = len(SHAPES)
+
+
+def sgd(parameters: Parameters) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters.values(), lr=0.1, momentum=0.9)
+
+
+def rank_order(step: int) -> list[int]:
+    return [(number + hvd.rank() + step) % NUM for number in range(NUM)]
+
+
+def one_by_one(terms: Sequence[torch.Tensor], step: int) -> None:
+    for number in rank_order(step):
+        terms[number].backward()
+
+
+def branches(terms: Sequence[torch.Tensor], step: int) -> None:
+    """One backward; autograd goes through branches in the order of their creation."""
+    total = torch.zeros((), dtype=torch.float64)
+    for number in rank_order(step):
+        total = total + terms[number] * 1.0
+    total.backward()
+
+
+def forwards_or_backwards(terms: Sequence[torch.Tensor], step: int) -> None:
+    for term in terms if hvd.rank() % 2 else reversed(terms):
+        term.backward()
+
+
+@pytest.mark.parametrize("max_bucket_values", [1, 2000])
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("order", [one_by_one, branches, forwards_or_backwards])
+def test_gradients_in_another_order_on_each_rank(
+    order: Callable[[Sequence[torch.Tensor], int], None],
+    exchange: str,
+    max_bucket_values: int,
+) -> None:
+    parameters = make_parameters(SHAPES)
+    optimizer = wrap(sgd(parameters), parameters, exchange, CONFIG,
+                     max_bucket_values=max_bucket_values)  # fmt: skip
+    for step in range(4):
+        order(losses(parameters, step), step)
+        optimizer.synchronize()
+        for number, parameter in enumerate(parameters.values()):
+            gradients = all_gradients(parameter, number, step)
+            expected = ternary_mean(gradients, CONFIG, stream=number, step=step)
+            assert parameter.grad is not None
+            assert same_bits(parameter.grad, expected), (number, step)
+        finish_step(optimizer)
+
+
+@pytest.mark.parametrize("order", [one_by_one, branches, forwards_or_backwards])
+def test_path_b_in_another_order_on_each_rank(
+    order: Callable[[Sequence[torch.Tensor], int], None],
+) -> None:
+    parameters = make_parameters(SHAPES)
+    optimizer = wrap(sgd(parameters), parameters, "allreduce", CONFIG)
+    for step in range(4):
+        order(losses(parameters, step), step)
+        optimizer.step()
+        assert_same_on_all_ranks(parameters.values())
+        optimizer.zero_grad()
+
+
+@needs_ranks(2)
+@pytest.mark.parametrize("set_to_none", [True, False])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_rank_without_gradient_takes_part_with_zeros(
+    path: str, set_to_none: bool
+) -> None:
+    """In every step, each rank misses another parameter; nobody ever uses the last."""
+    parameters = make_parameters(SHAPES)
+    optimizer = wrap(sgd(parameters), parameters, path, CONFIG)
+    for step in range(4):
+        terms = losses(parameters, step)
+        missing = (hvd.rank() + step) % NUM
+        torch.stack([terms[n] for n in range(NUM - 1) if n != missing]).sum().backward()
+        optimizer.synchronize()
+        for number, parameter in enumerate(parameters.values()):
+            gradients = all_gradients(parameter, number, step)
+            for rank in gradients:
+                if number in ((rank + step) % NUM, NUM - 1):
+                    gradients[rank] = torch.zeros_like(parameter)
+            gradient = parameter.grad
+            assert gradient is not None
+            if path != "allreduce":
+                expected = ternary_mean(gradients, CONFIG, stream=number, step=step)
+                assert same_bits(gradient, expected), (number, step)
+            elif step == 0:
+                torch.testing.assert_close(gradient.double(), true_mean(gradients))
+        with optimizer.skip_synchronize():
+            optimizer.step()
+        assert_same_on_all_ranks(parameters.values())
+        for parameter in parameters.values():
+            if set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.zero_()
+    assert torch.equal(parameters[f"p{NUM - 1}"], torch.ones(SHAPES[-1]))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_frozen_layers_stay_as_they_are(path: str) -> None:
+    parameters = make_parameters(SHAPES)
+    parameters["p0"].requires_grad_(False)
+    optimizer = wrap(sgd(parameters), parameters, path, CONFIG)
+    for step in range(2):
+        torch.stack(losses(parameters, step)[1:]).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert torch.equal(parameters["p0"], torch.ones(SHAPES[0]))
+    assert not torch.equal(parameters["p1"], torch.ones(SHAPES[1]))
+    assert_same_on_all_ranks(parameters.values())
+
+
+@needs_ranks(2)
+def test_unfreezing_afterwards_is_an_error_and_wrapping_again_helps() -> None:
+    parameters = make_parameters(SHAPES)
+    parameters["p0"].requires_grad_(False)
+    optimizer = wrap(sgd(parameters), parameters, ternary=CONFIG)
+    parameters["p0"].requires_grad_(True)
+    losses(parameters)[0].backward()
+    with pytest.raises(KnetError, match=r"\(30, 40\).*make the optimizer after"):
+        optimizer.step()
+    parameters["p0"].grad = None
+    again = wrap(sgd(parameters), parameters, ternary=CONFIG)
+    for step in range(2):
+        torch.stack(losses(parameters, step)).sum().backward()
+        again.step()
+        again.zero_grad()
+    assert not torch.equal(parameters["p0"], torch.ones(SHAPES[0]))
+    assert_same_on_all_ranks(parameters.values())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_two_optimizers_may_be_at_work_at_once(path: str) -> None:
+    one = {f"one.{name}": p for name, p in make_parameters(SHAPES).items()}
+    two = {f"two.{name}": p for name, p in make_parameters(SHAPES).items()}
+    optimizers = [wrap(sgd(p), p, path, CONFIG) for p in (one, two)]
+    for step in range(3):
+        for parameters in (one, two) if hvd.rank() % 2 else (two, one):
+            torch.stack(losses(parameters, step)).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert_same_on_all_ranks([*one.values(), *two.values()])
+    for a, b in zip(one.values(), two.values(), strict=True):
+        assert same_bits(a.detach(), b.detach())
+
+
+def embedding(sparse: bool) -> nn.Embedding:
+    torch.manual_seed(0)
+    return nn.Embedding(40, 16, sparse=sparse)
+
+
+def look_up(model: nn.Embedding, step: int) -> torch.Tensor:
+    rows = torch.tensor([3, 5 + hvd.rank(), 7 + step, 3])
+    result: torch.Tensor = model(rows).square().sum()
+    return result
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("min_values", [1, 10_000])
+def test_sparse_gradients_cross_as_dense_ones(min_values: int, exchange: str) -> None:
+    config = TernaryConfig(min_values=min_values)
+    models = [embedding(sparse=True), embedding(sparse=False)]
+    for model in models:
+        optimizer = knet_hvd.DistributedOptimizer(
+            torch.optim.SGD(model.parameters(), lr=0.1), model.named_parameters(),
+            sparse_as_dense=True, ternary=config, exchange=exchange,
+        )  # fmt: skip
+        for step in range(3):
+            optimizer.zero_grad()
+            look_up(model, step).backward()
+            optimizer.step()
+            assert model.weight.grad is not None
+            assert model.weight.grad.is_sparse == model.sparse
+    assert same_bits(models[0].weight.detach(), models[1].weight.detach())
+    assert_same_on_all_ranks(models[0].parameters())
+
+
+@needs_ranks(2)
+def test_sparse_gradients_are_else_an_error() -> None:
+    model = embedding(sparse=True)
+    optimizer = knet_hvd.DistributedOptimizer(
+        torch.optim.SGD(model.parameters(), lr=0.1), model.named_parameters()
+    )
+    with pytest.raises(KnetError, match=r"weight: sparse gradient; pass sparse_as_dens"):
+        look_up(model, 0).backward()
+    model.weight.grad = None
+    assert optimizer is not None
+
+
+@needs_ranks(2)
+def test_path_b_leaves_sparse_gradients_to_horovod() -> None:
+    model = embedding(sparse=True)
+    named = dict(model.named_parameters())
+    optimizer = wrap(torch.optim.SGD(named.values(), lr=0.1), named, "allreduce")
+    for step in range(2):
+        look_up(model, step).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert_same_on_all_ranks(named.values())
+    dense = wrap(torch.optim.SGD(named.values(), lr=0.1), named, "allreduce",
+                 sparse_as_dense=True)  # fmt: skip
+    with pytest.raises(KnetError, match="knet_hvd.DistributedOptimizer"):
+        look_up(model, 0).backward()
+    assert dense is not None
