@@ -125,7 +125,7 @@ KNET_HD int32_t code_of_byte(uint32_t byte, int plane, WireFormat format) {
 
 // The fp32 value of a sum of codes; a scale that is not finite makes it NaN.
 KNET_HD float decode_factor(float scale, int32_t divisor) {
-  if (!(scale <= 3.402823466e+38f))
+  if ((float_to_bits(scale) & 0x7FFFFFFFu) >= 0x7F800000u)  // infinite, or NaN above it
     return bits_to_float(0x7FC00000u);
   return scale >= kMinScale ? scale / static_cast<float>(divisor) : 0.0f;
 }

@@ -3,8 +3,8 @@
 Seide et al. (Interspeech 2014); convergence by Karimireddy et al. (arXiv 1901.09847)
 for codecs that shrink the error. Stochastic ternary codes do not (their variance is
 about that of the gradient itself, and residuals would grow without bound), so with
-error feedback the codec sends the nearest code, whose error is never larger than the
-value.
+error feedback the codec sends the nearest code, whose error is no larger than the value
+(but for 2^-16 of the scale, the resolution of its thresholds).
 """
 
 import math
@@ -32,11 +32,13 @@ class ErrorFeedback:
         Args:
             name: The parameter's name.
             corrected: What ``add_to`` returned; taken over.
-            sent: What this rank's payload decodes to [same shape], fp32. Where it is
-                not finite (a step that a loss scaler will skip), the residual stays.
+            sent: What this rank's payload decodes to [same shape], fp32. Where one of
+                the two is not finite (a step that a loss scaler will skip), the
+                residual stays.
         """
-        if bool(torch.isfinite(sent).all()):
-            self._residuals[name] = corrected.sub_(sent)
+        missed = corrected.sub_(sent)
+        if bool(torch.isfinite(missed).all()):
+            self._residuals[name] = missed
 
     def clear(self, name: str) -> None:
         """Forget a parameter's residual, after its gradient was sent in full."""

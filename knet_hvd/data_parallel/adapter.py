@@ -102,7 +102,9 @@ class TernaryCompressor:
         self._num_ranks = int(process_set.size()) if process_set.included() else 1
         self._average = op == hvd.Average
         self._codec = TernaryCodec(config, hvd.rank())
-        self._levels = LevelsCodec(self._num_ranks, word_bits(self._average))
+        self._levels = LevelsCodec(
+            self._num_ranks, word_bits(self._average, self._num_ranks)
+        )
         self._feedback = ErrorFeedback() if config.error_feedback else None
         self._next = 0
         if process_set.included():

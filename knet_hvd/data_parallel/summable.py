@@ -18,13 +18,14 @@ _RATIO_UNIT = 2.0**24
 _MAX_RATIO = 4096.0
 
 
-def word_bits(average: bool) -> int:
+def word_bits(average: bool, num_ranks: int) -> int:
     """Return the bits of a word that survive Horovod's sum exactly.
 
-    An int64 sum keeps 63. An average is taken in float64, which Horovod may multiply by
-    three factors; 48 bits leave room for their rounding.
+    An int64 sum keeps 63. An average is taken in float64 (53 bits), and with a
+    predivide factor its terms are no integers: each of the N additions may round, and
+    three multiplications do. So 48 bits for up to 8 ranks, and one fewer for each doubling.
     """
-    return 48 if average else 63
+    return min(48, 51 - (num_ranks - 1).bit_length()) if average else 63
 
 
 def sum_dtype(average: bool) -> torch.dtype:
@@ -73,8 +74,9 @@ class SummedHeader:
         if (self.marks, self.squares) != expected:
             raise RankMismatchError(
                 f"{name}: ranks used different scales (check words: {expected} "
-                f"expected, got {(self.marks, self.squares)}). Did ranks load different "
-                "checkpoints, or is `op` not the one given to Compression.ternary?"
+                f"expected, got {(self.marks, self.squares)}). Did ranks load "
+                "different checkpoints, or is `op` not the one that "
+                "Compression.ternary was given?"
             )
 
     def mean_deviation(self, scale: float, num_ranks: int) -> float | None:

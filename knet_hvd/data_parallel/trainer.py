@@ -78,7 +78,7 @@ class DataParallelTrainer:
             in_shape=self.dataset.in_shape,
             num_classes=self.dataset.num_classes,
             width=config.width,
-        ).to(memory_format=torch.channels_last)  # twice as fast on CPUs
+        )
         self.batches = ShardedBatches(
             images=self.dataset.train_images,
             labels=self.dataset.train_labels,
@@ -178,9 +178,15 @@ class DataParallelTrainer:
         return loss.detach()
 
     def _inputs(self, images: Tensor) -> Tensor:
-        """Return what the model takes: fp32 [n, c, h, w], normalized."""
+        """Return what the model takes: fp32 [n, c, h, w], normalized.
+
+        Convolutions are up to twice as fast on CPUs with channels last. Parameters stay
+        as they are, since Horovod takes only contiguous ones; and the copy is explicit,
+        since one channel would count as both layouts.
+        """
         inputs = self.dataset.normalize(images)
-        return inputs.contiguous(memory_format=torch.channels_last)
+        layout = torch.empty_like(inputs, memory_format=torch.channels_last)
+        return layout.copy_(inputs)
 
     @torch.no_grad()
     def evaluate(self) -> float:

@@ -4,7 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Protocol, TextIO, TypeVar, overload
 
 from knet_hvd.config import KnetError
 
@@ -36,6 +36,21 @@ class ProgressBar(Protocol[T_co]):
         """Leave the bar as it is and end its line."""
 
 
+class _Lines:
+    """End every state of the bar with a new line: launchers hold back what has none."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        state = text.strip("\r\n ")
+        if state:
+            self._stream.write(state + "\n")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
 @overload
 def progress(
     items: Iterable[T], *, desc: str, rank: int, total: int | None = None
@@ -58,7 +73,7 @@ def progress(
     """Show a progress bar on standard error, on rank 0 only.
 
     Where standard error is no terminal, as in a batch job's log, the bar is
-    written every 5 seconds at most.
+    written every 10 seconds at most, on a line of its own.
 
     Args:
         items: What to iterate over; None to count with `update`.
@@ -83,8 +98,8 @@ def progress(
         desc=desc,
         total=total,
         disable=rank != 0,
-        file=sys.stderr,
-        mininterval=0.1 if sys.stderr.isatty() else 5.0,
+        file=sys.stderr if sys.stderr.isatty() else _Lines(sys.stderr),
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,
         dynamic_ncols=True,
     )
     return bar

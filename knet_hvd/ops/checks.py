@@ -128,10 +128,12 @@ def check_ternarize(
     needed = payload_bytes(values.numel(), WIRE_FORMATS[wire_format])
     _check_tensor(payload, "payload", torch.uint8, needed, values)
     torch._check(
-        len(key) == 4 and all(0 <= part < 2**32 for part in key[:3]),
+        len(key) == 4
+        and all(0 <= part < 2**32 for part in key[:3])
+        and 0 <= key[3] < 2**63,
         lambda: (
             f"key: expected (seed, rank, stream, step), the first three below "
-            f"2^32, got {key}"
+            f"2^32, step below 2^63, got {key}"
         ),
     )
 
@@ -140,6 +142,13 @@ def check_unpack_sum(payloads: Tensor, wire_format: int, sums: Tensor) -> None:
     """Check the arguments of ``unpack_sum``."""
     _check_payloads(payloads, wire_format, sums.numel())
     _check_tensor(sums, "sums", torch.int16, sums.numel(), payloads)
+
+
+def _check_divisor(divisor: int) -> None:
+    torch._check(
+        1 <= divisor < 2**31,
+        lambda: f"divisor: expected 1 to 2^31 - 1, got {divisor}",
+    )
 
 
 def check_decode_mean(
@@ -151,6 +160,7 @@ def check_decode_mean(
     out: Tensor,
 ) -> None:
     """Check the arguments of ``decode_mean``."""
+    _check_divisor(divisor)
     check_values(out, "out")
     _check_bucket_size(bucket_size)
     _check_payloads(payloads, wire_format, out.numel())
@@ -162,6 +172,7 @@ def check_dequantize(
     sums: Tensor, scales: Tensor, bucket_size: int, divisor: int, out: Tensor
 ) -> None:
     """Check the arguments of ``dequantize``."""
+    _check_divisor(divisor)
     check_values(out, "out")
     _check_bucket_size(bucket_size)
     _check_tensor(sums, "sums", torch.int16, out.numel(), out)

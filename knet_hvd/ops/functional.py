@@ -1,13 +1,22 @@
 """The ops as documented functions, with output tensors made where not given."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from knet_hvd.ops import checks
-from knet_hvd.ops.layout import WIRE_FORMATS, WireFormat, num_words, payload_bytes
+from knet_hvd.ops.layout import WireFormat, format_index, num_words, payload_bytes
 from knet_hvd.ops.native import warn_if_slow
 
 _ops = torch.ops.knet_hvd
+
+
+def _check(check: Callable[..., None], *arguments: Any) -> None:
+    """Check arguments here, before a kernel sees them; fake kernels do when tracing."""
+    if not torch.compiler.is_compiling():
+        check(*arguments)
 
 
 def statistics(values: Tensor, bucket_size: int = 0) -> Tensor:
@@ -24,7 +33,7 @@ def statistics(values: Tensor, bucket_size: int = 0) -> Tensor:
     Raises:
         RuntimeError: If an argument is not of that form.
     """
-    checks.check_statistics(values, bucket_size)
+    _check(checks.check_statistics, values, bucket_size)
     warn_if_slow(values.device)
     result: Tensor = _ops.statistics(values.detach(), bucket_size)
     return result
@@ -38,7 +47,7 @@ def max_abs(values: Tensor, bucket_size: int = 0) -> Tensor:
     Returns:
         fp32 [num_buckets].
     """
-    checks.check_statistics(values, bucket_size)
+    _check(checks.check_statistics, values, bucket_size)
     result: Tensor = _ops.max_abs(values.detach(), bucket_size)
     return result
 
@@ -76,12 +85,12 @@ def ternarize(
     Raises:
         RuntimeError: If an argument is not of that form.
     """
+    index = format_index(wire_format)
     if payload is None:
         size = payload_bytes(values.numel(), wire_format)
         payload = values.new_empty(size, dtype=torch.uint8)
-    index = WIRE_FORMATS.index(wire_format)
     arguments = (values.detach(), scales, bucket_size, index, list(key), stochastic)
-    checks.check_ternarize(*arguments, payload)
+    _check(checks.check_ternarize, *arguments, payload)
     warn_if_slow(values.device)
     _ops.ternarize(*arguments, payload)
     return payload
@@ -101,8 +110,8 @@ def unpack_sum(payloads: Tensor, wire_format: WireFormat, sums: Tensor) -> Tenso
     Raises:
         RuntimeError: If a payload is shorter than ``sums`` needs.
     """
-    index = WIRE_FORMATS.index(wire_format)
-    checks.check_unpack_sum(payloads, index, sums)
+    index = format_index(wire_format)
+    _check(checks.check_unpack_sum, payloads, index, sums)
     _ops.unpack_sum(payloads, index, sums)
     return sums
 
@@ -132,9 +141,9 @@ def decode_mean(
     Raises:
         RuntimeError: If an argument is not of that form.
     """
-    index = WIRE_FORMATS.index(wire_format)
+    index = format_index(wire_format)
     arguments = (payloads, scales, bucket_size, index, divisor, out.detach())
-    checks.check_decode_mean(*arguments)
+    _check(checks.check_decode_mean, *arguments)
     _ops.decode_mean(*arguments)
     return out
 
@@ -158,7 +167,7 @@ def dequantize(
         RuntimeError: If an argument is not of that form.
     """
     arguments = (sums, scales, bucket_size, divisor, out.detach())
-    checks.check_dequantize(*arguments)
+    _check(checks.check_dequantize, *arguments)
     _ops.dequantize(*arguments)
     return out
 
@@ -189,7 +198,7 @@ def pack_digits(
     if words is None:
         size = num_words(values.numel(), num_digits)
         words = values.new_empty(size, dtype=torch.int64)
-    checks.check_pack_digits(values, base, offset, num_digits, words)
+    _check(checks.check_pack_digits, values, base, offset, num_digits, words)
     _ops.pack_digits(values, base, offset, num_digits, words)
     return words
 
@@ -212,6 +221,6 @@ def unpack_digits(
     Raises:
         RuntimeError: If an argument is not of that form.
     """
-    checks.check_unpack_digits(words, base, offset, num_digits, values)
+    _check(checks.check_unpack_digits, words, base, offset, num_digits, values)
     _ops.unpack_digits(words, base, offset, num_digits, values)
     return values

@@ -18,6 +18,19 @@ _PLANES: Final[dict[WireFormat, int]] = {"trit5": 5, "crumb4": 4}
 _RADIX: Final[dict[WireFormat, int]] = {"trit5": 3, "crumb4": 4}
 
 
+def format_index(wire_format: str) -> int:
+    """Return a wire format's number, which the ops take.
+
+    Raises:
+        ValueError: If there is no format of that name.
+    """
+    if wire_format not in WIRE_FORMATS:
+        raise ValueError(
+            f"wire_format: expected one of {WIRE_FORMATS}, got {wire_format!r}"
+        )
+    return WIRE_FORMATS.index(wire_format)
+
+
 def num_planes(wire_format: WireFormat) -> int:
     """Return the number of codes in a byte: 5 for ``trit5``, 4 for ``crumb4``."""
     return _PLANES[wire_format]

@@ -91,3 +91,11 @@ def test_nothing_is_recorded_for_autograd(device) -> None:
     ops.dequantize(sums, scales, leaf)  # as into a parameter: written, not recorded
     assert leaf.is_leaf
     assert not torch.equal(leaf.detach(), before)
+
+
+def test_documented_functions_compile_without_graph_breaks() -> None:
+    compiled = torch.compile(
+        lambda x: ops.max_abs(x, 128), fullgraph=True, backend="eager"
+    )
+    x = torch.randn(300)
+    assert torch.equal(compiled(x), ops.max_abs(x, 128))

@@ -157,7 +157,7 @@ def test_wrong_arguments(name: str) -> None:
 
 
 def test_unknown_wire_format() -> None:
-    with pytest.raises((ValueError, KeyError)):
+    with pytest.raises(ValueError, match=r"expected one of .*trit5.* got 'trit6'"):
         encode(wire_format="trit6")
 
 
@@ -173,3 +173,12 @@ def test_tensors_on_two_devices(call: Callable[[Tensor], object]) -> None:
     """``meta`` stands for any second device, which a machine without a GPU has too."""
     with pytest.raises(RuntimeError, match="expected a tensor on meta, got cpu"):
         call(torch.zeros(N, device="meta"))
+
+
+@pytest.mark.parametrize("divisor", [0, -1, 2**32 + 2])
+def test_divisor_out_of_range(divisor: int) -> None:
+    payload = encode()
+    with pytest.raises(RuntimeError, match=f"divisor: expected 1 to .* got {divisor}"):
+        ops.decode_mean(
+            payload[None], torch.ones(1), torch.empty(1000), divisor=divisor
+        )

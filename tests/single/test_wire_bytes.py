@@ -68,5 +68,5 @@ def test_summable_words_beat_half_precision() -> None:
     """Path B's words are smaller than fp16 wherever its sums are still exact."""
     for average in (False, True):
         for num_ranks in (2, 4, 8, 16, 64):
-            codec = LevelsCodec(num_ranks, word_bits(average))
+            codec = LevelsCodec(num_ranks, word_bits(average, num_ranks))
             assert codec.bits_per_value < 16
