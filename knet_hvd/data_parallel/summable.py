@@ -23,7 +23,8 @@ def word_bits(average: bool, num_ranks: int) -> int:
 
     An int64 sum keeps 63. An average is taken in float64 (53 bits), and with a
     predivide factor its terms are no integers: each of the N additions may round, and
-    three multiplications do. So 48 bits for up to 8 ranks, and one fewer for each doubling.
+    three multiplications do. So 48 bits for up to 8 ranks, and one fewer for each
+    doubling.
     """
     return min(48, 51 - (num_ranks - 1).bit_length()) if average else 63
 
