@@ -30,6 +30,7 @@ def lenet_cells(args: argparse.Namespace) -> Iterator[tuple[str, int, list[str]]
     """Yield the cells of TernGrad's LeNet experiment (section 5.1): total batch 64."""
     common = ["--data", "mnist", "--model", "lenet", "--weight-decay", "5e-4"]
     common += ["--schedule", "polynomial", "--average-decay", "0.9999"]
+    common += ["--inputs", "unit"]  # as in Caffe; standardized, SGD at 0.1 diverges
     common += ["--epochs", "100", "--max-steps", str(args.steps)]
     for ranks in args.ranks:
         for optimizer, rate in (("momentum", "0.01"), ("sgd", "0.1")):

@@ -81,8 +81,8 @@ struct Codec {
         inverse[plane] =
             value < a.num_values ? knet::inverse_scale(a.scales[value / a.bucket_size]) : 0;
       }
-      encode_block(x, inverse, static_cast<uint32_t>(block * kPlanes), a.key, a.stochastic,
-                   a.payload + block * knet::kBlockBytes);
+      const uint32_t group = a.first_group + static_cast<uint32_t>(block * kPlanes);
+      encode_block(x, inverse, group, a.key, a.stochastic, a.payload + block * knet::kBlockBytes);
     }
   }
 

@@ -71,7 +71,8 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = 0; i < kQuad; ++i) {
       for (uint32_t& word : words[i]) word = knet::kNearestThreshold * 0x00010001u;
       if (a.stochastic)
-        knet::philox4x32(static_cast<uint32_t>(group) * knet::kLanes + lane + i, a.key, words[i]);
+        knet::philox4x32((a.first_group + static_cast<uint32_t>(group)) * knet::kLanes + lane + i,
+                         a.key, words[i]);
     }
     add_codes<kType>(rows, inverse, words, weight, sums);
   }

@@ -16,6 +16,7 @@ struct EncodeArgs {
   int64_t bucket_size;  // a multiple of kGroup
   WireFormat format;
   RandomKey key;
+  uint32_t first_group;  // of its tensor, where values are a part of one
   bool stochastic;
   uint8_t* payload;  // [num_blocks * kBlockBytes]
 };

@@ -34,8 +34,8 @@ int64_t bucket_or_all(int64_t bucket_size, const Tensor& values) {
 }
 
 knet::EncodeArgs encode_args(const Tensor& values, const Tensor& scales, int64_t bucket_size,
-                             int64_t format, at::IntArrayRef key, bool stochastic,
-                             Tensor& payload) {
+                             int64_t format, at::IntArrayRef key, int64_t first_value,
+                             bool stochastic, Tensor& payload) {
   return {values.const_data_ptr(),
           dtype_of(values),
           values.numel(),
@@ -44,6 +44,7 @@ knet::EncodeArgs encode_args(const Tensor& values, const Tensor& scales, int64_t
           static_cast<WireFormat>(format),
           {static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]),
            static_cast<uint32_t>(key[2]), static_cast<uint64_t>(key[3])},
+          static_cast<uint32_t>(first_value / knet::kGroup),
           stochastic,
           payload.mutable_data_ptr<uint8_t>()};
 }
@@ -103,8 +104,9 @@ void parallel(int64_t count, int64_t item_values, void (*kernel)(const Args&, in
 }
 
 void ternarize_cpu(const Tensor& values, const Tensor& scales, int64_t bucket_size, int64_t format,
-                   at::IntArrayRef key, bool stochastic, Tensor& payload) {
-  const auto args = encode_args(values, scales, bucket_size, format, key, stochastic, payload);
+                   at::IntArrayRef key, int64_t first_value, bool stochastic, Tensor& payload) {
+  const auto args =
+      encode_args(values, scales, bucket_size, format, key, first_value, stochastic, payload);
   const int64_t block = knet::block_values(args.format);
   parallel(num_blocks(values, block), block, knet::cpu_kernels().encode, args);
 }
@@ -195,8 +197,9 @@ void launch_on(const Tensor& t, const Launch& launch) {
 }
 
 void ternarize_cuda(const Tensor& values, const Tensor& scales, int64_t bucket_size, int64_t format,
-                    at::IntArrayRef key, bool stochastic, Tensor& payload) {
-  const auto args = encode_args(values, scales, bucket_size, format, key, stochastic, payload);
+                    at::IntArrayRef key, int64_t first_value, bool stochastic, Tensor& payload) {
+  const auto args =
+      encode_args(values, scales, bucket_size, format, key, first_value, stochastic, payload);
   launch_on(values, [&](void* stream) { return knet::encode_cuda(args, stream); });
 }
 

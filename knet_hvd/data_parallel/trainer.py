@@ -9,7 +9,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor, nn
 
-from knet_hvd.config import to_flat_dict
+from knet_hvd.config import KnetError, to_flat_dict
 from knet_hvd.data import ImageDataset, ShardedBatches, augment, load_dataset
 from knet_hvd.data_parallel.adapter import TernaryCompressor
 from knet_hvd.data_parallel.agreement import check_agreement
@@ -146,6 +146,7 @@ class DataParallelTrainer:
                     step += 1
                     bar.update()
                 elapsed_s += time.perf_counter() - start
+                self._check_finite(step)
                 accuracy = self.evaluate()
                 bar.set_postfix(
                     loss=f"{float(losses):.3f}", test=f"{accuracy:.4f}", refresh=False
@@ -184,9 +185,19 @@ class DataParallelTrainer:
         as they are, since Horovod takes only contiguous ones; and the copy is explicit,
         since one channel would count as both layouts.
         """
-        inputs = self.dataset.normalize(images)
+        unit = self.config.inputs == "unit"
+        inputs = self.dataset.normalize(images, unit_range=unit)
         layout = torch.empty_like(inputs, memory_format=torch.channels_last)
         return layout.copy_(inputs)
+
+    def _check_finite(self, step: int) -> None:
+        """Stop a run that has diverged; parameters are the same on all ranks."""
+        for name, parameter in self.model.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise KnetError(
+                    f"training diverged before step {step}: {name} is not finite; "
+                    "lower --learning-rate"
+                )
 
     @torch.no_grad()
     def evaluate(self) -> float:

@@ -62,6 +62,9 @@ class TrainingConfig:
     """Evaluate an exponential moving average of the parameters with this decay
     (the paper: 0.9999); 0 evaluates the parameters themselves."""
 
+    inputs: Literal["standardized", "unit"] = "standardized"
+    """standardized: mean 0 and deviation 1 a channel; unit: 0 to 1, as in the paper."""
+
     augment: bool = False
     """Random crops and flips (meant for cifar10)."""
 

@@ -116,6 +116,7 @@ def check_ternarize(
     bucket_size: int,
     wire_format: int,
     key: list[int],
+    first_value: int,
     stochastic: bool,
     payload: Tensor,
 ) -> None:
@@ -127,6 +128,15 @@ def check_ternarize(
     _check_tensor(scales, "scales", torch.float32, buckets, values)
     needed = payload_bytes(values.numel(), WIRE_FORMATS[wire_format])
     _check_tensor(payload, "payload", torch.uint8, needed, values)
+    torch._check(
+        first_value >= 0
+        and first_value % GROUP_VALUES == 0
+        and first_value + values.numel() < _MAX_VALUES,
+        lambda: (
+            f"first_value: expected a multiple of {GROUP_VALUES} below 2^35, "
+            f"got {first_value}"
+        ),
+    )
     torch._check(
         len(key) == 4
         and all(0 <= part < 2**32 for part in key[:3])

@@ -59,6 +59,7 @@ def ternarize(
     key: tuple[int, int, int, int],
     bucket_size: int = 0,
     wire_format: WireFormat = "trit5",
+    first_value: int = 0,
     stochastic: bool = True,
     payload: Tensor | None = None,
 ) -> Tensor:
@@ -75,6 +76,9 @@ def ternarize(
         key: (seed, rank, stream of the tensor, step), the first three below 2^32.
         bucket_size: Values a bucket, a multiple of 128; 0 for one bucket.
         wire_format: ``"trit5"`` (1.6 bits a value) or ``"crumb4"`` (2 bits).
+        first_value: Where ``values`` begins in its tensor, a multiple of 128; a tensor
+            encoded in parts gives the bytes that it gives at once, if each part is a
+            whole number of blocks and of buckets.
         stochastic: False for the nearest code (fires from half the scale on), which
             error feedback needs.
         payload: uint8 [payload_bytes(n, wire_format)] to write to; made if None.
@@ -89,7 +93,8 @@ def ternarize(
     if payload is None:
         size = payload_bytes(values.numel(), wire_format)
         payload = values.new_empty(size, dtype=torch.uint8)
-    arguments = (values.detach(), scales, bucket_size, index, list(key), stochastic)
+    flat, where = values.detach(), (list(key), first_value)
+    arguments = (flat, scales, bucket_size, index, *where, stochastic)
     _check(checks.check_ternarize, *arguments, payload)
     warn_if_slow(values.device)
     _ops.ternarize(*arguments, payload)

@@ -35,7 +35,9 @@ def philox4x32(
     return [c0, c1, c2, c3]
 
 
-def random16(numel: int, key: list[int], device: torch.device) -> Tensor:
+def random16(
+    numel: int, key: list[int], first_value: int, device: torch.device
+) -> Tensor:
     """Return 16 random bits for each of ``numel`` values of a tensor.
 
     Value i draws from counter (i / 128 * 16 + i % 16, stream, step), slot i % 128 / 16:
@@ -44,6 +46,7 @@ def random16(numel: int, key: list[int], device: torch.device) -> Tensor:
     Args:
         numel: Number of values.
         key: (seed, rank, stream, step); the first three below 2^32.
+        first_value: Number of the first value in its tensor, a multiple of 128.
         device: Where the result lies.
 
     Returns:
@@ -52,6 +55,7 @@ def random16(numel: int, key: list[int], device: torch.device) -> Tensor:
     seed, rank, stream, step = key
     groups = -(-numel // 128)
     index = torch.arange(groups * 16, dtype=torch.int64, device=device)
+    index += first_value // 128 * 16
     words = philox4x32(
         (
             index,

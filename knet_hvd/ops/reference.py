@@ -97,7 +97,12 @@ def _per_value(scales: Tensor, bucket_size: int, numel: int) -> Tensor:
 
 
 def codes_of(
-    values: Tensor, scales: Tensor, bucket_size: int, key: list[int], stochastic: bool
+    values: Tensor,
+    scales: Tensor,
+    bucket_size: int,
+    key: list[int],
+    first_value: int,
+    stochastic: bool,
 ) -> Tensor:
     """Return the ternary codes [n], int8, of values [any shape]; see ``ternarize``."""
     flat = values.reshape(-1).to(torch.float32)
@@ -107,7 +112,7 @@ def codes_of(
     cap = torch.full_like(scaled, _RANDOM_RANGE)
     thresholds = torch.where(scaled < cap, scaled, cap).round().to(torch.int32)
     if stochastic:
-        random = random16(flat.numel(), key, flat.device)
+        random = random16(flat.numel(), key, first_value, flat.device)
     else:
         random = torch.full_like(thresholds, _NEAREST_THRESHOLD)
     fires = (random < thresholds).to(torch.int8)
@@ -131,12 +136,15 @@ def ternarize(
     bucket_size: int,
     wire_format: int,
     key: list[int],
+    first_value: int,
     stochastic: bool,
     payload: Tensor,
 ) -> None:
     """Write the packed ternary codes of values [any shape] to payload, uint8."""
-    check_ternarize(values, scales, bucket_size, wire_format, key, stochastic, payload)
-    codes = codes_of(values, scales, bucket_size, key, stochastic)
+    check_ternarize(
+        values, scales, bucket_size, wire_format, key, first_value, stochastic, payload
+    )
+    codes = codes_of(values, scales, bucket_size, key, first_value, stochastic)
     payload.copy_(_pack(codes, WIRE_FORMATS[wire_format]).view_as(payload))
 
 

@@ -29,7 +29,7 @@ library.define("statistics(Tensor values, int bucket_size) -> Tensor")
 library.define("max_abs(Tensor values, int bucket_size) -> Tensor")
 library.define(
     "ternarize(Tensor values, Tensor scales, int bucket_size, int wire_format, "
-    "int[] key, bool stochastic, Tensor(a!) payload) -> ()"
+    "int[] key, int first_value, bool stochastic, Tensor(a!) payload) -> ()"
 )
 library.define("unpack_sum(Tensor payloads, int wire_format, Tensor(a!) sums) -> ()")
 library.define(

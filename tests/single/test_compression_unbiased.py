@@ -92,7 +92,7 @@ def test_thresholds_bound_the_bias_by_half_a_step_of_16_bits(device) -> None:
     Hence P(fires) = round(|g| / s * 2^16) / 2^16, off by at most 2^-17.
     """
     key = (5, 6, 7, 8)
-    random = random16(100_000, list(key), torch.device("cpu")).double()
+    random = random16(100_000, list(key), 0, torch.device("cpu")).double()
     sign = 1 - 2 * (torch.arange(100_000) % 2)
     for margin, fires in ((1 / 64, 1), (-1 / 64, 0)):
         values = sign * (random + 0.5 + margin) * 2.0**-16 * 0.25

@@ -21,7 +21,7 @@ def samples(device: str) -> dict[str, tuple[object, ...]]:
     return {
         "statistics": (values, 128),
         "max_abs": (values, 128),
-        "ternarize": (values, scales, 128, 0, [1, 2, 3, 4], True, payload),
+        "ternarize": (values, scales, 128, 0, [1, 2, 3, 4], 0, True, payload),
         "unpack_sum": (payloads, 0, sums),
         "decode_mean": (payloads, scales, 128, 0, 3, values),
         "dequantize": (sums, scales, 128, 3, values),
@@ -61,7 +61,7 @@ def round_trip(values: Tensor) -> tuple[Tensor, Tensor]:
     """Encode with the largest value as scale, and decode; by the ops themselves."""
     scales, moments = OPS.max_abs(values, 128), OPS.statistics(values, 128)
     payload = values.new_empty(256, dtype=torch.uint8)
-    OPS.ternarize(values, scales, 128, 0, [1, 2, 3, 4], True, payload)
+    OPS.ternarize(values, scales, 128, 0, [1, 2, 3, 4], 0, True, payload)
     out = torch.empty_like(values)
     OPS.decode_mean(payload[None], scales, 128, 0, 1, out)
     return out, moments

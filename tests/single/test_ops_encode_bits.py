@@ -45,7 +45,7 @@ def reference_payload(
     payload = torch.empty(size, dtype=torch.uint8)
     index = ops.WIRE_FORMATS.index(wire_format)
     reference.ternarize(
-        values, scales, bucket_size, index, list(key), stochastic, payload
+        values, scales, bucket_size, index, list(key), 0, stochastic, payload
     )
     return payload
 
@@ -140,3 +140,24 @@ def test_payloads_of_any_bits(
     assert_same_bits(ops.statistics(there, bucket_size), expected)
     expected = reference.max_abs(values, bucket_size)
     assert_same_bits(ops.max_abs(there, bucket_size), expected)
+
+
+@pytest.mark.parametrize("wire_format", ops.WIRE_FORMATS)
+@pytest.mark.parametrize("bucket_size", [0, 1280])
+def test_parts_give_the_bytes_of_the_whole(device, wire_format, bucket_size) -> None:
+    """A tensor encoded in parts of whole blocks and buckets, as chunks cross."""
+    values = torch.randn(20_000, device=device)
+    numbers = ops.num_buckets(20_000, bucket_size)
+    scales = torch.linspace(1.0, 3.0, numbers, device=device)
+    key, options = (
+        (1, 2, 3, 4),
+        {"bucket_size": bucket_size, "wire_format": wire_format},
+    )
+    whole = ops.ternarize(values, scales, key=key, **options)
+    parts = []
+    for first in range(0, 20_000, 5120):
+        part = values[first : first + 5120]
+        own = scales[first // bucket_size :] if bucket_size else scales
+        own = own[: ops.num_buckets(part.numel(), bucket_size)]
+        parts.append(ops.ternarize(part, own, key=key, first_value=first, **options))
+    assert torch.equal(torch.cat(parts), whole)

@@ -102,7 +102,14 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "short key": (lambda: encode(key=(1, 2, 3)), r"key: expected .* got \[1, 2, 3\]"),
     "large key": (lambda: encode(key=(2**32, 0, 0, 0)), "got .4294967296, 0, 0, 0"),
-    "negative rank": (lambda: encode(key=(0, -1, 0, 0)), "below 2.32, step below 2.63, got .0, -1"),
+    "first value": (
+        lambda: encode(first_value=100),
+        "first_value: expected a multiple of 128 .* got 100",
+    ),
+    "negative rank": (
+        lambda: encode(key=(0, -1, 0, 0)),
+        "below 2.32, step below 2.63, got .0, -1",
+    ),
     "short rows": (
         lambda: unpack(uint8(2, BYTES - 1)),
         r"at least 256 contiguous bytes, got \(2, 255\)",

@@ -44,7 +44,7 @@ def philox_of_plain_integers(counter: list[int], key: list[int]) -> list[int]:
 def test_every_value_draws_from_its_own_counter(device) -> None:
     """Value i: counter i / 128 * 16 + i % 16, 16-bit slot i % 128 / 16."""
     seed, rank, stream, step = key = [2**32 - 1, 7, 2**31, 2**40 + 5]
-    found = random16(1000, key, torch.device(device)).cpu()
+    found = random16(1000, key, 0, torch.device(device)).cpu()
     for i in (0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 500, 999):
         counter = [i // 128 * 16 + i % 16, stream, step % 2**32, step >> 32]
         output = philox_of_plain_integers(counter, [seed, rank])
