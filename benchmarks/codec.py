@@ -1,4 +1,4 @@
-"""Measure the codec's speed beside libc's memcpy and a codec of plain PyTorch operations.
+"""Measure the speed of the codec beside memcpy and a codec of PyTorch operations.
 
     python benchmarks/codec.py --threads 1 --values 67108864
     KNET_CPU=avx2 python benchmarks/codec.py

@@ -119,7 +119,9 @@ def test_gradients_that_are_not_contiguous(exchange: str) -> None:
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("shapes", [[(0,), (600,), (0, 5)], [(0,)]])
-def test_parameters_without_values(shapes: list[tuple[int, ...]], exchange: str) -> None:
+def test_parameters_without_values(
+    shapes: list[tuple[int, ...]], exchange: str
+) -> None:
     check_steps(make_parameters(shapes), CONFIGS["clip"], hvd.size(), path=exchange)
 
 

@@ -1,0 +1,90 @@
+"""Gradients that stay in floating point, by name or by size."""
+
+from typing import Any
+
+import horovod.torch as hvd
+import pytest
+import torch
+
+import knet_hvd
+from knet_hvd import TernaryConfig
+from tests.parallel.helpers import (
+    PATHS,
+    all_gradients,
+    assert_same_on_all_ranks,
+    backward,
+    finish_step,
+    make_parameters,
+    needs_ranks,
+    true_mean,
+    wrap,
+)
+
+SHAPES = [(30, 40), (900,), (16,), (64, 20)]
+ROUNDING = {"rtol": 1e-6 * hvd.size(), "atol": 1e-6 * hvd.size()}
+CONFIG = TernaryConfig(float_parameters=("*3", "p0"), min_values=17)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("path", PATHS)
+def test_named_and_small_ones_get_the_exact_mean(path: str, dtype: torch.dtype) -> None:
+    parameters = make_parameters(SHAPES, dtype)
+    optimizer = wrap(
+        torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, CONFIG
+    )
+    for step in range(3):
+        backward(parameters, step)
+        optimizer.synchronize()
+        for number, (name, parameter) in enumerate(parameters.items()):
+            mean = true_mean(all_gradients(parameter, number, step))
+            gradient = parameter.grad
+            assert gradient is not None
+            close = torch.allclose(gradient.double(), mean, **ROUNDING)
+            first_of_b = path == "allreduce" and step == 0
+            assert close == (name != "p1" or hvd.size() == 1 or first_of_b), name
+        finish_step(optimizer)
+
+
+@pytest.mark.parametrize(
+    ("compression", "rounding"),
+    [("none", 1e-6), (hvd.Compression.none, 1e-6), ("fp16", 2e-3),
+     (hvd.Compression.fp16, 2e-3)],
+)  # fmt: skip
+def test_horovods_compressors_apply_to_the_float_tensors(
+    compression: Any, rounding: float
+) -> None:
+    """A string replaces the codes, a class applies to what stays float only."""
+    parameters = make_parameters(SHAPES)
+    optimizer = knet_hvd.DistributedOptimizer(
+        torch.optim.SGD(parameters.values(), lr=0.1),
+        parameters.items(),
+        compression=compression,
+        ternary=CONFIG,
+    )
+    backward(parameters)
+    optimizer.synchronize()
+    for number, (name, parameter) in enumerate(parameters.items()):
+        mean = true_mean(all_gradients(parameter, number))
+        gradient = parameter.grad
+        assert gradient is not None
+        error = float((gradient - mean).abs().max())
+        exact = name != "p1" or isinstance(compression, str) or hvd.size() == 1
+        assert (error < rounding * 5) == exact, (name, error)
+        if rounding > 1e-3 and hvd.size() > 1 and exact:
+            assert error > 1e-6, "nothing was rounded to fp16"
+    finish_step(optimizer)
+    assert_same_on_all_ranks(parameters.values())
+
+
+@needs_ranks(2)
+def test_fewer_bytes_are_sent() -> None:
+    parameters = make_parameters([(100, 64 * 20)])
+    for wire_format, least in (("trit5", 19.5), ("crumb4", 15.5)):
+        optimizer = wrap(
+            torch.optim.SGD(parameters.values(), lr=0.1), parameters, "allgather",
+            TernaryConfig(wire_format=wire_format),  # type: ignore[arg-type]
+        )  # fmt: skip
+        full = optimizer.uncompressed_wire_bytes_per_step
+        assert full == 2 * 4 * 128_000 * (hvd.size() - 1) / hvd.size()
+        ratio = full / optimizer.wire_bytes_per_step
+        assert least < ratio * hvd.size() / 2 <= 20

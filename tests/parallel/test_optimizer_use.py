@@ -1,0 +1,232 @@
+"""What scripts do with an optimizer besides calling step."""
+
+import copy
+import warnings
+from typing import Any
+
+import horovod.torch as hvd
+import pytest
+import torch
+from torch import nn
+
+from knet_hvd import KnetError, TernaryConfig
+from tests.parallel.helpers import (
+    EXCHANGES,
+    PATHS,
+    Parameters,
+    all_gradients,
+    assert_same_on_all_ranks,
+    backward,
+    make_gradient,
+    make_parameters,
+    needs_ranks,
+    run_steps,
+    same_bits,
+    ternary_mean,
+    wrap,
+)
+
+SHAPES = [(30, 40), (700,), (9,)]
+CONFIG = TernaryConfig(min_values=1)
+
+
+def sgd(parameters: Parameters, lr: float = 0.5) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters.values(), lr=lr)
+
+
+def copies(parameters: Parameters) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in parameters.values()]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_clipping_between_synchronize_and_step_sees_averages(path: str) -> None:
+    parameters = make_parameters(SHAPES)
+    optimizer = wrap(sgd(parameters), parameters, path, CONFIG)
+    before = copies(parameters)
+    for step in range(2):
+        backward(parameters, step)
+        optimizer.synchronize()
+        assert_same_on_all_ranks(p.grad for p in parameters.values())
+        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), 0.25)
+        assert float(norm) > 0.25
+        before = copies(parameters)
+        with optimizer.skip_synchronize():
+            optimizer.step()
+        optimizer.zero_grad()
+    moved = [b - p.detach() for b, p in zip(before, parameters.values(), strict=True)]
+    length = torch.cat([m.flatten() for m in moved]).norm()
+    assert float(length) == pytest.approx(0.5 * 0.25, rel=1e-3)
+
+
+@needs_ranks(2)
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_step_after_synchronize_warns_and_exchanges_nothing(exchange: str) -> None:
+    parameters = make_parameters(SHAPES)
+    optimizer = wrap(sgd(parameters), parameters, exchange, CONFIG)
+    backward(parameters)
+    optimizer.synchronize()
+    averaged = [p.grad.clone() for p in parameters.values() if p.grad is not None]
+    with pytest.warns(UserWarning, match="skip_synchronize"):
+        optimizer.step()
+    for parameter, gradient in zip(parameters.values(), averaged, strict=True):
+        assert parameter.grad is not None
+        assert same_bits(parameter.grad, gradient)
+    assert optimizer.compression_state_dict()["step"] == 1
+    optimizer.zero_grad()
+    run_steps(optimizer, parameters, [1])
+    assert optimizer.compression_state_dict()["step"] == 2
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("optimizer_type", [torch.optim.SGD, torch.optim.LBFGS])
+def test_gradients_of_a_closure_are_averaged(
+    optimizer_type: Any, exchange: str
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(30, 20)
+    parameters = dict(model.named_parameters())
+    optimizer = wrap(
+        optimizer_type(model.parameters(), lr=0.1), parameters, exchange, CONFIG
+    )
+    inputs = make_gradient((64, 30), rank=hvd.rank())
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (model(inputs) - inputs[:, :20]).square().mean()
+        loss.backward()
+        return loss
+
+    first = optimizer.step(closure)
+    for _ in range(4):
+        last = optimizer.step(closure)
+    assert float(last.detach()) < float(first.detach())
+    assert_same_on_all_ranks(parameters.values())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_autocast_to_bf16(path: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 20))
+    parameters = dict(model.named_parameters())
+    optimizer = wrap(
+        torch.optim.SGD(model.parameters(), lr=0.1), parameters, path, CONFIG
+    )
+    inputs = make_gradient((64, 20), rank=hvd.rank())
+    history = []
+    for _ in range(15):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = (model(inputs) - inputs).square().mean()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert history[-1] < history[0]
+    assert_same_on_all_ranks(parameters.values())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_bf16_parameters_train(path: str) -> None:
+    parameters = make_parameters(SHAPES, torch.bfloat16)
+    optimizer = wrap(sgd(parameters), parameters, path)
+    run_steps(optimizer, parameters, range(3))
+    assert_same_on_all_ranks(parameters.values())
+    assert all(not torch.equal(p, torch.ones_like(p)) for p in parameters.values())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("path", EXCHANGES)
+def test_a_scheduler_made_before_or_after_wrapping(path: str, when: str) -> None:
+    parameters = make_parameters(SHAPES)
+    optimizer: Any = sgd(parameters, lr=0.5)
+    if when == "before":
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    optimizer = wrap(optimizer, parameters, path, CONFIG)
+    if when == "after":
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    for step in range(3):
+        before = copies(parameters)
+        backward(parameters, step)
+        optimizer.step()
+        gradients = all_gradients(parameters["p0"], 0, step)
+        expected = ternary_mean(gradients, CONFIG, stream=0, step=step)
+        moved = before[0] - parameters["p0"].detach()
+        torch.testing.assert_close(moved, 0.5 ** (step + 1) * expected)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error" if when == "after" else "ignore")
+            scheduler.step()
+        optimizer.zero_grad()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5**4)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_optimizer_state_goes_through_a_checkpoint(path: str) -> None:
+    ternary = TernaryConfig(min_values=10_000)  # exact means: only Adam has a state
+    straight, begun, resumed = (make_parameters(SHAPES) for _ in range(3))
+    one = wrap(torch.optim.Adam(straight.values(), lr=0.1), straight, path, ternary)
+    run_steps(one, straight, range(4))
+    two = wrap(torch.optim.Adam(begun.values(), lr=0.1), begun, path, ternary)
+    run_steps(two, begun, range(2))
+    with torch.no_grad():
+        for a, b in zip(resumed.values(), begun.values(), strict=True):
+            a.copy_(b)
+    three = wrap(torch.optim.Adam(resumed.values(), lr=0.7), resumed, path, ternary)
+    three.load_state_dict(copy.deepcopy(two.state_dict()))
+    assert three.param_groups[0]["lr"] == 0.1
+    run_steps(three, resumed, range(2, 4))
+    for a, b in zip(straight.values(), resumed.values(), strict=True):
+        torch.testing.assert_close(a, b)
+    plain = torch.optim.Adam(make_parameters(SHAPES).values(), lr=0.1)
+    plain.load_state_dict(three.state_dict())  # the format of the wrapped class
+
+
+@needs_ranks(2)
+@pytest.mark.parametrize("where", ["nowhere", "rank 0 only"])
+@pytest.mark.parametrize("path", PATHS)
+def test_broadcast_of_the_optimizer_state(path: str, where: str) -> None:
+    """As after a checkpoint that rank 0 alone has read."""
+    parameters = make_parameters(SHAPES)
+    plain = torch.optim.SGD(parameters.values(), lr=0.1 + hvd.rank(), momentum=0.9)
+    if where == "rank 0 only" and hvd.rank() == 0:
+        backward(parameters)
+        plain.step()
+        plain.zero_grad()
+    optimizer = wrap(plain, parameters, path, CONFIG)
+    if where == "rank 0 only" and path != "allreduce":
+        assert bool(optimizer.state_dict()["state"]) == (hvd.rank() == 0)
+    hvd.broadcast_parameters(parameters, root_rank=0)
+    hvd.broadcast_optimizer_state(optimizer, root_rank=0)
+    optimizer.zero_grad()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+    run_steps(optimizer, parameters, range(2))
+    assert_same_on_all_ranks(parameters.values())
+    buffers = [optimizer.state[p]["momentum_buffer"] for p in parameters.values()]
+    assert_same_on_all_ranks(buffers)
+
+
+@needs_ranks(2)
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_zero_grad_while_gradients_cross_is_an_error(exchange: str) -> None:
+    parameters = make_parameters(SHAPES)
+    optimizer = wrap(sgd(parameters), parameters, exchange, CONFIG)
+    backward(parameters)
+    with pytest.raises(KnetError, match=r"zero_grad\(\) after backward"):
+        optimizer.zero_grad()
+    optimizer.step()
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in parameters.values())
+
+
+@needs_ranks(2)
+@pytest.mark.parametrize("passes", [1, 2])
+def test_too_many_backward_passes_are_an_error(passes: int) -> None:
+    parameters = make_parameters(SHAPES)
+    optimizer = wrap(
+        sgd(parameters), parameters, ternary=CONFIG, backward_passes_per_step=passes
+    )
+    for step in range(passes):
+        backward(parameters, step)
+    match = rf"p\d: .*backward_passes_per_step={passes} times"
+    with pytest.raises(KnetError, match=match):
+        backward(parameters, passes)
+    optimizer.step()
+    optimizer.zero_grad()
