@@ -8,14 +8,33 @@ Prints a line for each run; --summary writes the results as JSON, --logdir the c
 and gradient histograms for TensorBoard.
 """
 
+import os
 import sys
+from pathlib import Path
 
 import horovod.torch as hvd
 import tyro
+from horovod.common.exceptions import HorovodInternalError
 
 from knet_hvd.config import KnetError, write_json_atomic
 from knet_hvd.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.data_parallel.training_config import TrainingConfig
+
+
+def check_writable(summary: Path) -> None:
+    """Make the folder of the results, before hours are spent on them.
+
+    Raises:
+        ValueError: If they could not be written.
+    """
+    try:
+        summary.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"summary {summary} cannot be written ({error.strerror}): choose another"
+        ) from error
+    if not os.access(summary.parent, os.W_OK):
+        raise ValueError(f"summary {summary} cannot be written: choose another")
 
 
 def main() -> int:
@@ -24,7 +43,7 @@ def main() -> int:
     hvd.init()
     try:
         if config.summary is not None and hvd.rank() == 0:
-            config.summary.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(config.summary)
         summary = DataParallelTrainer(config).train()
         if hvd.rank() == 0:
             if config.summary is not None:
@@ -38,6 +57,13 @@ def main() -> int:
             )
     except (KnetError, ValueError) as error:
         print(f"train_data_parallel: rank {hvd.rank()}: {error}", file=sys.stderr)
+        return 1
+    except HorovodInternalError:
+        print(
+            f"train_data_parallel: rank {hvd.rank()}: stopped, since another rank has "
+            "ended; what that one printed tells why",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

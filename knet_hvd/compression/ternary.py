@@ -34,7 +34,13 @@ class TernaryCodec:
         return 4 * numel / sent
 
     def encode(
-        self, values: Tensor, scales: Tensor, stream: int, step: int, payload: Tensor
+        self,
+        values: Tensor,
+        scales: Tensor,
+        stream: int,
+        step: int,
+        payload: Tensor,
+        first_value: int = 0,
     ) -> Tensor:
         """Ternarize and pack a gradient.
 
@@ -44,6 +50,7 @@ class TernaryCodec:
             stream: The tensor's number, the same on all ranks.
             step: The step's number.
             payload: uint8 [payload_bytes], overwritten.
+            first_value: Where ``values`` begins in its tensor, a multiple of 128.
 
         Returns:
             ``payload``.
@@ -54,6 +61,7 @@ class TernaryCodec:
             key=(self.config.seed, self.rank, stream, step),
             bucket_size=self.config.bucket_size,
             wire_format=self.config.wire_format,
+            first_value=first_value,
             stochastic=not self.config.error_feedback,
             payload=payload,
         )

@@ -4,12 +4,13 @@ One step of a ternary bucket:
 
 1. statistics of each gradient (plus its residual), and this rank's scales;
 2. shared scales: the maximum over ranks;
-3. ternary codes, packed into the bucket's payload;
-4. exchange and decode, see ``exchanges.py``.
+3. ternary codes, packed into a payload for each chunk;
+4. exchange and decode of each chunk, see ``exchanges.py``.
 
 Each kind of bucket is a generator that yields a Horovod handle wherever it has to wait.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from knet_hvd.compression import ErrorFeedback, TernaryCodec, local_scales
 from knet_hvd.config import KnetError
-from knet_hvd.data_parallel.buckets import FloatBucket, TernaryBucket
+from knet_hvd.data_parallel.buckets import Chunk, FloatBucket, TernaryBucket
 from knet_hvd.data_parallel.exchanges import Exchange, Steps
 from knet_hvd.data_parallel.snapshots import GradientSnapshot, take_snapshot
 
@@ -56,36 +57,36 @@ class BucketSteps:
 
     def _ternary_steps(self, bucket: TernaryBucket) -> Steps:
         gradients = [_gradient(p.tensor).contiguous() for p in bucket.parameters]
-        originals = {
-            part.parameter.name: gradient.to(torch.float32, copy=True)
-            for part, gradient in zip(bucket.slices, gradients, strict=True)
-            if part.parameter.name in self.snapshot_names
-        }
         with torch.profiler.record_function("knet_hvd::statistics"):
             values = self._with_residuals(bucket, gradients)
             config = self.codec.config
             scales = torch.cat([local_scales(value, config) for value in values])
+        originals = {
+            number: values[number].to(torch.float32, copy=True)
+            for number, parameter in enumerate(bucket.parameters)
+            if parameter.name in self.snapshot_names
+        }
         scales = yield hvd.allreduce_async_(
             scales,
             op=hvd.Max,
             name=f"knet_hvd.scales.{bucket.name}",
             process_set=self.exchange.process_set,
         )
-        with torch.profiler.record_function("knet_hvd::encode"):
-            payload = self._encode(bucket, values, scales)
-            self._keep_residuals(bucket, values, scales, payload)
+        payloads = self._encode(bucket, [v.view(-1) for v in values], scales)
+        outputs = [gradient.view(-1) for gradient in gradients]
         del values
-        yield from self.exchange.run(bucket, payload, scales, gradients)
-        for part, gradient in zip(bucket.slices, gradients, strict=True):
-            name, tensor = part.parameter.name, part.parameter.tensor
-            _store_gradient(tensor, gradient)
-            self.scales[name] = scales.narrow(0, *part.scales)
-            if name in originals:
-                self.snapshots[name] = take_snapshot(
-                    originals[name],
+        yield from self.exchange.run(bucket, payloads, scales, outputs)
+        for number, gradient in enumerate(gradients):
+            parameter = bucket.parameters[number]
+            _store_gradient(parameter.tensor, gradient)
+            own_scales = scales.narrow(0, *bucket.scales[number])
+            self.scales[parameter.name] = own_scales
+            if number in originals:
+                self.snapshots[parameter.name] = take_snapshot(
+                    originals[number],
                     gradient,
-                    self.scales[name],
-                    payload.narrow(0, *part.payload),
+                    own_scales,
+                    (parameter.stream, self.step),
                     self.codec,
                 )
 
@@ -101,34 +102,47 @@ class BucketSteps:
 
     def _encode(
         self, bucket: TernaryBucket, values: list[Tensor], scales: Tensor
-    ) -> Tensor:
-        payload = torch.empty(
-            bucket.payload_bytes, dtype=torch.uint8, device=bucket.device
-        )
-        for part, value in zip(bucket.slices, values, strict=True):
-            self.codec.encode(
-                value,
-                scales.narrow(0, *part.scales),
-                part.parameter.stream,
-                self.step,
-                payload.narrow(0, *part.payload),
-            )
-        return payload
+    ) -> Iterator[Tensor]:
+        """Yield the payload of each chunk of values [n]; then keep the residuals."""
+        feedback = self.error_feedback
+        sent = [torch.empty_like(value) for value in values] if feedback else []
+        for chunk in bucket.chunks:
+            with torch.profiler.record_function("knet_hvd::encode"):
+                payload = self._encode_chunk(bucket, chunk, values, scales, sent)
+            yield payload
+        if feedback is not None:
+            for parameter, value, own in zip(
+                bucket.parameters, values, sent, strict=True
+            ):
+                shape = parameter.tensor.shape
+                feedback.update(parameter.name, value.view(shape), own.view(shape))
 
-    def _keep_residuals(
+    def _encode_chunk(
         self,
         bucket: TernaryBucket,
+        chunk: Chunk,
         values: list[Tensor],
         scales: Tensor,
-        payload: Tensor,
-    ) -> None:
-        if self.error_feedback is None:
-            return
-        for part, value in zip(bucket.slices, values, strict=True):
-            sent = torch.empty_like(value)
-            own = payload.narrow(0, *part.payload).unsqueeze(0)
-            self.codec.decode(own, scales.narrow(0, *part.scales), sent)
-            self.error_feedback.update(part.parameter.name, value, sent)
+        sent: list[Tensor],
+    ) -> Tensor:
+        """Return a chunk's payload; decode it into ``sent`` unless that is empty."""
+        device = values[0].device
+        payload = torch.empty(chunk.payload_bytes, dtype=torch.uint8, device=device)
+        for part in chunk.slices:
+            own_scales = scales.narrow(0, *part.scales)
+            own_payload = payload.narrow(0, *part.payload)
+            self.codec.encode(
+                values[part.parameter].narrow(0, *part.values),
+                own_scales,
+                bucket.parameters[part.parameter].stream,
+                self.step,
+                own_payload,
+                part.values[0],
+            )
+            if sent:
+                out = sent[part.parameter].narrow(0, *part.values)
+                self.codec.decode(own_payload.unsqueeze(0), own_scales, out)
+        return payload
 
     def _float_steps(self, bucket: FloatBucket) -> Steps:
         gradients = [_gradient(p.tensor).to(bucket.dtype) for p in bucket.parameters]

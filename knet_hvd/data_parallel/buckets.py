@@ -4,6 +4,7 @@ Buckets fill in the order in which backward usually produces gradients, the last
 parameters first, and are the same on all ranks.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from knet_hvd import ops
 from knet_hvd.compression import TernaryCodec
+
+CHUNK_VALUES = 4 * 2**20
+"""Default values of a chunk."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,60 +29,91 @@ class NamedParameter:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Where one parameter's part of a bucket's buffers begins.
+    """A range of one gradient, and where it lies in the buffers of its chunk.
 
     Attributes:
-        parameter: The parameter.
-        payload: First byte and number of bytes of its codes.
-        scales: First and number of its scales.
-        sums: First of its sums of codes; there are as many as values.
+        parameter: The parameter's number in the bucket.
+        values: First and number of the range in the flattened gradient.
+        payload: First byte and number of bytes of its codes in the chunk.
+        scales: First and number of its scales in the bucket.
+        sums: First of its sums of codes in the chunk; there are as many as values.
     """
 
-    parameter: NamedParameter
+    parameter: int
+    values: tuple[int, int]
     payload: tuple[int, int]
     scales: tuple[int, int]
     sums: int
 
 
 @dataclass(slots=True)
+class Chunk:
+    """What crosses the network in one payload: codec and wire work on two at once."""
+
+    name: str
+    slices: list[Slice] = field(default_factory=list)
+    num_values: int = 0
+    payload_bytes: int = 0
+
+
+@dataclass(slots=True)
 class TernaryBucket:
-    """Parameters whose codes cross the network in one payload."""
+    """Parameters whose scales are shared together, and whose codes cross in chunks."""
 
     index: int
-    slices: list[Slice] = field(default_factory=list)
-    payload_bytes: int = 0
+    parameters: list[NamedParameter] = field(default_factory=list)
+    scales: list[tuple[int, int]] = field(default_factory=list)
+    """First and number of each parameter's scales."""
+    chunks: list[Chunk] = field(default_factory=list)
     num_scales: int = 0
 
     @property
     def name(self) -> str:
         """Number and first parameter: another optimizer's buckets have other names."""
-        return f"{self.index}.{self.slices[0].parameter.name}"
+        return f"{self.index}.{self.parameters[0].name}"
 
     @property
-    def device(self) -> torch.device:
-        """The device of all parameters of the bucket."""
-        return self.slices[0].parameter.tensor.device
+    def num_values(self) -> int:
+        """Values of all its parameters."""
+        return sum(chunk.num_values for chunk in self.chunks)
 
-    @property
-    def parameters(self) -> list[NamedParameter]:
-        """The bucket's parameters."""
-        return [part.parameter for part in self.slices]
+    def add(
+        self, parameter: NamedParameter, codec: TernaryCodec, chunk_values: int
+    ) -> None:
+        """Append a parameter, cut so that chunks hold about ``chunk_values`` values.
 
-    def add(self, parameter: NamedParameter, codec: TernaryCodec) -> None:
-        """Append a parameter; its codes start a block of their own."""
-        numel = parameter.tensor.numel()
-        size, scales = codec.payload_bytes(numel), codec.num_scales(numel)
+        Every cut falls between blocks and between buckets of scales, so that the bytes
+        are those of the whole gradient.
+        """
+        self.parameters.append(parameter)
+        numel, bucket_size = parameter.tensor.numel(), codec.config.bucket_size
+        unit = math.lcm(ops.block_values(codec.config.wire_format), bucket_size or 1)
+        step = max(unit, chunk_values // unit * unit)
+        for first in range(0, numel, step):
+            count = min(step, numel - first)
+            scale = self.num_scales + (first // bucket_size if bucket_size else 0)
+            self._append(first, count, (scale, codec.num_scales(count)), codec, step)
+        self.scales.append((self.num_scales, codec.num_scales(numel)))
+        self.num_scales += codec.num_scales(numel)
+
+    def _append(
+        self,
+        first: int,
+        count: int,
+        scales: tuple[int, int],
+        codec: TernaryCodec,
+        chunk_values: int,
+    ) -> None:
+        """Put a range of the last parameter into the last chunk or a new one."""
+        if not self.chunks or self.chunks[-1].num_values + count > chunk_values:
+            self.chunks.append(Chunk(f"{self.name}.{len(self.chunks)}"))
+        chunk, size = self.chunks[-1], codec.payload_bytes(count)
         planes = ops.block_values(codec.config.wire_format) // ops.BLOCK_BYTES
-        self.slices.append(
-            Slice(
-                parameter,
-                (self.payload_bytes, size),
-                (self.num_scales, scales),
-                self.payload_bytes * planes,
-            )
-        )
-        self.payload_bytes += size
-        self.num_scales += scales
+        payload, sums = (chunk.payload_bytes, size), chunk.payload_bytes * planes
+        number = len(self.parameters) - 1
+        chunk.slices.append(Slice(number, (first, count), payload, scales, sums))
+        chunk.num_values += count
+        chunk.payload_bytes += size
 
 
 @dataclass(slots=True)
@@ -105,6 +140,7 @@ def plan_buckets(
     codec: TernaryCodec,
     max_values: int,
     groups: Sequence[frozenset[str]] = (),
+    chunk_values: int = CHUNK_VALUES,
 ) -> tuple[list[TernaryBucket], list[FloatBucket]]:
     """Assign every parameter to a bucket.
 
@@ -113,6 +149,7 @@ def plan_buckets(
         codec: Its configuration says which stay in floating point.
         max_values: A ternary bucket takes no further parameter beyond this.
         groups: Names that belong in one bucket, whatever its size.
+        chunk_values: A payload holds about that many values.
 
     Returns:
         The ternary buckets and the float buckets (one a device and dtype: fp64 for fp64
@@ -120,7 +157,7 @@ def plan_buckets(
     """
     ternary: list[TernaryBucket] = []
     floats: dict[tuple[torch.device, torch.dtype], FloatBucket] = {}
-    open_buckets: dict[object, tuple[TernaryBucket, int]] = {}
+    open_buckets: dict[object, TernaryBucket] = {}
     group_of = {name: number for number, group in enumerate(groups) for name in group}
     for parameter in reversed(parameters):
         tensor = parameter.tensor
@@ -133,11 +170,11 @@ def plan_buckets(
             continue
         group = group_of.get(parameter.name)
         key = (tensor.device, group)
-        current, values = open_buckets.get(key, (None, 0))
-        full = group is None and values + tensor.numel() > max_values
-        if current is None or full:
-            current, values = TernaryBucket(len(ternary)), 0
+        current = open_buckets.get(key)
+        if current is None or (
+            group is None and current.num_values + tensor.numel() > max_values
+        ):
+            current = open_buckets[key] = TernaryBucket(len(ternary))
             ternary.append(current)
-        current.add(parameter, codec)
-        open_buckets[key] = (current, values + tensor.numel())
+        current.add(parameter, codec, chunk_values)
     return ternary, list(floats.values())

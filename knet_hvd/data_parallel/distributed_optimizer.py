@@ -13,7 +13,11 @@ from knet_hvd.compression.levels import MAX_RANKS
 from knet_hvd.data_parallel.adapter import TernaryCompressor
 from knet_hvd.data_parallel.agreement import check_agreement
 from knet_hvd.data_parallel.bucket_steps import BucketSteps
-from knet_hvd.data_parallel.buckets import NamedParameter, plan_buckets
+from knet_hvd.data_parallel.buckets import (
+    CHUNK_VALUES,
+    NamedParameter,
+    plan_buckets,
+)
 from knet_hvd.data_parallel.exchanges import (
     ExchangeChoice,
     check_exchange,
@@ -41,6 +45,7 @@ def DistributedOptimizer(
     ternary: TernaryConfig | None = None,
     exchange: ExchangeChoice = "auto",
     max_bucket_values: int = _MAX_BUCKET_VALUES,
+    chunk_values: int = CHUNK_VALUES,
 ) -> Any:
     """Wrap an optimizer so that it averages ternary gradients over all ranks.
 
@@ -68,7 +73,10 @@ def DistributedOptimizer(
         ternary: Settings of the codec; see ``TernaryConfig``.
         exchange: ``"allgather"``, ``"alltoall"`` or ``"auto"``, the one that sends
             fewer bytes with this number of ranks.
-        max_bucket_values: Gradients cross in buckets of about that many values.
+        max_bucket_values: Scales are shared for buckets of about that many values, as
+            backward produces them.
+        chunk_values: Codes cross in payloads of about that many values, so that larger
+            gradients are encoded, sent and decoded at the same time.
 
     Returns:
         An optimizer of a subclass of ``type(optimizer)`` and ``TernaryOptimizer`` that
@@ -115,6 +123,7 @@ def DistributedOptimizer(
             backward_passes_per_step,
             exchange,
             max_bucket_values,
+            chunk_values,
             [sorted(group) for group in grouping],
         )
         facts = {"settings": settings, "ternary": asdict(config)}
@@ -142,7 +151,9 @@ def DistributedOptimizer(
         divisor = process_set.size() if op == hvd.Average else 1
         codec = TernaryCodec(config, hvd.rank())
         chosen = make_exchange(exchange, codec, process_set, divisor)
-        buckets = plan_buckets(parameters, codec, max_bucket_values, grouping)
+        buckets = plan_buckets(
+            parameters, codec, max_bucket_values, grouping, chunk_values
+        )
         floats = hvd.Compression.none if compression == "ternary" else compression
         feedback = ErrorFeedback() if config.error_feedback else None
         steps = BucketSteps(codec, chosen, floats, feedback)

@@ -6,7 +6,7 @@ several buckets can be in flight at once.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from knet_hvd import ops
 from knet_hvd.compression import LevelsCodec, TernaryCodec
-from knet_hvd.data_parallel.buckets import TernaryBucket
+from knet_hvd.data_parallel.buckets import Chunk, TernaryBucket
 from knet_hvd.performance import allgather_bytes, alltoall_bytes, cheapest_exchange
 
 Steps = Generator[int, Any, None]
@@ -48,22 +48,23 @@ class Exchange(ABC):
     def run(
         self,
         bucket: TernaryBucket,
-        payload: Tensor,
+        payloads: Iterator[Tensor],
         scales: Tensor,
         outputs: list[Tensor],
     ) -> Steps:
-        """Exchange one bucket's payload and decode the result.
+        """Exchange one bucket's payloads and decode the result.
 
         Args:
             bucket: Where each parameter lies in the buffers.
-            payload: This rank's codes, uint8 [payload_bytes].
+            payloads: This rank's codes of each chunk, uint8; encoding one overlaps with
+                sending those before it.
             scales: Shared scales, fp32 [num_scales].
-            outputs: A contiguous tensor for each parameter, overwritten.
+            outputs: A contiguous tensor [n] for each parameter, overwritten.
         """
 
     @abstractmethod
-    def wire_bytes(self, bucket: TernaryBucket) -> float:
-        """Return the bytes that this rank sends for a bucket, scales not counted."""
+    def wire_bytes(self, chunk: Chunk) -> float:
+        """Return the bytes that this rank sends for a chunk, scales not counted."""
 
 
 class AllgatherExchange(Exchange):
@@ -74,29 +75,38 @@ class AllgatherExchange(Exchange):
     def run(
         self,
         bucket: TernaryBucket,
-        payload: Tensor,
+        payloads: Iterator[Tensor],
         scales: Tensor,
         outputs: list[Tensor],
     ) -> Steps:
         """See ``Exchange.run``."""
-        gathered = yield hvd.allgather_async(
-            payload,
-            name=f"knet_hvd.codes.{bucket.name}",
-            process_set=self.process_set,
-        )
-        payloads = gathered.view(self.num_ranks, bucket.payload_bytes)
-        with torch.profiler.record_function("knet_hvd::decode"):
-            for part, out in zip(bucket.slices, outputs, strict=True):
-                self.codec.decode(
-                    payloads.narrow(1, *part.payload),
-                    scales.narrow(0, *part.scales),
-                    out,
-                    self.divisor,
-                )
+        handles = [
+            hvd.allgather_async(
+                payload,
+                name=f"knet_hvd.codes.{chunk.name}",
+                process_set=self.process_set,
+            )
+            for chunk, payload in zip(bucket.chunks, payloads, strict=True)
+        ]
+        for chunk, handle in zip(bucket.chunks, handles, strict=True):
+            gathered = yield handle
+            with torch.profiler.record_function("knet_hvd::decode"):
+                self._decode(chunk, gathered.view(self.num_ranks, -1), scales, outputs)
 
-    def wire_bytes(self, bucket: TernaryBucket) -> float:
+    def _decode(
+        self, chunk: Chunk, payloads: Tensor, scales: Tensor, outputs: list[Tensor]
+    ) -> None:
+        for part in chunk.slices:
+            self.codec.decode(
+                payloads.narrow(1, *part.payload),
+                scales.narrow(0, *part.scales),
+                outputs[part.parameter].narrow(0, *part.values),
+                self.divisor,
+            )
+
+    def wire_bytes(self, chunk: Chunk) -> float:
         """See ``Exchange.wire_bytes``."""
-        return allgather_bytes(bucket.payload_bytes, self.num_ranks)
+        return allgather_bytes(chunk.payload_bytes, self.num_ranks)
 
 
 class AlltoallExchange(Exchange):
@@ -112,9 +122,9 @@ class AlltoallExchange(Exchange):
         """The codec of the sums."""
         return LevelsCodec(self.num_ranks)
 
-    def _shards(self, bucket: TernaryBucket) -> list[int]:
+    def _shards(self, chunk: Chunk) -> list[int]:
         """Return the bytes of each rank's shard, whole blocks."""
-        blocks, ranks = bucket.payload_bytes // ops.BLOCK_BYTES, self.num_ranks
+        blocks, ranks = chunk.payload_bytes // ops.BLOCK_BYTES, self.num_ranks
         ends = [blocks * (rank + 1) // ranks for rank in range(ranks)]
         return [
             (end - begin) * ops.BLOCK_BYTES
@@ -128,54 +138,66 @@ class AlltoallExchange(Exchange):
     def run(
         self,
         bucket: TernaryBucket,
-        payload: Tensor,
+        payloads: Iterator[Tensor],
         scales: Tensor,
         outputs: list[Tensor],
     ) -> Steps:
         """See ``Exchange.run``."""
-        shards = self._shards(bucket)
-        received, _ = yield hvd.alltoall_async(
-            payload,
-            splits=torch.tensor(shards, dtype=torch.int32),
-            name=f"knet_hvd.codes.{bucket.name}",
-            process_set=self.process_set,
-        )
-        with torch.profiler.record_function("knet_hvd::sum"):
-            own_bytes = shards[self.process_set.rank()]
-            words = self._pack_own_sums(received.view(self.num_ranks, own_bytes))
-        gathered = yield hvd.allgather_async(
-            words,
-            name=f"knet_hvd.levels.{bucket.name}",
-            process_set=self.process_set,
-        )
-        with torch.profiler.record_function("knet_hvd::decode"):
-            sums = self._unpack_sums(gathered, shards)
-            for part, out in zip(bucket.slices, outputs, strict=True):
-                own = sums.narrow(0, part.sums, out.numel())
-                shared = scales.narrow(0, *part.scales)
-                self.codec.dequantize(own, shared, out, self.divisor)
+        codes = [
+            hvd.alltoall_async(
+                payload,
+                splits=torch.tensor(self._shards(chunk), dtype=torch.int32),
+                name=f"knet_hvd.codes.{chunk.name}",
+                process_set=self.process_set,
+            )
+            for chunk, payload in zip(bucket.chunks, payloads, strict=True)
+        ]
+        levels = []
+        for chunk, handle in zip(bucket.chunks, codes, strict=True):
+            received, _ = yield handle
+            with torch.profiler.record_function("knet_hvd::sum"):
+                words = self._pack_own_sums(chunk, received)
+            name = f"knet_hvd.levels.{chunk.name}"
+            levels.append(
+                hvd.allgather_async(words, name=name, process_set=self.process_set)
+            )
+        for chunk, handle in zip(bucket.chunks, levels, strict=True):
+            gathered = yield handle
+            with torch.profiler.record_function("knet_hvd::decode"):
+                self._decode(chunk, gathered, scales, outputs)
 
-    def _pack_own_sums(self, payloads: Tensor) -> Tensor:
-        """Add the codes [num_ranks, bytes] of this rank's shard; return the words."""
-        numel = self._values(payloads.size(1))
+    def _pack_own_sums(self, chunk: Chunk, received: Tensor) -> Tensor:
+        """Add all ranks' codes of this rank's shard; return the words."""
+        num_bytes = self._shards(chunk)[self.process_set.rank()]
+        payloads = received.view(self.num_ranks, num_bytes)
+        numel = self._values(num_bytes)
         sums = torch.empty(numel, dtype=torch.int16, device=payloads.device)
         ops.unpack_sum(payloads, self.codec.config.wire_format, sums)
         return self.levels.pack(sums)
 
-    def _unpack_sums(self, words: Tensor, shards: list[int]) -> Tensor:
-        """Unpack the words of all shards to the sums [values of the bucket], int16."""
-        values = [self._values(shard) for shard in shards]
+    def _decode(
+        self, chunk: Chunk, words: Tensor, scales: Tensor, outputs: list[Tensor]
+    ) -> None:
+        """Unpack the words of all shards and decode their sums."""
+        values = [self._values(shard) for shard in self._shards(chunk)]
         counts = [self.levels.num_words(numel) for numel in values]
         sums = torch.empty(sum(values), dtype=torch.int16, device=words.device)
-        for part, out in zip(words.split(counts), sums.split(values), strict=True):
-            self.levels.unpack(part, out)
-        return sums
+        for shard, out in zip(words.split(counts), sums.split(values), strict=True):
+            self.levels.unpack(shard, out)
+        for part in chunk.slices:
+            first, count = part.values
+            self.codec.dequantize(
+                sums.narrow(0, part.sums, count),
+                scales.narrow(0, *part.scales),
+                outputs[part.parameter].narrow(0, first, count),
+                self.divisor,
+            )
 
-    def wire_bytes(self, bucket: TernaryBucket) -> float:
+    def wire_bytes(self, chunk: Chunk) -> float:
         """See ``Exchange.wire_bytes``."""
-        shards, ranks = self._shards(bucket), self.num_ranks
+        shards, ranks = self._shards(chunk), self.num_ranks
         words = [self.levels.num_words(self._values(shard)) for shard in shards]
-        codes = alltoall_bytes(bucket.payload_bytes, ranks)
+        codes = alltoall_bytes(chunk.payload_bytes, ranks)
         return codes + allgather_bytes(8 * sum(words) / ranks, ranks)
 
 

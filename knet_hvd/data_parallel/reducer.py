@@ -135,7 +135,7 @@ class GradientReducer:
         total = 0.0
         for bucket in self._buckets:
             if isinstance(bucket, TernaryBucket):
-                total += self.steps.exchange.wire_bytes(bucket)
+                total += sum(map(self.steps.exchange.wire_bytes, bucket.chunks))
                 total += allreduce_bytes(4 * bucket.num_scales, num_ranks)
             else:
                 size = torch.empty((), dtype=bucket.dtype).element_size()

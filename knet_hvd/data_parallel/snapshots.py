@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from knet_hvd.compression import TernaryCodec
@@ -12,7 +13,8 @@ class GradientSnapshot:
     """One parameter's gradient at four points of one step (TernGrad, figure 2).
 
     Attributes:
-        original: What backward produced on this rank.
+        original: What backward produced on this rank, plus the residual if there is
+            one.
         clipped: The same within plus and minus the shared scale.
         ternary: What this rank's codes decode to: -scale, 0 or scale.
         averaged: What all ranks update with.
@@ -30,18 +32,22 @@ def take_snapshot(
     original: Tensor,
     averaged: Tensor,
     scales: Tensor,
-    payload: Tensor,
+    stream_and_step: tuple[int, int],
     codec: TernaryCodec,
 ) -> GradientSnapshot:
     """Complete a snapshot from what a step leaves behind.
 
     Args:
-        original: Copy of the gradient [any shape], fp32, taken before the exchange.
+        original: Copy of what was encoded [any shape], fp32.
         averaged: The decoded gradient [same shape].
         scales: Shared scales [num_scales].
-        payload: This rank's codes.
+        stream_and_step: What the codes' random numbers were drawn with: encoding again
+            gives the same codes.
         codec: What encoded them.
     """
+    size = codec.payload_bytes(original.numel())
+    payload = torch.empty(size, dtype=torch.uint8, device=original.device)
+    codec.encode(original, scales, *stream_and_step, payload)
     ternary = original.new_empty(original.shape)
     codec.decode(payload.unsqueeze(0), scales, ternary)
     flat = original.flatten()

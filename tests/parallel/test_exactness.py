@@ -81,6 +81,20 @@ def test_many_buckets(max_bucket_values: int, exchange: str) -> None:
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("name", ["clip", "bucketed", "max, crumb4"])
+@pytest.mark.parametrize("chunk_values", [1, 1300])
+def test_chunks(chunk_values: int, name: str, exchange: str) -> None:
+    """Cut anywhere between blocks, gradients are those of the whole tensor."""
+    check_steps(
+        make_parameters([(90, 77), (900,), (64, 20)]),
+        CONFIGS[name],
+        hvd.size(),
+        path=exchange,
+        chunk_values=chunk_values,
+    )
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
 def test_a_sum_is_not_divided(exchange: str) -> None:
     parameters = make_parameters([(600,), (20, 30)])
     check_steps(parameters, CONFIGS["clip"], 1, path=exchange, op=hvd.Sum)

@@ -1,5 +1,7 @@
 """The plan of buckets: everything once, nothing twice, the same for everybody."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -37,17 +39,29 @@ def assert_disjoint(parts: list[tuple[int, int]], total: int) -> None:
 
 
 def check_slices(bucket: TernaryBucket, how: TernaryCodec) -> None:
-    payloads = [part.payload for part in bucket.slices]
-    assert_disjoint(payloads, bucket.payload_bytes)
-    assert_disjoint([part.scales for part in bucket.slices], bucket.num_scales)
+    """Slices cover every value once, in order, and fill their chunk's buffers."""
     codes_per_byte = ops.block_values(how.config.wire_format) // ops.BLOCK_BYTES
-    for part in bucket.slices:
-        numel = part.parameter.tensor.numel()
+    counts = [parameter.tensor.numel() for parameter in bucket.parameters]
+    assert_disjoint(bucket.scales, bucket.num_scales)
+    assert [n for _, n in bucket.scales] == [how.num_scales(n) for n in counts]
+    for chunk in bucket.chunks:
+        assert_disjoint([part.payload for part in chunk.slices], chunk.payload_bytes)
+        assert chunk.num_values == sum(part.values[1] for part in chunk.slices)
+    slices = [part for chunk in bucket.chunks for part in chunk.slices]
+    assert [part.parameter for part in slices] == sorted(p.parameter for p in slices)
+    for number, numel in enumerate(counts):
+        own = [part for part in slices if part.parameter == number]
+        assert_disjoint([part.values for part in own], numel)
+    for part in slices:
+        first, count = part.values
+        size, start = how.config.bucket_size, bucket.scales[part.parameter][0]
         assert part.payload[0] % ops.BLOCK_BYTES == 0
-        assert part.payload[1] == how.payload_bytes(numel)
-        assert part.scales[1] == how.num_scales(numel)
+        assert part.payload[1] == how.payload_bytes(count)
         assert part.sums == part.payload[0] * codes_per_byte
-        assert part.sums + numel <= bucket.payload_bytes * codes_per_byte
+        assert first % ops.block_values(how.config.wire_format) == 0
+        assert first % (size or 1) == 0
+        assert part.scales[0] == start + (first // size if size else 0)
+        assert part.scales[1] == how.num_scales(count)
 
 
 @given(
@@ -56,17 +70,24 @@ def check_slices(bucket: TernaryBucket, how: TernaryCodec) -> None:
     min_values=st.integers(1, 1500),
     wire_format=st.sampled_from(ops.WIRE_FORMATS),
     bucket_size=st.sampled_from([0, 128, 640]),
+    chunk_values=st.sampled_from([0, 640, 2000, 10**6]),
 )
 def test_every_parameter_in_one_bucket_and_slices_apart(
-    sizes, max_values, min_values, wire_format, bucket_size
+    sizes, max_values, min_values, wire_format, bucket_size, chunk_values
 ) -> None:
     how = codec(min_values=min_values, wire_format=wire_format, bucket_size=bucket_size)
-    ternary, floats = plan_buckets(named(sizes), how, max_values)
+    ternary, floats = plan_buckets(
+        named(sizes), how, max_values, chunk_values=chunk_values
+    )
     found = [name for bucket in (*ternary, *floats) for name in names(bucket)]
     assert sorted(found) == sorted(parameter.name for parameter in named(sizes))
     for index, bucket in enumerate(ternary):
         assert bucket.index == index
         check_slices(bucket, how)
+        unit = math.lcm(ops.block_values(wire_format), bucket_size or 1)
+        for chunk in bucket.chunks:
+            whole = len(chunk.slices) == 1
+            assert whole or chunk.num_values <= max(unit, chunk_values)
         counts = [parameter.tensor.numel() for parameter in bucket.parameters]
         assert min(counts) >= min_values
         assert len(counts) == 1 or sum(counts) <= max_values
@@ -107,9 +128,10 @@ def plan_as_text(dtype: torch.dtype = torch.float32) -> list[object]:
         named(sizes, dtype), codec(), 1500, [frozenset(g) for g in groups]
     )
     parts = [
-        (b.index, s.parameter.name, s.payload, s.scales, s.sums)
+        (b.index, b.parameters[s.parameter].name, s.payload, s.scales, s.sums)
         for b in ternary
-        for s in b.slices
+        for chunk in b.chunks
+        for s in chunk.slices
     ]
     return [parts, [(b.index, b.dtype, names(b)) for b in floats]]
 
@@ -153,7 +175,8 @@ def test_devices_do_not_share_a_bucket() -> None:
     group = frozenset(parameter.name for parameter in parameters)
     for groups in ((), (group,)):
         ternary, floats = plan_buckets(parameters, codec(), 10**6, groups)
-        assert [str(b.device) for b in ternary] == ["meta", "cpu"]
+        devices = [b.parameters[0].tensor.device.type for b in ternary]
+        assert devices == ["meta", "cpu"]
         assert [len(b.parameters) for b in (*ternary, *floats)] == [2, 2, 1, 1]
 
 
@@ -164,4 +187,4 @@ def test_no_parameters() -> None:
 @pytest.mark.parametrize("max_values", [0, 1])
 def test_a_parameter_larger_than_a_bucket_has_one_of_its_own(max_values) -> None:
     ternary, _ = plan_buckets(named([600, 700]), codec(), max_values)
-    assert [len(bucket.slices) for bucket in ternary] == [1, 1]
+    assert [len(bucket.parameters) for bucket in ternary] == [1, 1]
