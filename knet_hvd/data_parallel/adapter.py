@@ -21,11 +21,13 @@ from knet_hvd.compression import (
     TernaryConfig,
 )
 from knet_hvd.compression.scales import standard_deviation
-from knet_hvd.config import KnetError
 from knet_hvd.data_parallel.agreement import check_agreement
+from knet_hvd.data_parallel.parameter_table import ParameterState, ParameterTable
 from knet_hvd.data_parallel.summable import (
     HEADER_WORDS,
+    full_precision_buffer,
     make_header,
+    split_full_precision,
     split_header,
     sum_dtype,
     word_bits,
@@ -33,23 +35,11 @@ from knet_hvd.data_parallel.summable import (
 from knet_hvd.performance import allreduce_bytes
 
 
-@dataclass(slots=True)
-class _State:
-    """What is kept of one parameter between steps."""
-
-    name: str
-    parameter: Tensor
-    stream: int
-    stays_float: bool
-    scale: float | None = None
-    step: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class _Context:
     """What ``decompress`` must know of the tensor that ``compress`` was given."""
 
-    state: _State
+    state: ParameterState
     gradient: Tensor
     scale: float | None
 
@@ -94,11 +84,7 @@ class TernaryCompressor:
             )
         if op not in (hvd.Average, hvd.Sum):
             raise ValueError("op: Compression.ternary supports hvd.Average and hvd.Sum")
-        self._states = [
-            _State(name, parameter, i, config.stays_float(name, parameter.numel()))
-            for i, (name, parameter) in enumerate(named_parameters)
-            if parameter.requires_grad
-        ]
+        self._states = ParameterTable(named_parameters, config)
         self._num_ranks = int(process_set.size()) if process_set.included() else 1
         self._average = op == hvd.Average
         self._codec = TernaryCodec(config, hvd.rank())
@@ -106,7 +92,6 @@ class TernaryCompressor:
             self._num_ranks, word_bits(self._average, self._num_ranks)
         )
         self._feedback = ErrorFeedback() if config.error_feedback else None
-        self._next = 0
         if process_set.included():
             facts: dict[str, object] = {"settings": op, "ternary": asdict(config)}
             for state in self._states:
@@ -123,7 +108,7 @@ class TernaryCompressor:
         Raises:
             KnetError: If it is anything else (a sparse gradient made dense, Adasum).
         """
-        state = self._state_of(tensor)
+        state = self._states.find(tensor)
         context = _Context(state, tensor, None if state.stays_float else state.scale)
         if state.stays_float:
             bf16 = tensor.dtype == torch.bfloat16  # which Horovod does not sum
@@ -133,7 +118,7 @@ class TernaryCompressor:
             values = self._feedback.add_to(state.name, values)
         deviation = float(standard_deviation(values))
         if context.scale is None:
-            return self._full_precision(values, deviation), context
+            return full_precision_buffer(values, deviation), context
         scales = values.new_tensor([context.scale], dtype=torch.float32)
         payload = values.new_empty(
             self._codec.payload_bytes(values.numel()), dtype=torch.uint8
@@ -144,27 +129,6 @@ class TernaryCompressor:
             self._feedback.update(state.name, values, sent)
         header = make_header(context.scale, state.step, deviation)
         return self._summable(payload, values.numel(), header), context
-
-    def _state_of(self, tensor: Tensor) -> _State:
-        """Find the parameter by identity; gradients come in much the same order."""
-        for offset in range(len(self._states)):
-            index = (self._next - offset) % len(self._states)
-            if self._states[index].parameter.grad is tensor:
-                self._next = (index - 1) % len(self._states)
-                return self._states[index]
-        raise KnetError(
-            "Compression.ternary was given a tensor that is not the gradient of one of "
-            "the named parameters. Sparse gradients with sparse_as_dense, Adasum and "
-            "parameters that were not named need knet_hvd.DistributedOptimizer or "
-            "hvd.Compression.none"
-        )
-
-    def _full_precision(self, values: Tensor, deviation: float) -> Tensor:
-        """Return the gradient, this rank's deviation, and whether that is finite."""
-        dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-        invalid = not deviation < torch.inf
-        tail = values.new_tensor([0.0 if invalid else deviation, invalid], dtype=dtype)
-        return torch.cat([values.reshape(-1).to(dtype), tail])
 
     def _summable(self, payload: Tensor, numel: int, header: list[int]) -> Tensor:
         codes = torch.empty(numel, dtype=torch.int16, device=payload.device)
@@ -192,7 +156,8 @@ class TernaryCompressor:
         out = torch.empty_like(gradient, memory_format=torch.contiguous_format)
         if header.num_invalid:
             return out.fill_(torch.nan)
-        self._set_scale(state, header.mean_deviation(context.scale, self._num_ranks))
+        mean = header.mean_deviation(context.scale, self._num_ranks)
+        state.set_scale(mean, self._codec.config.effective_clip_factor)
         sums = torch.empty(out.numel(), dtype=torch.int16, device=out.device)
         self._levels.unpack(words, sums)
         scales = torch.tensor([context.scale], dtype=torch.float32, device=out.device)
@@ -200,23 +165,15 @@ class TernaryCompressor:
         return self._codec.dequantize(sums, scales, out, divisor)
 
     def _from_full_precision(self, tensor: Tensor, context: _Context) -> Tensor:
-        deviation, num_invalid = (float(x) for x in tensor[-2:].tolist())
-        gradient = tensor[:-2].to(context.gradient.dtype)
-        gradient = gradient.view(context.gradient.shape)
+        flat, deviation, num_invalid = split_full_precision(tensor)
+        gradient = flat.to(context.gradient.dtype).view(context.gradient.shape)
         if num_invalid:
             return torch.full_like(gradient, torch.nan)
         if self._feedback is not None:
             self._feedback.clear(context.state.name)
         mean = deviation if self._average else deviation / self._num_ranks
-        self._set_scale(context.state, mean)
+        context.state.set_scale(mean, self._codec.config.effective_clip_factor)
         return gradient
-
-    def _set_scale(self, state: _State, mean_deviation: float | None) -> None:
-        """Set the next step's scale, or None for a step in full precision."""
-        state.scale = None
-        if mean_deviation is not None and mean_deviation > 0:
-            scale = self._codec.config.effective_clip_factor * mean_deviation
-            state.scale = float(torch.tensor(scale, dtype=torch.float32)) or None
 
     @property
     def wire_bytes_per_step(self) -> float:
@@ -225,7 +182,8 @@ class TernaryCompressor:
         for state in self._states:
             numel = state.parameter.numel()
             if state.stays_float:
-                total += numel * max(state.parameter.element_size(), 2)
+                bf16 = state.parameter.dtype == torch.bfloat16
+                total += numel * (4 if bf16 else state.parameter.element_size())
             else:
                 total += 8 * (HEADER_WORDS + self._levels.num_words(numel))
         return allreduce_bytes(total, self._num_ranks)

@@ -5,7 +5,7 @@ One step of a ternary bucket:
 1. statistics of each gradient (plus its residual), and this rank's scales;
 2. shared scales: the maximum over ranks;
 3. ternary codes, packed into a payload for each chunk;
-4. exchange and decode of each chunk, see ``exchanges.py``.
+4. exchange and decode of each chunk, see ``exchange.py``.
 
 Each kind of bucket is a generator that yields a Horovod handle wherever it has to wait.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 from knet_hvd.compression import ErrorFeedback, TernaryCodec, local_scales
 from knet_hvd.config import KnetError
 from knet_hvd.data_parallel.buckets import Chunk, FloatBucket, TernaryBucket
-from knet_hvd.data_parallel.exchanges import Exchange, Steps
+from knet_hvd.data_parallel.exchange import Exchange, Steps
 from knet_hvd.data_parallel.snapshots import GradientSnapshot, take_snapshot
 
 

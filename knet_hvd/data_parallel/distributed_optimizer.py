@@ -18,11 +18,8 @@ from knet_hvd.data_parallel.buckets import (
     NamedParameter,
     plan_buckets,
 )
-from knet_hvd.data_parallel.exchanges import (
-    ExchangeChoice,
-    check_exchange,
-    make_exchange,
-)
+from knet_hvd.data_parallel.exchange import ExchangeChoice
+from knet_hvd.data_parallel.exchanges import check_exchange, make_exchange
 from knet_hvd.data_parallel.parameters import group_names, named_parameters_of
 from knet_hvd.data_parallel.reducer import GradientReducer
 from knet_hvd.data_parallel.ternary_optimizer import TernaryOptimizer
@@ -88,31 +85,9 @@ def DistributedOptimizer(
         KnetError: If not all ranks get here within 30 s.
     """
     config = ternary or TernaryConfig()
-    if isinstance(optimizer, TernaryOptimizer):
-        raise ValueError("optimizer: it is already a knet_hvd.DistributedOptimizer")
-    if isinstance(compression, str) and compression not in ("ternary", "none", "fp16"):
-        raise ValueError(
-            f"compression: expected 'ternary', 'none' or 'fp16', got {compression!r}"
-        )
-    if isinstance(compression, TernaryCompressor):
-        raise ValueError(
-            "compression: Compression.ternary(...) is for hvd.DistributedOptimizer; "
-            "for knet_hvd.DistributedOptimizer pass 'ternary' and `ternary=`"
-        )
+    _check_compression(optimizer, compression)
     check_exchange(exchange)
-    if op not in (hvd.Average, hvd.Sum):
-        raise ValueError(
-            "op: knet_hvd.DistributedOptimizer supports hvd.Average and hvd.Sum"
-        )
-    if gradient_predivide_factor != 1.0 and op != hvd.Average:
-        raise ValueError("gradient_predivide_factor needs op=hvd.Average")
-    if backward_passes_per_step < 1:
-        raise ValueError(
-            "backward_passes_per_step: expected at least 1, "
-            f"got {backward_passes_per_step}"
-        )
-    if process_set.included() and process_set.size() > MAX_RANKS:
-        raise ValueError(f"at most {MAX_RANKS} ranks, got {process_set.size()}")
+    _check_numbers(op, gradient_predivide_factor, backward_passes_per_step, process_set)
     parameters = named_parameters_of(optimizer, named_parameters)
     grouping = group_names(parameters, groups if groups is not None else num_groups)
     if process_set.included():
@@ -126,13 +101,7 @@ def DistributedOptimizer(
             chunk_values,
             [sorted(group) for group in grouping],
         )
-        facts = {"settings": settings, "ternary": asdict(config)}
-        facts |= {
-            p.name: f"{p.tensor.dtype} {list(p.tensor.shape)}" for p in parameters
-        }
-        check_agreement(
-            facts, "parameters and settings of DistributedOptimizer", process_set
-        )
+        _check_ranks_agree(parameters, config, settings, process_set)
     if compression in ("none", "fp16"):
         return hvd.DistributedOptimizer(
             optimizer,
@@ -150,17 +119,69 @@ def DistributedOptimizer(
     if process_set.included() and process_set.size() > 1:
         divisor = process_set.size() if op == hvd.Average else 1
         codec = TernaryCodec(config, hvd.rank())
-        chosen = make_exchange(exchange, codec, process_set, divisor)
         buckets = plan_buckets(
             parameters, codec, max_bucket_values, grouping, chunk_values
         )
-        floats = hvd.Compression.none if compression == "ternary" else compression
-        feedback = ErrorFeedback() if config.error_feedback else None
-        steps = BucketSteps(codec, chosen, floats, feedback)
+        steps = BucketSteps(
+            codec,
+            make_exchange(exchange, codec, process_set, divisor),
+            hvd.Compression.none if compression == "ternary" else compression,
+            ErrorFeedback() if config.error_feedback else None,
+        )
         reducer = GradientReducer(steps, *buckets)
     return _wrap(
         optimizer, parameters, reducer, backward_passes_per_step, sparse_as_dense
     )
+
+
+def _check_compression(optimizer: torch.optim.Optimizer, compression: Any) -> None:
+    """Check what is wrapped, and the ``compression`` argument."""
+    if isinstance(optimizer, TernaryOptimizer):
+        raise ValueError("optimizer: it is already a knet_hvd.DistributedOptimizer")
+    if isinstance(compression, str) and compression not in ("ternary", "none", "fp16"):
+        raise ValueError(
+            f"compression: expected 'ternary', 'none' or 'fp16', got {compression!r}"
+        )
+    if isinstance(compression, TernaryCompressor):
+        raise ValueError(
+            "compression: Compression.ternary(...) is for hvd.DistributedOptimizer; "
+            "for knet_hvd.DistributedOptimizer pass 'ternary' and `ternary=`"
+        )
+
+
+def _check_numbers(
+    op: Any,
+    gradient_predivide_factor: float,
+    backward_passes_per_step: int,
+    process_set: hvd.ProcessSet,
+) -> None:
+    """Check the reduction, the passes and the number of ranks."""
+    if op not in (hvd.Average, hvd.Sum):
+        raise ValueError(
+            "op: knet_hvd.DistributedOptimizer supports hvd.Average and hvd.Sum"
+        )
+    if gradient_predivide_factor != 1.0 and op != hvd.Average:
+        raise ValueError("gradient_predivide_factor needs op=hvd.Average")
+    if backward_passes_per_step < 1:
+        raise ValueError(
+            "backward_passes_per_step: expected at least 1, "
+            f"got {backward_passes_per_step}"
+        )
+    if process_set.included() and process_set.size() > MAX_RANKS:
+        raise ValueError(f"at most {MAX_RANKS} ranks, got {process_set.size()}")
+
+
+def _check_ranks_agree(
+    parameters: list[NamedParameter],
+    config: TernaryConfig,
+    settings: tuple[object, ...],
+    process_set: hvd.ProcessSet,
+) -> None:
+    """Raise on every rank unless all have the same parameters and settings."""
+    facts = {"settings": settings, "ternary": asdict(config)}
+    facts |= {p.name: f"{p.tensor.dtype} {list(p.tensor.shape)}" for p in parameters}
+    what = "parameters and settings of DistributedOptimizer"
+    check_agreement(facts, what, process_set)
 
 
 def _wrap(

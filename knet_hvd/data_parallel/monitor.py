@@ -1,24 +1,14 @@
 """What a training run shows in TensorBoard."""
 
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from knet_hvd.config import to_flat_dict
+from knet_hvd.data_parallel.job_optimizer import WireBytes
 from knet_hvd.data_parallel.ternary_optimizer import TernaryOptimizer
 from knet_hvd.data_parallel.training_config import TrainingConfig
 from knet_hvd.metrics import MetricLogger, ThroughputMeter
-
-
-class Traffic(Protocol):
-    """Bytes that a rank sends in a step."""
-
-    compressed: float
-    uncompressed: float
-
-    @property
-    def ratio(self) -> float:
-        """Uncompressed over compressed."""
 
 
 class TrainingMonitor:
@@ -33,7 +23,7 @@ class TrainingMonitor:
         config: TrainingConfig,
         logger: MetricLogger,
         optimizer: Any,
-        traffic: Traffic,
+        wire_bytes: WireBytes,
     ) -> None:
         """Write the run's configuration.
 
@@ -41,13 +31,13 @@ class TrainingMonitor:
             config: The job's configuration.
             logger: Where to write; the null logger on all ranks but 0.
             optimizer: Asked for scales and snapshots if it is a ``TernaryOptimizer``.
-            traffic: Bytes a step.
+            wire_bytes: Bytes a step.
         """
         self._config = config
         self._logger = logger
         self._ternary = optimizer if isinstance(optimizer, TernaryOptimizer) else None
         self._param_groups = optimizer.param_groups
-        self._traffic = traffic
+        self._wire_bytes = wire_bytes
         self._throughput = ThroughputMeter()
         self._active = type(logger) is not MetricLogger
         rows = [f"| {key} | {value} |" for key, value in to_flat_dict(config).items()]
@@ -80,8 +70,8 @@ class TrainingMonitor:
                 "train/loss": float(loss),
                 "train/learning_rate": float(self._param_groups[0]["lr"]),
                 "throughput/samples_per_s": self._throughput.samples_per_s,
-                "wire/bytes_per_step": self._traffic.compressed,
-                "wire/compression_ratio": self._traffic.ratio,
+                "wire/bytes_per_step": self._wire_bytes.compressed,
+                "wire/compression_ratio": self._wire_bytes.ratio,
             }
             if self._ternary is not None:
                 for name, scales in self._ternary.scales.items():

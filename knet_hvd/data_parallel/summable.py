@@ -104,3 +104,30 @@ def split_header(
         total = (total * num_ranks).round_().to(torch.int64)
     header = [int(x) for x in total[:HEADER_WORDS].tolist()]
     return SummedHeader(*header), total[HEADER_WORDS:]
+
+
+def full_precision_buffer(values: Tensor, deviation: float) -> Tensor:
+    """Return a gradient with its deviation behind it, for a step without codes.
+
+    Args:
+        values: Gradient [any shape].
+        deviation: Its standard deviation; not finite where a value is not.
+
+    Returns:
+        fp32, or fp64 for fp64 values, [n + 2]: the values, the deviation (0 where it is
+        not finite), and 1 if it is not finite.
+    """
+    dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
+    invalid = not deviation < torch.inf
+    tail = values.new_tensor([0.0 if invalid else deviation, invalid], dtype=dtype)
+    return torch.cat([values.reshape(-1).to(dtype), tail])
+
+
+def split_full_precision(total: Tensor) -> tuple[Tensor, float, float]:
+    """Split what Horovod made of full-precision buffers [n + 2].
+
+    Returns:
+        The reduced values [n], deviation, and number of ranks that were not finite.
+    """
+    deviation, num_invalid = (float(x) for x in total[-2:].tolist())
+    return total[:-2], deviation, num_invalid

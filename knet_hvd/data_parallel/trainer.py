@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import horovod.torch as hvd
@@ -11,47 +11,15 @@ from torch import Tensor, nn
 
 from knet_hvd.config import KnetError, to_flat_dict
 from knet_hvd.data import ImageDataset, ShardedBatches, augment, load_dataset
-from knet_hvd.data_parallel.adapter import TernaryCompressor
 from knet_hvd.data_parallel.agreement import check_agreement
-from knet_hvd.data_parallel.distributed_optimizer import DistributedOptimizer
+from knet_hvd.data_parallel.job_optimizer import make_optimizer
 from knet_hvd.data_parallel.monitor import TrainingMonitor
+from knet_hvd.data_parallel.moving_average import MovingAverage
 from knet_hvd.data_parallel.training_config import TrainingConfig
 from knet_hvd.metrics import open_logger, progress
 from knet_hvd.models import build_model
-from knet_hvd.performance import allreduce_bytes
 
 _EVALUATION_BATCH = 500
-
-
-@dataclass(slots=True)
-class WireBytes:
-    """What a rank sends in a step, by formula; see ``performance.wire_bytes``."""
-
-    compressed: float
-    uncompressed: float
-
-    @property
-    def ratio(self) -> float:
-        """Uncompressed over compressed; 1 where nothing is sent."""
-        return self.uncompressed / self.compressed if self.compressed else 1.0
-
-
-@dataclass(slots=True)
-class _Average:
-    """Exponential moving average, as tf.train.ExponentialMovingAverage has it."""
-
-    decay: float
-    shadow: dict[str, Tensor] = field(default_factory=dict)
-
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the parameters; faster in the first steps."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in model.named_parameters():
-            value = parameter.detach()
-            if name in self.shadow:
-                self.shadow[name].lerp_(value, 1 - decay)
-            else:
-                self.shadow[name] = value.clone()
 
 
 class DataParallelTrainer:
@@ -91,42 +59,10 @@ class DataParallelTrainer:
         self.num_steps = len(self.batches) * config.epochs
         if config.max_steps is not None:
             self.num_steps = min(self.num_steps, config.max_steps)
-        self.wire_bytes = WireBytes(0.0, 0.0)
-        self.optimizer = self._make_optimizer()
-        self._average = _Average(config.average_decay)
+        self.optimizer, self.wire_bytes = make_optimizer(self.model, config)
+        self._average = MovingAverage(config.average_decay)
         hvd.broadcast_parameters(self.model.state_dict(), root_rank=0)
         torch.manual_seed(config.seed * 1009 + hvd.rank())  # dropout differs by rank
-
-    def _make_optimizer(self) -> Any:
-        config = self.config
-        parameters = list(self.model.parameters())
-        rate, decay = config.learning_rate, config.weight_decay
-        base: torch.optim.Optimizer
-        if config.optimizer == "adam":
-            base = torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-        else:
-            momentum = 0.9 if config.optimizer == "momentum" else 0.0
-            base = torch.optim.SGD(parameters, rate, momentum, weight_decay=decay)
-        names = list(self.model.named_parameters())
-        num_values = sum(p.numel() for p in parameters)
-        full = allreduce_bytes(4 * num_values, hvd.size())
-        self.wire_bytes = WireBytes(
-            full / (2 if config.compression == "fp16" else 1), full
-        )
-        ternary = replace(
-            config.ternary, seed=(config.ternary.seed + config.seed) % 2**32
-        )
-        if config.compression != "ternary":
-            return DistributedOptimizer(base, names, compression=config.compression)
-        if config.exchange == "allreduce":
-            compressor = TernaryCompressor(names, ternary=ternary)
-            self.wire_bytes.compressed = compressor.wire_bytes_per_step
-            return hvd.DistributedOptimizer(base, names, compression=compressor)
-        optimizer = DistributedOptimizer(
-            base, names, ternary=ternary, exchange=config.exchange
-        )
-        self.wire_bytes.compressed = optimizer.wire_bytes_per_step
-        return optimizer
 
     def train(self) -> dict[str, Any]:
         """Run all steps and return the summary, the same on every rank."""
