@@ -10,6 +10,7 @@ and gradient histograms for TensorBoard.
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import horovod.torch as hvd
@@ -19,6 +20,8 @@ from horovod.common.exceptions import HorovodInternalError
 from knet_hvd.config import KnetError, write_json_atomic
 from knet_hvd.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.data_parallel.training_config import TrainingConfig
+
+GRACE_S = 2.0
 
 
 def check_writable(summary: Path) -> None:
@@ -35,6 +38,18 @@ def check_writable(summary: Path) -> None:
         ) from error
     if not os.access(summary.parent, os.W_OK):
         raise ValueError(f"summary {summary} cannot be written: choose another")
+
+
+def fail(message: str) -> int:
+    """Print why this rank stops; return the exit code.
+
+    The launcher ends all ranks as soon as one has failed, so each waits for the others
+    to have printed theirs.
+    """
+    text = f"train_data_parallel: rank {hvd.rank()}: {message}"
+    print(text, file=sys.stderr, flush=True)
+    time.sleep(GRACE_S)
+    return 1
 
 
 def main() -> int:
@@ -56,15 +71,9 @@ def main() -> int:
                 f"({summary['compression_ratio']:.1f} times fewer than fp32)"
             )
     except (KnetError, ValueError) as error:
-        print(f"train_data_parallel: rank {hvd.rank()}: {error}", file=sys.stderr)
-        return 1
+        return fail(str(error))
     except HorovodInternalError:
-        print(
-            f"train_data_parallel: rank {hvd.rank()}: stopped, since another rank has "
-            "ended; what that one printed tells why",
-            file=sys.stderr,
-        )
-        return 1
+        return fail("stopped: another rank has ended; what it printed tells why")
     return 0
 
 
