@@ -10,8 +10,8 @@ second. JSON:
 stats_encode      statistics, then encode: what a gradient costs before the exchange
 decode_add        decode and add N payloads into the gradient
 ratio_to_memcpy   time of the operation over that of a memcpy of the fp32 tensor
-torch_ops         TernGrad as PyTorch operations with int8 codes, what users have
-elsewhere peak_extra_bytes  what statistics + encode allocate beyond the payload
+torch_ops         TernGrad as PyTorch operations with int8 codes, the usual peer
+peak_extra_bytes  what statistics + encode allocate beyond the payload
 """
 
 import argparse

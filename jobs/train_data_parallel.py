@@ -1,8 +1,8 @@
 """Train an image classifier on all ranks with float or ternary gradients.
 
-    mpirun -np 2 python jobs/train_data_parallel.py --compression ternary --epochs 10
-    horovodrun --gloo -np 2 python jobs/train_data_parallel.py --data mnist --data-dir
-    DIR
+    mpirun -np 2 python jobs/train_data_parallel.py --compression ternary
+    mpirun -np 2 python jobs/train_data_parallel.py --data mnist --data-dir DIR
+    horovodrun --gloo -np 2 python jobs/train_data_parallel.py --logdir runs/ternary
 
 Prints a line for each run; --summary writes the results as JSON, --logdir the curves
 and gradient histograms for TensorBoard.
