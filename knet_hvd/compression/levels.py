@@ -1,8 +1,7 @@
 """The levels codec: sums of N ranks' codes, -N to N, as base 2N + 1 digits.
 
 TernGrad needs only log2(2N + 1) bits a value on the way back (section 3.2 of the
-paper): 64-bit words hold 27 such digits for N = 2 (2.37 bits), 20 for N = 4, 15 for N =
-8.
+paper). A 64-bit word holds 27 such digits on 2 ranks (2.37 bits), 20 on 4, 15 on 8.
 """
 
 from dataclasses import dataclass
