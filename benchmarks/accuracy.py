@@ -61,7 +61,8 @@ def run(name: str, ranks: int, arguments: list[str], summary: Path) -> float:
         if os.getuid() == 0:
             launcher.append("--allow-run-as-root")
         command = [*launcher, sys.executable, str(JOB), *arguments]
-        subprocess.run([*command, "--summary", str(summary)], check=True)
+        full = [*command, "--summary", str(summary)]
+        subprocess.run(full, check=True, stdout=sys.stderr)
     return float(json.loads(summary.read_text())["test_accuracy"])
 
 
