@@ -27,6 +27,9 @@ inline void store_floats(const float* from, void* values, DType dtype, int64_t b
   for (int64_t i = 0; i < count; ++i) knet::store_value(values, dtype, begin + i, from[i]);
 }
 
+// Values ahead that are asked for early: one core's memory reads wait less often.
+constexpr int kPrefetch = 1024;
+
 inline int64_t clamp(int64_t value, int64_t max) {
   return value < 0 ? 0 : value < max ? value : max;
 }
@@ -58,6 +61,7 @@ struct Codec {
         const Float inv = Simd::set_float(inverse[plane]);
         const float* row = x + plane * kGroup + part;
         for (int slot = 0; slot < knet::kSlots; ++slot) {
+          __builtin_prefetch(row + slot * knet::kLanes + kPrefetch);
           Int random = Simd::set_int(knet::kNearestThreshold);
           if (stochastic)
             random = slot < 4 ? Simd::low16(words[slot]) : Simd::high16(words[slot - 4]);
@@ -199,7 +203,11 @@ void statistics(const knet::StatisticsArgs& a, int64_t begin, int64_t end) {
     const float* x = as_floats(a.values, a.dtype, first, count, padded, buffer);
     typename Simd::Moments moments;
     Simd::clear(moments);
-    for (int64_t i = 0; i < padded; i += kStatLanes) Simd::add_row(moments, x + i);
+    for (int64_t i = 0; i < padded; i += kStatLanes) {
+      __builtin_prefetch(x + i + kPrefetch);
+      __builtin_prefetch(x + i + kPrefetch + 16);
+      Simd::add_row(moments, x + i);
+    }
     Simd::store(moments, sum, square);
     for (int width = kStatLanes / 2; width > 0; width /= 2)
       for (int i = 0; i < width; ++i) sum[i] += sum[i + width], square[i] += square[i + width];
