@@ -40,6 +40,16 @@ def check_writable(summary: Path) -> None:
         raise ValueError(f"summary {summary} cannot be written: choose another")
 
 
+def parse_flags() -> TrainingConfig:
+    """Return the configuration; on a wrong flag, exit once all ranks could say so."""
+    try:
+        return tyro.cli(TrainingConfig, description=__doc__)
+    except SystemExit as stop:
+        if stop.code:
+            time.sleep(GRACE_S)
+        raise
+
+
 def fail(message: str) -> int:
     """Print why this rank stops; return the exit code.
 
@@ -54,7 +64,7 @@ def fail(message: str) -> int:
 
 def main() -> int:
     """Run the job; return the exit code."""
-    config = tyro.cli(TrainingConfig, description=__doc__)
+    config = parse_flags()
     hvd.init()
     try:
         if config.summary is not None and hvd.rank() == 0:
