@@ -26,14 +26,23 @@ class _InFlight:
     steps: Generator[int, Any, None]
     handle: int | None
 
-    def advance(self, block: bool) -> bool:
-        """Go on as far as possible, or to the end; return whether it is reached."""
-        while self.handle is not None and (block or hvd.poll(self.handle)):
+    @property
+    def is_done(self) -> bool:
+        """Whether the last step has been made."""
+        return self.handle is None
+
+    def wait(self) -> None:
+        """Wait for the operation in flight, and make the step that follows it."""
+        if self.handle is not None:
             try:
                 self.handle = self.steps.send(hvd.synchronize(self.handle))
             except StopIteration:
                 self.handle = None
-        return self.handle is None
+
+    def advance(self) -> None:
+        """Make the steps whose operations have ended."""
+        while self.handle is not None and hvd.poll(self.handle):
+            self.wait()
 
 
 class GradientReducer:
@@ -90,8 +99,9 @@ class GradientReducer:
         self._advance_all()
 
     def _advance_all(self) -> None:
-        for number in list(self._in_flight):
-            if self._in_flight[number].advance(block=False):
+        for number, bucket in list(self._in_flight.items()):
+            bucket.advance()
+            if bucket.is_done:
                 del self._in_flight[number]
                 self._done.add(number)
 
@@ -114,11 +124,18 @@ class GradientReducer:
 
         Parameters that got no gradient on this rank take part with zeros.
         """
+        # Scales are asked for one bucket ahead: behind the codes of a bucket they would
+        # wait until those have crossed, and far ahead of them the network stands idle.
+        ahead: _InFlight | None = None
         for number in range(len(self._buckets)):
             if number not in self._in_flight and number not in self._done:
                 self._start(number)
+                if ahead is not None:
+                    ahead.wait()
+                ahead = self._in_flight[number]
+        self._advance_all()
         while self._in_flight:
-            self._in_flight[min(self._in_flight)].advance(block=True)
+            self._in_flight[min(self._in_flight)].wait()
             self._advance_all()
         self.reset()
         self.steps.step += 1
