@@ -45,6 +45,18 @@ class MetricLogger:
             step: The training step that it belongs to.
         """
 
+    def image(self, tag: str, pixels: Tensor, step: int) -> None:
+        """Record an image.
+
+        Args:
+            tag: The name of the image.
+            pixels: [height, width, 3], uint8, red, green and blue.
+            step: The training step that it belongs to.
+
+        Raises:
+            ValueError: The shape or the type is another one.
+        """
+
     def hparams(
         self, config: Mapping[str, Scalar], metrics: Mapping[str, float]
     ) -> None:
@@ -115,6 +127,16 @@ class TensorBoardLogger(MetricLogger):
     def text(self, tag: str, content: str, step: int) -> None:
         """Record a text: see `MetricLogger.text`."""
         self._writer.add_text(tag, content, step)
+
+    def image(self, tag: str, pixels: Tensor, step: int) -> None:
+        """Record an image: see `MetricLogger.image`."""
+        # TensorBoard would take other types for brightness from 0 to 1.
+        if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ValueError(
+                f"pixels must be uint8 [height, width, 3], got "
+                f"{pixels.dtype} {list(pixels.shape)}"
+            )
+        self._writer.add_image(tag, pixels.numpy(), step, dataformats="HWC")
 
     def hparams(
         self, config: Mapping[str, Scalar], metrics: Mapping[str, float]

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from knet_hvd.config import KnetError, Scalar
@@ -40,6 +42,31 @@ def test_texts_are_read_back(tmp_path: Path) -> None:
         logger.text("command", "python *train.py*", step=0)
     tensors = read_events(tmp_path).Tensors("command/text_summary")
     assert tensors[0].tensor_proto.string_val[0] == b"python *train.py*"
+
+
+def test_images_are_read_back(tmp_path: Path) -> None:
+    pixels = torch.zeros(4, 6, 3, dtype=torch.uint8)
+    pixels[0, 5] = torch.tensor([255, 128, 1])
+    with TensorBoardLogger(tmp_path) as logger:
+        logger.image("figure", pixels, step=3)
+    (event,) = read_events(tmp_path).Images("figure")
+    assert (event.step, event.height, event.width) == (3, 4, 6)
+    with Image.open(BytesIO(event.encoded_image_string)) as image:
+        assert image.getpixel((5, 0)) == (255, 128, 1)
+        assert image.getpixel((0, 3)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "pixels", [torch.zeros(4, 6, 3), torch.zeros(3, 4, 6, dtype=torch.uint8)]
+)
+def test_an_image_of_another_layout_is_refused(
+    tmp_path: Path, pixels: torch.Tensor
+) -> None:
+    with (
+        TensorBoardLogger(tmp_path) as logger,
+        pytest.raises(ValueError, match=r"uint8 \[height, width, 3\], got"),
+    ):
+        logger.image("figure", pixels, step=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
@@ -122,6 +149,7 @@ def test_the_null_logger_takes_everything_and_writes_nothing(
         logger.scalars({"a": 1.0}, step=0)
         logger.histogram("b", torch.zeros(3), step=0)
         logger.text("c", "d", step=0)
+        logger.image("g", torch.zeros(1, 1, 3, dtype=torch.uint8), step=0)
         logger.hparams({"e": 1}, {"f": 1.0})
     assert list(tmp_path.iterdir()) == []
 
