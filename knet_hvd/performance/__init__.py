@@ -1,5 +1,7 @@
 """Formulas of what crosses the network; takes plain numbers, imports no Horovod."""
 
+from knet_hvd.performance.cluster import Cluster, Link, Network
+from knet_hvd.performance.scaling import images_per_s, step_s
 from knet_hvd.performance.wire_bytes import (
     allgather_bytes,
     allreduce_bytes,
@@ -8,8 +10,13 @@ from knet_hvd.performance.wire_bytes import (
 )
 
 __all__ = [
+    "Cluster",
+    "Link",
+    "Network",
     "allgather_bytes",
     "allreduce_bytes",
     "alltoall_bytes",
     "cheapest_exchange",
+    "images_per_s",
+    "step_s",
 ]
