@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 
 import pytest
 
+from knet_hvd.config import KnetError
 from knet_hvd.performance.scaling import images_per_s
 from knet_hvd.performance.scaling_config import ScalingConfig
 from knet_hvd.performance.scaling_curves import curve_table, paper_curves, paper_table
+from knet_hvd.performance.scaling_figure import draw
 from knet_hvd.performance.terngrad_figure import (
     CELLS,
     ETHERNET_CLUSTER,
@@ -101,6 +104,14 @@ def test_fp32_on_two_nodes_is_slower_than_one_node() -> None:
 
 def test_the_table_in_the_docs_is_what_the_job_prints() -> None:
     assert paper_table() in (ROOT / "docs" / "results.md").read_text()
+
+
+def test_without_matplotlib_the_fix_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(KnetError, match="pip install matplotlib"):
+        draw(paper_curves())
+    with pytest.raises(ValueError, match="curves: expected at least one"):
+        draw([])
 
 
 def test_a_network_of_ones_own() -> None:
