@@ -1,0 +1,1 @@
+"""What measures: every script prints JSON."""

@@ -140,8 +140,14 @@ class DdpMethod(Method):
             os.environ.setdefault("MASTER_PORT", "29517")
             dist.init_process_group("gloo", rank=hvd.rank(), world_size=hvd.size())
         self.gradients = gradients
+        # Of several buckets, PowerSGD starts further operations as those of each end,
+        # which over gloo happens in another order on other ranks: they fail or hang.
+        bucket_cap_mb = 10_000 if name == "ddp-powersgd" else None
         self.model = nn.parallel.DistributedDataParallel(
-            _Holder(gradients), init_sync=False, gradient_as_bucket_view=True
+            _Holder(gradients),
+            init_sync=False,
+            gradient_as_bucket_view=True,
+            bucket_cap_mb=bucket_cap_mb,
         )
         state, hook = _hook(name)
         self.model.register_comm_hook(state, hook)

@@ -3,6 +3,7 @@
 What an exchange costs depends on the shapes alone, so the networks need not be built.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -45,9 +46,7 @@ def vgg16() -> Shapes:
     widths = [3, 64, 64, 128, 128, 256, 256, 256, *[512] * 6]
     convolutions: Shapes = [
         (f"conv{number}", (after, before, 3, 3))
-        for number, (before, after) in enumerate(
-            zip(widths, widths[1:], strict=False), 1
-        )
+        for number, (before, after) in enumerate(itertools.pairwise(widths), 1)
     ]
     heads = [("fc1", (4096, 25088)), ("fc2", (4096, 4096)), ("fc3", (1000, 4096))]
     return _layers([*convolutions, *heads])

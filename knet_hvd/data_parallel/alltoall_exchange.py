@@ -75,9 +75,12 @@ class AlltoallExchange(Exchange):
         num_bytes = self._shards(chunk)[self.process_set.rank()]
         payloads = received.view(self.num_ranks, num_bytes)
         numel = self._values(num_bytes)
-        sums = torch.empty(numel, dtype=torch.int16, device=payloads.device)
+        device = received.device
+        sums = self.buffers.get("sums", numel, torch.int16, device)
         ops.unpack_sum(payloads, self.codec.config.wire_format, sums)
-        return self.levels.pack(sums)
+        size = self.levels.num_words(numel)
+        words = self.buffers.get(f"levels {chunk.name}", size, torch.int64, device)
+        return self.levels.pack(sums, words)
 
     def _decode(
         self, chunk: Chunk, words: Tensor, scales: Tensor, outputs: list[Tensor]
@@ -85,7 +88,7 @@ class AlltoallExchange(Exchange):
         """Unpack the words of all shards and decode their sums."""
         values = [self._values(shard) for shard in self._shards(chunk)]
         counts = [self.levels.num_words(numel) for numel in values]
-        sums = torch.empty(sum(values), dtype=torch.int16, device=words.device)
+        sums = self.buffers.get("sums", sum(values), torch.int16, words.device)
         for shard, out in zip(words.split(counts), sums.split(values), strict=True):
             self.levels.unpack(shard, out)
         for part in chunk.slices:

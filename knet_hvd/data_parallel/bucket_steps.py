@@ -126,8 +126,12 @@ class BucketSteps:
         sent: list[Tensor],
     ) -> Tensor:
         """Return a chunk's payload; decode it into ``sent`` unless that is empty."""
-        device = values[0].device
-        payload = torch.empty(chunk.payload_bytes, dtype=torch.uint8, device=device)
+        name, size, device = (
+            f"codes {chunk.name}",
+            chunk.payload_bytes,
+            values[0].device,
+        )
+        payload = self.exchange.buffers.get(name, size, torch.uint8, device)
         for part in chunk.slices:
             own_scales = scales.narrow(0, *part.scales)
             own_payload = payload.narrow(0, *part.payload)

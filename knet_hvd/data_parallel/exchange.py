@@ -7,7 +7,7 @@ several buckets can be in flight at once.
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import horovod.torch as hvd
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from knet_hvd.compression import TernaryCodec
 from knet_hvd.data_parallel.buckets import Chunk, TernaryBucket
+from knet_hvd.data_parallel.buffers import BufferPool
 
 Steps = Generator[int, Any, None]
 """Yields Horovod handles, receives their results."""
@@ -30,11 +31,13 @@ class Exchange(ABC):
         codec: The ternary codec, the same on all ranks but for the rank.
         process_set: The ranks that take part.
         divisor: What sums are divided by: number of ranks for a mean, 1 for a sum.
+        buffers: Memory for codes and sums.
     """
 
     codec: TernaryCodec
     process_set: hvd.ProcessSet
     divisor: int
+    buffers: BufferPool = field(default_factory=BufferPool)
 
     @property
     def num_ranks(self) -> int:
