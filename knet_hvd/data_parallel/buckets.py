@@ -17,6 +17,9 @@ from knet_hvd.compression import TernaryCodec
 CHUNK_VALUES = 4 * 2**20
 """Default values of a chunk."""
 
+MAX_BUCKET_VALUES = 4 * 2**20
+"""Default values beyond which a bucket takes no further parameter."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NamedParameter:

@@ -9,6 +9,7 @@ from torch import nn
 
 from knet_hvd.data_parallel.adapter import TernaryCompressor
 from knet_hvd.data_parallel.distributed_optimizer import DistributedOptimizer
+from knet_hvd.data_parallel.ternary_optimizer import TernaryOptimizer
 from knet_hvd.data_parallel.training_config import TrainingConfig
 from knet_hvd.performance import allreduce_bytes
 
@@ -45,19 +46,24 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> tuple[Any, WireB
         momentum = 0.9 if config.optimizer == "momentum" else 0.0
         base = torch.optim.SGD(parameters, rate, momentum, weight_decay=decay)
     names = list(model.named_parameters())
-    num_values = sum(p.numel() for p in parameters)
-    full = allreduce_bytes(4 * num_values, hvd.size())
-    wire_bytes = WireBytes(full / (2 if config.compression == "fp16" else 1), full)
     ternary = replace(config.ternary, seed=(config.ternary.seed + config.seed) % 2**32)
-    if config.compression != "ternary":
-        optimizer = DistributedOptimizer(base, names, compression=config.compression)
-        return optimizer, wire_bytes
-    if config.exchange == "allreduce":
+    full = allreduce_bytes(4 * sum(p.numel() for p in parameters), hvd.size())
+    if config.exchange == "allreduce" and config.compression == "ternary":
         compressor = TernaryCompressor(names, ternary=ternary)
-        wire_bytes.compressed = compressor.wire_bytes_per_step
-        return hvd.DistributedOptimizer(base, names, compressor), wire_bytes
+        optimizer = hvd.DistributedOptimizer(base, names, compressor)
+        return optimizer, WireBytes(compressor.wire_bytes_per_step, full)
     optimizer = DistributedOptimizer(
-        base, names, ternary=ternary, exchange=config.exchange
+        base,
+        names,
+        compression=config.compression,
+        ternary=ternary,
+        exchange="auto" if config.exchange == "allreduce" else config.exchange,
     )
-    wire_bytes.compressed = optimizer.wire_bytes_per_step
-    return optimizer, wire_bytes
+    advice = optimizer.compression_advice
+    if isinstance(optimizer, TernaryOptimizer):
+        sent = optimizer.wire_bytes_per_step
+    elif config.compression == "fp16" or (advice and advice.method == "fp16"):
+        sent = full / 2
+    else:
+        sent = full
+    return optimizer, WireBytes(sent, full)

@@ -13,6 +13,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from knet_hvd.config import KnetError
 from knet_hvd.data_parallel.reducer import GradientReducer
 from knet_hvd.data_parallel.snapshots import GradientSnapshot
+from knet_hvd.performance import Advice
 
 _hooks: MutableMapping[Tensor, RemovableHandle] = WeakIdKeyDictionary()
 """Of each parameter, the hook of the latest optimizer that was made for it."""
@@ -27,6 +28,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
     ``hvd.broadcast_optimizer_state`` calls it on some ranks only.
     """
 
+    compression_advice: Advice | None
     _reducer: GradientReducer | None
     _managed: dict[Tensor, str]
     _passes_left: dict[Tensor, int]

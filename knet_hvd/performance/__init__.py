@@ -1,6 +1,14 @@
 """Formulas of what crosses the network; takes plain numbers, imports no Horovod."""
 
+from knet_hvd.performance.advice import Advice, advise
 from knet_hvd.performance.cluster import Cluster, Link, Network
+from knet_hvd.performance.cost_model import (
+    EXCHANGE_METHODS,
+    CostModel,
+    ExchangeMethod,
+    MethodCost,
+    TimeCurve,
+)
 from knet_hvd.performance.scaling import images_per_s, step_s
 from knet_hvd.performance.wire_bytes import (
     allgather_bytes,
@@ -10,9 +18,16 @@ from knet_hvd.performance.wire_bytes import (
 )
 
 __all__ = [
+    "EXCHANGE_METHODS",
+    "Advice",
     "Cluster",
+    "CostModel",
+    "ExchangeMethod",
     "Link",
+    "MethodCost",
     "Network",
+    "TimeCurve",
+    "advise",
     "allgather_bytes",
     "allreduce_bytes",
     "alltoall_bytes",

@@ -1,9 +1,6 @@
 """Buffers that last from step to step."""
 
-import pytest
 import torch
-
-pytest.importorskip("horovod.torch")
 
 from knet_hvd.data_parallel.buffers import BufferPool
 

@@ -1,0 +1,216 @@
+"""Cost model of gradient exchanges, from a few measurements on the machines in use.
+
+Each method's time is a curve over the number of values, measured at a few sizes, plus
+what every further tensor costs. Codec, network and their overlap are in it as they are
+on these machines; other numbers of ranks are reached through the formulas of what
+crosses the network.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+from knet_hvd.compression import LevelsCodec
+from knet_hvd.performance.wire_bytes import (
+    allgather_bytes,
+    allreduce_bytes,
+    alltoall_bytes,
+)
+
+ExchangeMethod = Literal["fp32", "fp16", "allgather", "alltoall"]
+"""Horovod's float exchanges, and ours of ternary codes."""
+
+EXCHANGE_METHODS: tuple[ExchangeMethod, ...] = ("fp32", "fp16", "allgather", "alltoall")
+_CODE_BITS = 1.6
+
+
+@dataclass(frozen=True, slots=True)
+class TimeCurve:
+    """Seconds against a size, linear between measured points and beyond the last.
+
+    Attributes:
+        sizes: Rising, at least two.
+        seconds: One for each.
+
+    Raises:
+        ValueError: If there are fewer than two points, or they do not rise.
+    """
+
+    sizes: tuple[float, ...]
+    seconds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) != len(self.seconds) or len(self.sizes) < 2:
+            raise ValueError(
+                "a curve takes two or more sizes, and seconds for each; "
+                f"got {len(self.sizes)} and {len(self.seconds)}"
+            )
+        if any(a >= b for a, b in pairwise(self.sizes)):
+            raise ValueError(f"sizes: expected to rise, got {self.sizes}")
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds of the smallest size."""
+        return self.seconds[0]
+
+    @property
+    def slope_s(self) -> float:
+        """Seconds that each further unit takes beyond the last point."""
+        rise = self.seconds[-1] - self.seconds[-2]
+        return max(0.0, rise / (self.sizes[-1] - self.sizes[-2]))
+
+    def at(self, size: float) -> float:
+        """Return the seconds of a size; no size takes less than the smallest one."""
+        if size <= self.sizes[0]:
+            return self.latency_s
+        points = zip(self.sizes, self.seconds, strict=True)
+        for (x0, y0), (x1, y1) in pairwise(points):
+            if size <= x1:
+                return y0 + (y1 - y0) * (size - x0) / (x1 - x0)
+        return self.seconds[-1] + self.slope_s * (size - self.sizes[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class MethodCost:
+    """What one method takes.
+
+    Attributes:
+        curve: Seconds against the number of fp32 values of one gradient.
+        tensor_s: Seconds for each further tensor of the same values.
+    """
+
+    curve: TimeCurve
+    tensor_s: float
+
+    def exchange_s(self, num_values: float, num_tensors: int) -> float:
+        """Return the seconds of an exchange that nothing hides."""
+        return self.curve.at(num_values) + self.tensor_s * max(0, num_tensors - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """What an exchange takes on the machines where it was calibrated.
+
+    Attributes:
+        num_ranks: Ranks that exchange.
+        methods: The cost of each method that was measured.
+        codec_s: Seconds a value that the codec takes on one rank, by method.
+    """
+
+    num_ranks: int
+    methods: Mapping[ExchangeMethod, MethodCost]
+    codec_s: Mapping[ExchangeMethod, float]
+
+    def exchange_s(
+        self, method: ExchangeMethod, num_values: float, num_tensors: int = 1
+    ) -> float:
+        """Predict an exchange of complete gradients.
+
+        Args:
+            method: One that was measured.
+            num_values: Values of all gradients.
+            num_tensors: Gradients.
+
+        Returns:
+            Seconds.
+
+        Raises:
+            ValueError: If the method was not measured.
+        """
+        if method not in self.methods:
+            known = ", ".join(self.methods)
+            raise ValueError(f"method: expected one of {known}; got {method!r}")
+        return self.methods[method].exchange_s(num_values, num_tensors)
+
+    def step_s(
+        self,
+        method: ExchangeMethod,
+        num_values: float,
+        num_tensors: int = 1,
+        *,
+        compute_s: float = 0.0,
+        backward_s: float = 0.0,
+        overlap: float = 0.0,
+    ) -> float:
+        """Predict a training step.
+
+        Args:
+            method: One that was measured.
+            num_values: Values of all gradients.
+            num_tensors: Gradients.
+            compute_s: Forward, backward and optimizer on one rank alone.
+            backward_s: Of that, the backward pass.
+            overlap: Share of the backward pass that can hide the exchange: 0 where the
+                processors compute and communicate with the same cores.
+
+        Returns:
+            Seconds.
+        """
+        exchange_s = self.exchange_s(method, num_values, num_tensors)
+        return compute_s + max(0.0, exchange_s - overlap * backward_s)
+
+    def at_ranks(self, num_ranks: int) -> "CostModel":
+        """Return the model for another number of the same machines.
+
+        The network's share of each point grows as the bytes that a rank sends, the
+        codec's as the payloads that it decodes, latencies as the messages of a ring.
+
+        Args:
+            num_ranks: 2 or more.
+
+        Raises:
+            ValueError: If either number of ranks is 1: nothing is exchanged there.
+        """
+        if num_ranks < 2 or self.num_ranks < 2:
+            raise ValueError(
+                "a cost model is for 2 ranks or more, "
+                f"got {self.num_ranks} calibrated and {num_ranks} wanted"
+            )
+        messages = (num_ranks - 1) / (self.num_ranks - 1)
+        methods = {}
+        codec = {}
+        for method, cost in self.methods.items():
+            own = self.codec_s.get(method, 0.0)
+            codec[method] = own * _codec_growth(method, self.num_ranks, num_ranks)
+            bits = wire_bits(method, num_ranks) / wire_bits(method, self.num_ranks)
+            latency = cost.curve.latency_s
+            seconds = [
+                latency * messages
+                + max(0.0, point - latency - own * size) * bits
+                + codec[method] * size
+                for size, point in zip(
+                    cost.curve.sizes, cost.curve.seconds, strict=True
+                )
+            ]
+            curve = replace(cost.curve, seconds=tuple(_rising(seconds)))
+            methods[method] = replace(cost, curve=curve)
+        return CostModel(num_ranks, methods, codec)
+
+
+def wire_bits(method: ExchangeMethod, num_ranks: int) -> float:
+    """Return the bits a value that each rank sends, by the formulas of the exchanges.
+
+    Args:
+        method: Any.
+        num_ranks: Ranks that exchange.
+    """
+    if method == "allgather":
+        return allgather_bytes(_CODE_BITS, num_ranks)
+    if method == "alltoall":
+        levels = LevelsCodec(num_ranks).bits_per_value
+        return alltoall_bytes(_CODE_BITS + levels, num_ranks)
+    return allreduce_bytes(16 if method == "fp16" else 32, num_ranks)
+
+
+def _codec_growth(method: ExchangeMethod, before: int, after: int) -> float:
+    """Return how a rank's codec time grows: all-gather decodes every rank's payload."""
+    return (2 + after) / (2 + before) if method == "allgather" else 1.0
+
+
+def _rising(seconds: Sequence[float]) -> list[float]:
+    """Return the running maximum: noise must not make a larger size cheaper."""
+    result: list[float] = []
+    for value in seconds:
+        result.append(max(value, result[-1]) if result else value)
+    return result

@@ -1,0 +1,58 @@
+"""Calibration on running ranks, and ``compression="auto"``."""
+
+import horovod.torch as hvd
+import pytest
+import torch
+
+import knet_hvd
+from knet_hvd.compression import TernaryConfig
+from knet_hvd.data_parallel.auto_compression import named_choice
+from knet_hvd.data_parallel.calibration import calibrate
+from knet_hvd.performance import Advice
+
+pytestmark = pytest.mark.skipif(hvd.size() == 1, reason="one rank exchanges nothing")
+
+
+def test_all_ranks_get_the_same_model() -> None:
+    model = calibrate(config=TernaryConfig(), limit_s=0.005)
+    models = hvd.allgather_object(repr({**model.methods}))
+    assert len(set(models)) == 1
+    assert model.num_ranks == hvd.size()
+    assert set(model.methods) == {"fp32", "fp16", "allgather", "alltoall"}
+    assert all(cost.curve.latency_s > 0 for cost in model.methods.values())
+
+
+def test_auto_trains_as_the_method_it_chose() -> None:
+    torch.manual_seed(0)
+    parameter = torch.nn.Parameter(torch.zeros(1000))
+    optimizer = knet_hvd.DistributedOptimizer(
+        torch.optim.SGD([parameter], lr=1.0), [("w", parameter)], compression="auto"
+    )
+    (parameter.sum() * (hvd.rank() + 1)).backward()
+    optimizer.step()
+    assert torch.equal(parameter, hvd.broadcast(parameter, 0))
+    assert torch.allclose(parameter.mean(), torch.tensor(-(hvd.size() + 1) / 2), 0.1)
+    advice = optimizer.compression_advice
+    assert set(advice.exchange_s) == {"fp32", "fp16", "allgather", "alltoall"}
+    assert hvd.allgather_object(advice.method) == [advice.method] * hvd.size()
+
+
+def test_bf16_leaves_no_choice() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1000, dtype=torch.bfloat16))
+    optimizer = knet_hvd.DistributedOptimizer(
+        torch.optim.SGD([parameter], lr=1.0), [("w", parameter)], compression="auto"
+    )
+    assert optimizer.compression_advice is None
+    assert optimizer.ternary_names == ["w"]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("fp32", ("none", "auto")),
+        ("fp16", ("fp16", "auto")),
+        ("alltoall", ("ternary", "alltoall")),
+    ],
+)
+def test_a_choice_becomes_arguments(method: str, arguments: tuple[str, str]) -> None:
+    assert named_choice(Advice(method, {}), "auto") == arguments
