@@ -69,7 +69,10 @@ def main() -> int:
     try:
         if config.summary is not None and hvd.rank() == 0:
             check_writable(config.summary)
-        summary = DataParallelTrainer(config).train()
+        trainer = DataParallelTrainer(config)
+        if trainer.advice and hvd.rank() == 0:
+            print(trainer.advice, flush=True)
+        summary = trainer.train()
         if hvd.rank() == 0:
             if config.summary is not None:
                 write_json_atomic(config.summary, summary)

@@ -34,8 +34,10 @@ class _InFlight:
     def wait(self) -> None:
         """Wait for the operation in flight, and make the step that follows it."""
         if self.handle is not None:
+            with torch.profiler.record_function("knet_hvd::exchange"):
+                result = hvd.synchronize(self.handle)
             try:
-                self.handle = self.steps.send(hvd.synchronize(self.handle))
+                self.handle = self.steps.send(result)
             except StopIteration:
                 self.handle = None
 

@@ -16,7 +16,7 @@ from knet_hvd.data_parallel.job_optimizer import make_optimizer
 from knet_hvd.data_parallel.monitor import TrainingMonitor
 from knet_hvd.data_parallel.moving_average import MovingAverage
 from knet_hvd.data_parallel.training_config import TrainingConfig
-from knet_hvd.metrics import open_logger, progress
+from knet_hvd.metrics import open_logger, profile_steps, progress
 from knet_hvd.models import build_model
 
 _EVALUATION_BATCH = 500
@@ -36,7 +36,9 @@ class DataParallelTrainer:
             DataError: If a data file is missing or malformed.
             ValueError: If the model or another setting is unknown.
         """
-        facts = to_flat_dict(replace(config, data_dir=None, logdir=None, summary=None))
+        facts = to_flat_dict(
+            replace(config, data_dir=None, logdir=None, summary=None, profile=None)
+        )
         check_agreement(facts, "the job's configuration")
         self.config = config
         self.dataset: ImageDataset = load_dataset(config.data, config.data_dir)
@@ -64,12 +66,18 @@ class DataParallelTrainer:
         hvd.broadcast_parameters(self.model.state_dict(), root_rank=0)
         torch.manual_seed(config.seed * 1009 + hvd.rank())  # dropout differs by rank
 
+    @property
+    def advice(self) -> str:
+        """What ``compression="auto"`` found; empty without it."""
+        return str(getattr(self.optimizer, "compression_advice", None) or "")
+
     def train(self) -> dict[str, Any]:
         """Run all steps and return the summary, the same on every rank."""
         config = self.config
         step, losses, elapsed_s = 0, torch.zeros(()), 0.0
         with (
             open_logger(config.logdir, hvd.rank()) as logger,
+            profile_steps(config.profile, hvd.rank()) as after_step,
             progress(desc="training", rank=hvd.rank(), total=self.num_steps) as bar,
         ):
             monitor = TrainingMonitor(config, logger, self.optimizer, self.wire_bytes)
@@ -80,6 +88,7 @@ class DataParallelTrainer:
                         break
                     losses = self._step(images, labels, step, monitor)
                     step += 1
+                    after_step()
                     bar.update()
                 elapsed_s += time.perf_counter() - start
                 self._check_finite(step)
@@ -180,6 +189,7 @@ class DataParallelTrainer:
             "wire_bytes_per_step": self.wire_bytes.compressed,
             "uncompressed_wire_bytes_per_step": self.wire_bytes.uncompressed,
             "compression_ratio": self.wire_bytes.ratio,
+            "compression_advice": self.advice,
             "parameters_sha256": parameters_sha256(self.model),
             "config": to_flat_dict(self.config),
         }

@@ -27,8 +27,9 @@ class TrainingConfig:
     width: float = 1.0
     """Width factor of the model's layers."""
 
-    compression: Literal["none", "fp16", "ternary"] = "ternary"
-    """How gradients cross the network; none and fp16 are Horovod's own."""
+    compression: Literal["none", "fp16", "ternary", "auto"] = "ternary"
+    """How gradients cross the network; none and fp16 are Horovod's own. auto: times all
+    for some seconds and takes the fastest, none unless another is 1.1 times faster."""
 
     exchange: Literal["auto", "allgather", "alltoall", "allreduce"] = "auto"
     """How ternary codes cross it. auto: allgather or alltoall, whichever sends less;
@@ -77,6 +78,9 @@ class TrainingConfig:
     summary: Path | None = None
     """JSON file for the results."""
 
+    profile: Path | None = None
+    """Folder for a trace of steps 10 to 14 on each rank, to open in ui.perfetto.dev."""
+
     log_every: int = 20
     """Steps between scalars in TensorBoard."""
 
@@ -92,6 +96,11 @@ class TrainingConfig:
                 raise ValueError(
                     f"{name}: expected at least 1, got {getattr(self, name)}"
                 )
+        if self.compression == "auto" and self.exchange == "allreduce":
+            raise ValueError(
+                "compression auto chooses among exchanges of its own; got "
+                "exchange allreduce, which is Horovod's optimizer"
+            )
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps: expected at least 1, got {self.max_steps}")
         if not self.learning_rate > 0:

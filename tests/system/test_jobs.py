@@ -135,3 +135,29 @@ def test_one_rank_alone(tmp_path: Path) -> None:
     assert summary["wire_bytes_per_step"] == 0
     assert summary["test_accuracy"] > 0.8
     assert "1 ranks" in result.out or "1 rank," in result.out
+
+
+def test_auto_says_what_it_chose_and_why(tmp_path: Path) -> None:
+    flags = ["--compression", "auto", "--epochs", "1"]
+    summary, result = train_job(tmp_path, *flags)
+    advice = summary["compression_advice"]
+    assert advice.startswith(("use ", "do not compress here"))
+    assert advice in result.text
+    for method in ("fp32", "fp16", "allgather", "alltoall"):
+        assert f"{method} " in advice
+
+
+def test_a_profile_names_where_the_time_goes(tmp_path: Path) -> None:
+    train_job(tmp_path, "--epochs", "1", "--profile", str(tmp_path / "traces"))
+    for rank in range(2):
+        trace = json.loads((tmp_path / "traces" / f"rank{rank}.json").read_text())
+        names = {event.get("name") for event in trace["traceEvents"]}
+        ranges = ("statistics", "encode", "exchange", "decode")
+        assert {f"knet_hvd::{name}" for name in ranges} <= names
+
+
+def test_auto_is_not_for_horovods_own_optimizer(tmp_path: Path) -> None:
+    flags = ["--compression", "auto", "--exchange", "allreduce"]
+    result = run(mpirun([*JOB, *flags]))
+    assert result.code != 0
+    assert "exchange allreduce" in result.text
