@@ -135,22 +135,8 @@ class DdpMethod(Method):
 
     def __init__(self, name: str, gradients: GradientSet) -> None:
         """Make the model; ``name`` begins with ``ddp-``."""
-        if not dist.is_initialized():
-            os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-            os.environ.setdefault("MASTER_PORT", "29517")
-            dist.init_process_group("gloo", rank=hvd.rank(), world_size=hvd.size())
         self.gradients = gradients
-        # Of several buckets, PowerSGD starts further operations as those of each end,
-        # which over gloo happens in another order on other ranks: they fail or hang.
-        bucket_cap_mb = 10_000 if name == "ddp-powersgd" else None
-        self.model = nn.parallel.DistributedDataParallel(
-            _Holder(gradients),
-            init_sync=False,
-            gradient_as_bucket_view=True,
-            bucket_cap_mb=bucket_cap_mb,
-        )
-        state, hook = _hook(name)
-        self.model.register_comm_hook(state, hook)
+        self.model = wrap_in_ddp(_Holder(gradients), name)
         self.wire_bytes = math.nan
 
     def prepare(self) -> None:
@@ -161,6 +147,28 @@ class DdpMethod(Method):
     def exchange(self) -> None:
         """See ``Method.exchange``."""
         self.model().backward()
+
+
+def wrap_in_ddp(model: nn.Module, name: str) -> nn.parallel.DistributedDataParallel:
+    """Return a model whose gradients DDP averages over gloo with the hook of that name.
+
+    Parameters have to be the same on all ranks already.
+    """
+    if not dist.is_initialized():
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "29517")
+        dist.init_process_group("gloo", rank=hvd.rank(), world_size=hvd.size())
+    # Of several buckets, PowerSGD starts further operations as those of each end, which
+    # over gloo happens in another order on other ranks: they fail or hang.
+    bucket_cap_mb = 10_000 if name == "ddp-powersgd" else None
+    wrapped = nn.parallel.DistributedDataParallel(
+        model,
+        init_sync=False,
+        gradient_as_bucket_view=True,
+        bucket_cap_mb=bucket_cap_mb,
+    )
+    wrapped.register_comm_hook(*_hook(name))
+    return wrapped
 
 
 def _hook(name: str) -> tuple[Any, Callable[..., Any]]:

@@ -10,13 +10,15 @@ is Horovod fp32's bytes over the method's.
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-HOSTS = Path(__file__).with_name("slow_hosts.sh")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import slow_network
+
 METHODS = ("fp32", "fp16", "allgather", "alltoall", "allreduce")
-COUNTER = Path("/sys/class/net/eth0/statistics/tx_bytes")
 IN_SHAPES = {"lenet": (1, 28, 28)}
 WARMUP_STEPS = 5
 
@@ -50,7 +52,7 @@ def train(args: argparse.Namespace) -> None:
     for step in range(WARMUP_STEPS + args.steps):
         if step == WARMUP_STEPS:
             hvd.allreduce(torch.zeros(1), name="start")
-            sent = int(COUNTER.read_text())
+            sent = slow_network.sent_bytes()
         images = torch.randn(args.batch_size, *shape)
         labels = torch.randint(10, (args.batch_size,))
         optimizer.zero_grad()
@@ -58,25 +60,22 @@ def train(args: argparse.Namespace) -> None:
         optimizer.step()
     hvd.allreduce(torch.zeros(1), name="end")
     if hvd.rank() == 0:
-        measured = (int(COUNTER.read_text()) - sent) / args.steps
+        measured = (slow_network.sent_bytes() - sent) / args.steps
         if args.worker == "allreduce":
             formula = compressor.wire_bytes_per_step
         if formula is None:
             values = sum(p.numel() for p in model.parameters())
             width = 2 if args.worker == "fp16" else 4
             formula = 2 * width * values * (hvd.size() - 1) / hvd.size()
-        print("RESULT " + json.dumps({"measured": measured, "formula": formula}))
+        slow_network.report({"measured": measured, "formula": formula})
 
 
 def measure(args: argparse.Namespace, method: str) -> dict[str, float]:
     """Run one method on the hosts and return its bytes a step."""
-    command = [str(HOSTS), "mpirun", "-x", "OMP_NUM_THREADS=1"]
-    command += ["-x", "PYTHONPATH", sys.executable, __file__, "--worker", method]
-    command += ["--model", args.model, "--steps", str(args.steps)]
-    command += ["--batch-size", str(args.batch_size)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    lines = [line for line in output.splitlines() if line.startswith("RESULT ")]
-    return dict(json.loads(lines[0].removeprefix("RESULT ")))
+    arguments = ["--worker", method, "--model", args.model]
+    arguments += ["--steps", str(args.steps), "--batch-size", str(args.batch_size)]
+    result: Any = slow_network.run_worker(__file__, arguments)
+    return dict(result)
 
 
 def main() -> None:
@@ -95,11 +94,8 @@ def main() -> None:
     if args.worker:
         train(args)
         return
-    subprocess.run([str(HOSTS), "up", str(args.hosts), args.rate], check=True)
-    try:
+    with slow_network.hosts(args.hosts, args.rate):
         results = {method: measure(args, method) for method in args.methods}
-    finally:
-        subprocess.run([str(HOSTS), "down"], check=True)
     base = results.get("fp32", {}).get("measured")
     for result in results.values():
         result["over_formula"] = round(result["measured"] / result["formula"], 3)
