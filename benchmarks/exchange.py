@@ -65,12 +65,17 @@ def measure_ranks(args: argparse.Namespace) -> None:
                 samples[name].append([float(value) for value in sample])
     if hvd.rank() == 0:
         formulas = {name: method.wire_bytes for name, method in methods.items()}
-        slow_network.report({"samples": samples, "formulas": formulas})
+        advice = {name: method.advice for name, method in methods.items()}
+        slow_network.report(
+            {"samples": samples, "formulas": formulas, "advice": advice}
+        )
 
 
 def summarize(
-    samples: dict[str, list[list[float]]], formulas: dict[str, float]
-) -> dict[str, dict[str, float]]:
+    samples: dict[str, list[list[float]]],
+    formulas: dict[str, float],
+    advice: dict[str, str],
+) -> dict[str, dict[str, float | str]]:
     """Return medians of every method, and ratios to Horovod fp32 by rounds."""
     idle = [row[0] for row in samples.get("ddp-nothing", [])]
     times = {
@@ -85,8 +90,9 @@ def summarize(
     for name, own in times.items():
         rows = samples[name]
         sent = statistics.median(row[1] for row in rows)
-        entry = {
+        entry: dict[str, float | str] = {
             "milliseconds": round(1e3 * statistics.median(own), 3),
+            "fastest_milliseconds": round(1e3 * min(own), 3),
             "wire_bytes": round(sent),
             "cpu_seconds": round(statistics.median(row[2] for row in rows), 4),
         }
@@ -95,6 +101,8 @@ def summarize(
         if "fp32" in times:
             ratios = [a / b for a, b in zip(times["fp32"], own, strict=True)]
             entry["times_faster_than_fp32"] = round(statistics.median(ratios), 2)
+        if advice[name]:
+            entry["advice"] = advice[name]
         result[name] = entry
     return result
 

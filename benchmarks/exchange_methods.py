@@ -61,6 +61,7 @@ class Method:
     """One way to average the gradients."""
 
     wire_bytes: float
+    advice: str = ""
 
     def prepare(self) -> None:
         """Do what is not part of an exchange."""
@@ -88,6 +89,10 @@ class OptimizerMethod(Method):
             compressor = knet_hvd.Compression.ternary(named)
             self.optimizer = hvd.DistributedOptimizer(base, named, compressor)
             self.wire_bytes = compressor.wire_bytes_per_step
+        elif name == "auto":
+            self.optimizer = knet_hvd.DistributedOptimizer(base, named, name)
+            self.advice = str(self.optimizer.compression_advice)
+            self.wire_bytes = math.nan
         else:
             self.optimizer = knet_hvd.DistributedOptimizer(base, named, exchange=name)
             self.wire_bytes = self.optimizer.wire_bytes_per_step
