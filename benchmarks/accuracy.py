@@ -22,6 +22,7 @@ JOB = Path(__file__).parents[1] / "jobs" / "train_data_parallel.py"
 METHODS = {
     "fp32": ["--compression", "none"],
     "ternary": ["--compression", "ternary"],
+    "ternary-feedback": ["--compression", "ternary", "--ternary.error-feedback"],
     "ternary-allreduce": ["--compression", "ternary", "--exchange", "allreduce"],
 }
 

@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", default=rates)
     parser.add_argument("--model", default="alexnet")
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--methods", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=1, help="steps a round")

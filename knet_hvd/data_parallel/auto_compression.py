@@ -41,8 +41,10 @@ def choose_compression(
     methods += ["allgather", "alltoall"] if exchange == "auto" else [exchange]
     device = parameters[0].tensor.device
     model = calibrate(process_set, config, device=device, methods=methods)
-    num_values = sum(parameter.tensor.numel() for parameter in parameters)
-    advice = advise(model, num_values, len(parameters))
+    sizes = [parameter.tensor.numel() for parameter in parameters]
+    # Small ones cross together in one buffer, which every measured point has as well.
+    num_tensors = sum(size >= config.min_values for size in sizes)
+    advice = advise(model, sum(sizes), num_tensors)
     if process_set.rank() == 0:
         _logger.info("compression='auto' on %d ranks: %s", model.num_ranks, advice)
     return advice

@@ -110,7 +110,7 @@ class CostModel:
         Args:
             method: One that was measured.
             num_values: Values of all gradients.
-            num_tensors: Gradients.
+            num_tensors: Gradients that do not share a buffer with others.
 
         Returns:
             Seconds.
