@@ -1,0 +1,23 @@
+"""Point-to-point transport between ranks on MPI; the only package that imports mpi4py.
+
+``World`` is this process among all, ``Mesh`` says which rank is which stage and
+replica, ``SendLink`` and ``ReceiveLink`` carry tensors one way in framed buffers.
+"""
+
+from knet_hvd.comm.agreement import check_agreement
+from knet_hvd.comm.encodings import ENCODINGS, Encoding
+from knet_hvd.comm.links import LinkSpec, ReceiveLink, SendLink
+from knet_hvd.comm.mesh import Mesh
+from knet_hvd.comm.world import World, abort
+
+__all__ = [
+    "ENCODINGS",
+    "Encoding",
+    "LinkSpec",
+    "Mesh",
+    "ReceiveLink",
+    "SendLink",
+    "World",
+    "abort",
+    "check_agreement",
+]

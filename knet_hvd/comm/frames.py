@@ -1,0 +1,108 @@
+"""Frames: a header of 64 bytes that says what the payload is.
+
+| bytes | field                                            |
+|-------|--------------------------------------------------|
+| 0-3   | the letters KNET                                 |
+| 4-7   | version, encoding, dtype, number of dimensions   |
+| 8-15  | step                                             |
+| 16-19 | microbatch                                       |
+| 20-27 | bytes of the payload                             |
+| 28-59 | up to 8 dimensions of the shape                  |
+| 60-63 | zero                                             |
+
+All numbers are little-endian, so that unlike machines understand each other.
+"""
+
+import struct
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from knet_hvd.comm.encodings import ENCODINGS, Encoding
+from knet_hvd.config import KnetError
+
+HEADER_BYTES = 64
+MAX_DIMENSIONS = 8
+_HEADER = struct.Struct("<4s4BQIQ8I4x")
+_MAGIC = b"KNET"
+_VERSION = 1
+_FLOAT32 = 0
+"""The only dtype so far; others have a number here when a link carries them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Say what a frame holds.
+
+    Attributes:
+        step: The training step of the tensor.
+        microbatch: Its microbatch.
+        shape: Its shape.
+        encoding: How the payload is written.
+        payload_bytes: The length of the payload.
+    """
+
+    step: int
+    microbatch: int
+    shape: tuple[int, ...]
+    encoding: Encoding
+    payload_bytes: int
+
+
+def write_header(header: Header, buffer: Tensor) -> None:
+    """Write a header to the start of a frame.
+
+    Args:
+        header: What the frame holds.
+        buffer: uint8 [64 or more] on the CPU.
+
+    Raises:
+        ValueError: If the tensor has more than 8 dimensions.
+    """
+    rank = len(header.shape)
+    if rank > MAX_DIMENSIONS:
+        raise ValueError(
+            f"shape: expected at most {MAX_DIMENSIONS} dimensions, got {rank}"
+        )
+    _HEADER.pack_into(
+        buffer.numpy().data,
+        0,
+        _MAGIC,
+        _VERSION,
+        ENCODINGS.index(header.encoding),
+        _FLOAT32,
+        rank,
+        header.step,
+        header.microbatch,
+        header.payload_bytes,
+        *header.shape,
+        *(0,) * (MAX_DIMENSIONS - rank),
+    )
+
+
+def read_header(frame: Tensor) -> Header:
+    """Return the header of a received frame.
+
+    Args:
+        frame: uint8 [bytes received] on the CPU.
+
+    Raises:
+        KnetError: If the bytes are no frame of this version.
+    """
+    if frame.numel() < HEADER_BYTES:
+        raise KnetError(f"a frame has at least {HEADER_BYTES} bytes, not {len(frame)}")
+    magic, version, encoding, dtype, rank, step, microbatch, num_bytes, *shape = (
+        _HEADER.unpack_from(frame.numpy().data, 0)
+    )
+    known = encoding < len(ENCODINGS) and dtype == _FLOAT32 and rank <= MAX_DIMENSIONS
+    if (magic, version) != (_MAGIC, _VERSION) or not known:
+        raise KnetError(
+            f"expected a frame of version {_VERSION}, got one that begins with "
+            f"{bytes(frame[:8].tolist())!r}: do all ranks run the same release?"
+        )
+    if num_bytes != frame.numel() - HEADER_BYTES:
+        raise KnetError(
+            f"expected a payload of {num_bytes} bytes, got "
+            f"{frame.numel() - HEADER_BYTES}"
+        )
+    return Header(step, microbatch, tuple(shape[:rank]), ENCODINGS[encoding], num_bytes)

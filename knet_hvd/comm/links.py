@@ -1,0 +1,227 @@
+"""Links: one-way streams of tensors from one rank to another.
+
+Both ends hold a ring of as many buffers as the link has credits. The receiver posts all
+of its buffers in advance, and the sender sends synchronously (`MPI_Issend`): a send is
+over, and its buffer free, only when the receiver has begun to take it. So a posted
+buffer is a credit, no more than two rings of frames are under way, and a sender that is
+faster than its receiver waits instead of filling memory. No message is needed to return
+a credit.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from mpi4py import MPI
+from torch import Tensor
+
+from knet_hvd.comm.encodings import Encoding, decode, encode, max_payload_bytes
+from knet_hvd.comm.frames import HEADER_BYTES, Header, read_header, write_header
+from knet_hvd.comm.waiting import poll
+from knet_hvd.comm.world import World
+from knet_hvd.config import KnetError
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSpec:
+    """Say what both ends of a link have to agree on.
+
+    Attributes:
+        name: What the link carries, for messages.
+        source: The rank that sends.
+        target: The rank that receives.
+        tag: Tells apart the links between two ranks.
+        shape: The largest tensor; a frame may have fewer rows, but no other shape.
+        encoding: How values cross.
+        credits: Frames that either end holds.
+
+    Raises:
+        ValueError: If the shape is empty or there is no credit.
+    """
+
+    name: str
+    source: int
+    target: int
+    tag: int
+    shape: tuple[int, ...]
+    encoding: Encoding = "fp32"
+    credits: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse links on which nothing could cross."""
+        if not self.shape or min(self.shape) < 1:
+            raise ValueError(f"shape: expected positive numbers, got {self.shape}")
+        if self.credits < 1:
+            raise ValueError(f"credits: expected at least 1, got {self.credits}")
+
+    @property
+    def frame_bytes(self) -> int:
+        """Return the bytes of a buffer for one frame."""
+        num_values = math.prod(self.shape)
+        return HEADER_BYTES + max_payload_bytes(num_values, self.encoding)
+
+    def facts(self) -> dict[str, str]:
+        """Return what the other end must hold as well, for `check_agreement`."""
+        name = f"link {self.source} -> {self.target}, {self.name}"
+        return {
+            name: f"float32 {list(self.shape)} as {self.encoding}, "
+            f"{self.credits} credits"
+        }
+
+    def __str__(self) -> str:
+        return f"{self.name} from rank {self.source} to rank {self.target}"
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise unless a tensor of that shape may cross.
+
+        Raises:
+            KnetError: If it may not.
+        """
+        if shape[1:] != self.shape[1:] or not 1 <= shape[0] <= self.shape[0]:
+            raise KnetError(
+                f"{self}: expected {list(self.shape)} or fewer rows, got {list(shape)}"
+            )
+
+
+class _Slot:
+    """A buffer and the request that uses it."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self.buffer = torch.empty(num_bytes, dtype=torch.uint8)
+        self.request: MPI.Request = MPI.REQUEST_NULL
+        self.status = MPI.Status()
+
+    def done(self) -> bool:
+        # A completed request is null, and a test of that would clear the status.
+        done: bool = self.request == MPI.REQUEST_NULL or self.request.Test(self.status)
+        return done
+
+
+class SendLink:
+    """Send tensors one way.
+
+    Attributes:
+        spec: What the other end agreed on.
+        sent_bytes: Bytes sent since the start, headers included.
+        sent_frames: Frames sent since the start.
+    """
+
+    def __init__(self, world: World, spec: LinkSpec) -> None:
+        """Take the buffers.
+
+        Args:
+            world: This process; its rank is ``spec.source``.
+            spec: Agreed with the other end before.
+        """
+        self.spec = spec
+        self.sent_bytes = self.sent_frames = 0
+        self._world = world
+        self._slots = [_Slot(spec.frame_bytes) for _ in range(spec.credits)]
+
+    def send(self, tensor: Tensor, step: int, microbatch: int = 0) -> None:
+        """Copy a tensor to the next free buffer and start sending it.
+
+        Waits while all buffers are under way. The tensor may be changed afterwards.
+
+        Args:
+            tensor: fp32, at most as large as agreed.
+            step: The training step that it belongs to.
+            microbatch: Its microbatch.
+
+        Raises:
+            KnetError: If its shape is another than agreed, or no buffer becomes free.
+        """
+        self.spec.check_shape(tuple(tensor.shape))
+        slot = self._slots[self.sent_frames % len(self._slots)]
+        self._world.waiter.until(slot.done, f"rank {self.spec.source}: {self.spec}")
+        payload = slot.buffer[HEADER_BYTES:]
+        encoding, num_bytes = encode(tensor, self.spec.encoding, payload)
+        shape = tuple(tensor.shape)
+        write_header(Header(step, microbatch, shape, encoding, num_bytes), slot.buffer)
+        frame = slot.buffer[: HEADER_BYTES + num_bytes].numpy()
+        slot.request = self._world.comm.Issend(
+            [frame, MPI.BYTE], self.spec.target, self.spec.tag
+        )
+        self.sent_frames += 1
+        self.sent_bytes += frame.nbytes
+
+    def flush(self) -> None:
+        """Wait until the other end has begun to take every frame.
+
+        Raises:
+            KnetError: If it does not in time.
+        """
+        for slot in self._slots:
+            self._world.waiter.until(slot.done, f"rank {self.spec.source}: {self.spec}")
+
+
+class ReceiveLink:
+    """Receive tensors from one rank, in the order in which they were sent.
+
+    Attributes:
+        spec: What the other end agreed on.
+    """
+
+    def __init__(self, world: World, spec: LinkSpec) -> None:
+        """Post a receive for every buffer.
+
+        Args:
+            world: This process; its rank is ``spec.target``.
+            spec: Agreed with the other end before.
+        """
+        self.spec = spec
+        self._world = world
+        self._num_received = 0
+        self._slots = [_Slot(spec.frame_bytes) for _ in range(spec.credits)]
+        for slot in self._slots:
+            self._post(slot)
+
+    def _post(self, slot: _Slot) -> None:
+        slot.request = self._world.comm.Irecv(
+            [slot.buffer.numpy(), MPI.BYTE], self.spec.source, self.spec.tag
+        )
+
+    def ready(self) -> bool:
+        """Return whether `receive` would return at once.
+
+        Raises:
+            KnetError: If MPI reports an error.
+        """
+        return poll(self._oldest().done, str(self.spec))
+
+    def receive(self, step: int, microbatch: int = 0) -> Tensor:
+        """Return the next tensor, waiting for it if need be.
+
+        Args:
+            step: The step that it must belong to.
+            microbatch: The microbatch that it must belong to.
+
+        Returns:
+            fp32 on the CPU, in memory of its own.
+
+        Raises:
+            KnetError: If none comes in time, or it is not the one that was expected.
+        """
+        slot = self._oldest()
+        self._world.waiter.until(slot.done, f"rank {self.spec.target}: {self.spec}")
+        frame = slot.buffer[: slot.status.Get_count(MPI.BYTE)]
+        header = read_header(frame)
+        self.spec.check_shape(header.shape)
+        if (header.step, header.microbatch) != (step, microbatch):
+            raise KnetError(
+                f"{self.spec}: expected step {step}, microbatch {microbatch}, got step "
+                f"{header.step}, microbatch {header.microbatch}"
+            )
+        tensor = decode(frame[HEADER_BYTES:], header.encoding, header.shape)
+        self._post(slot)
+        self._num_received += 1
+        return tensor
+
+    def _oldest(self) -> _Slot:
+        return self._slots[self._num_received % len(self._slots)]
+
+    def close(self) -> None:
+        """Take the posted receives back; nothing may be under way any more."""
+        for slot in self._slots:
+            slot.request.Cancel()
+            slot.request.Wait()

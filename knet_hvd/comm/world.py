@@ -1,0 +1,80 @@
+"""This process among all processes of the job."""
+
+import os
+import sys
+from typing import NoReturn
+
+import numpy as np
+from mpi4py import MPI
+
+from knet_hvd.comm.waiting import Waiter
+
+DEFAULT_TIMEOUT_S = 25.0
+
+
+class World:
+    """Hold a communicator of our own over all ranks.
+
+    It is a copy of MPI's world, so that our messages cannot meet those of other
+    libraries in the same process, such as Horovod.
+
+    Attributes:
+        comm: The communicator, for the links.
+        rank: This process.
+        size: The number of processes.
+        waiter: How this rank waits; knows how long it was idle.
+    """
+
+    def __init__(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """Join all ranks; every rank has to.
+
+        Args:
+            timeout_s: The longest wait for another rank.
+
+        Raises:
+            KnetError: If some rank does not come in time.
+        """
+        self.waiter = Waiter(timeout_s)
+        self.rank = MPI.COMM_WORLD.Get_rank()
+        self.size = MPI.COMM_WORLD.Get_size()
+        # Not Dup(): it would wait for a missing rank for ever.
+        self.comm, request = MPI.COMM_WORLD.Idup()
+        self._wait(request, "all ranks to join")
+
+    def gather_text(self, text: str, what: str) -> list[str]:
+        """Return the texts of all ranks, by rank; every rank has to call it.
+
+        Args:
+            text: This rank's.
+            what: What it is, for the message.
+
+        Raises:
+            KnetError: If some rank does not take part in time.
+        """
+        own = np.frombuffer(text.encode(), dtype=np.uint8)
+        lengths = np.empty(self.size, dtype=np.int64)
+        length = np.array([own.size], dtype=np.int64)
+        self._wait(self.comm.Iallgather(length, lengths), what)
+        ends = np.cumsum(lengths)
+        table = np.empty(int(ends[-1]), dtype=np.uint8)
+        target = [table, lengths.tolist(), (ends - lengths).tolist(), MPI.BYTE]
+        self._wait(self.comm.Iallgatherv([own, MPI.BYTE], target), what)
+        return [part.tobytes().decode() for part in np.split(table, ends[:-1])]
+
+    def _wait(self, request: MPI.Request, what: str) -> None:
+        self.waiter.until(request.Test, f"rank {self.rank}: waiting for {what}")
+
+    def close(self) -> None:
+        """Give the communicator back; every rank has to call it."""
+        self.comm.Free()
+
+
+def abort(code: int = 1) -> NoReturn:
+    """End all ranks at once, without waiting for any of them.
+
+    Leaving by an exception instead would have MPI wait for the other ranks.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    MPI.COMM_WORLD.Abort(code)
+    os._exit(code)  # not reached, unless MPI lets us

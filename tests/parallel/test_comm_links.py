@@ -1,0 +1,122 @@
+"""Links between ranks: each sends to the next, the last to the first."""
+
+import time
+
+import pytest
+import torch
+
+from knet_hvd.comm import (
+    ENCODINGS,
+    LinkSpec,
+    ReceiveLink,
+    SendLink,
+    World,
+    check_agreement,
+)
+from knet_hvd.config import KnetError, RankMismatchError
+from tests.parallel.mpi import needs_mpi_ranks, world
+
+__all__ = ["world"]
+
+
+def make_tensor(rank: int, step: int, rows: int = 6) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(rank * 1009 + step)
+    return torch.randn(rows, 3, 4, 5, generator=generator).relu()
+
+
+def ring(world: World, **settings: object) -> tuple[SendLink, ReceiveLink]:
+    """Return the links to the next rank and from the one before."""
+    specs = [
+        LinkSpec(name="tensors", source=source, target=(source + 1) % world.size,
+                 tag=5, shape=(6, 3, 4, 5), **settings)
+        for source in (world.rank, (world.rank - 1) % world.size)
+    ]  # fmt: skip
+    return SendLink(world, specs[0]), ReceiveLink(world, specs[1])
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_tensors_arrive_in_order(world: World, encoding: str) -> None:
+    send, receive = ring(world, encoding=encoding, credits=2)
+    previous = (world.rank - 1) % world.size
+    for step in range(50):
+        rows = 1 + step % 6
+        send.send(make_tensor(world.rank, step, rows), step, microbatch=step % 3)
+        actual = receive.receive(step, microbatch=step % 3)
+        expected = make_tensor(previous, step, rows)
+        if encoding == "bf16":
+            expected = expected.bfloat16().float()
+        assert torch.equal(actual, expected)
+    send.flush()
+    receive.close()
+    assert send.sent_frames == 50
+
+
+def test_a_fast_sender_waits_for_a_slow_receiver(world: World) -> None:
+    send, receive = ring(world, credits=2)
+    for step in range(4):  # two buffers here and two there
+        send.send(make_tensor(world.rank, step), step)
+    world.waiter.timeout_s = 0.3
+    with pytest.raises(KnetError, match=r"nothing came within 0\.3 s"):
+        send.send(make_tensor(world.rank, 4), 4)
+    world.waiter.timeout_s = 20.0
+    assert world.waiter.idle_s < 5
+    world.gather_text("", "all ranks")  # nobody receives before all have seen it
+    for step in range(4):
+        receive.receive(step)
+    send.flush()
+    receive.close()
+
+
+@needs_mpi_ranks(2)
+def test_waiting_is_counted_and_ends(world: World) -> None:
+    send, receive = ring(world)
+    if world.rank == 0:
+        time.sleep(0.5)
+    send.send(make_tensor(world.rank, 0), 0)
+    assert torch.equal(
+        receive.receive(0), make_tensor((world.rank - 1) % world.size, 0)
+    )
+    if world.rank == 1:
+        assert 0.3 < world.waiter.idle_s < 5
+    world.waiter.timeout_s = 0.2
+    with pytest.raises(KnetError, match=rf"to rank {world.rank}: nothing came"):
+        receive.receive(1)
+    send.flush()
+    receive.close()
+
+
+def test_frames_that_were_not_expected(world: World) -> None:
+    send, receive = ring(world)
+    send.send(make_tensor(world.rank, 7), 7)
+    with pytest.raises(KnetError, match="expected step 8, microbatch 0, got step 7"):
+        receive.receive(8)
+    for wrong in (torch.ones(7, 3, 4, 5), torch.ones(6, 3, 4, 4)):
+        with pytest.raises(KnetError, match=r"expected \[6, 3, 4, 5\] or fewer rows"):
+            send.send(wrong, 8)
+    send.flush()
+    receive.receive(7)
+    receive.close()
+
+
+@needs_mpi_ranks(2)
+def test_ends_that_disagree_find_out(world: World) -> None:
+    columns = 4 if world.rank == 1 else 3
+    facts = LinkSpec("activations", 0, 1, 1, (8, columns)).facts()
+    if world.rank > 1:
+        facts = {}
+        check_agreement(world, facts, "the links")
+        return
+    with pytest.raises(RankMismatchError) as error:
+        check_agreement(world, facts, "the links")
+    other = 1 - world.rank
+    assert (
+        f"rank {world.rank}: ranks disagree on the links. link 0 -> 1, activations: "
+        f"float32 [8, {columns}] as fp32, 4 credits here, "
+        f"float32 [8, {7 - columns}] as fp32, 4 credits on rank {other}."
+    ) in str(error.value)
+
+
+def test_ranks_that_agree(world: World) -> None:
+    check_agreement(world, {"batch_size": 3, f"only on {world.rank}": 1}, "settings")
+    texts = world.gather_text("é" * world.rank, "texts of all lengths")
+    assert texts == ["é" * rank for rank in range(world.size)]
