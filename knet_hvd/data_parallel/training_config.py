@@ -22,7 +22,7 @@ class TrainingConfig:
     """Folder of the official MNIST (IDX) or CIFAR-10 (binary) files."""
 
     model: str = "lenet"
-    """lenet, mlp, cifarnet, alexnet or vgg16."""
+    """lenet, mlp, cifarnet, alexnet, vgg16, mnist4 or mnist8."""
 
     width: float = 1.0
     """Width factor of the model's layers."""

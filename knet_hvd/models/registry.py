@@ -11,6 +11,7 @@ from knet_hvd.models.blocks import Shape
 from knet_hvd.models.cifarnet import cifarnet
 from knet_hvd.models.lenet import lenet
 from knet_hvd.models.mlp import mlp
+from knet_hvd.models.mnist import mnist4, mnist8
 from knet_hvd.models.vgg16 import vgg16
 
 MODELS: Mapping[str, Callable[[Shape, int, float], nn.Sequential]] = MappingProxyType(
@@ -19,6 +20,8 @@ MODELS: Mapping[str, Callable[[Shape, int, float], nn.Sequential]] = MappingProx
         "cifarnet": cifarnet,
         "lenet": lenet,
         "mlp": mlp,
+        "mnist4": mnist4,
+        "mnist8": mnist8,
         "vgg16": vgg16,
     }
 )

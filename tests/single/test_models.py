@@ -20,6 +20,8 @@ DIGITS, MNIST, CIFAR10 = (1, 8, 8), (1, 28, 28), (3, 32, 32)
         ("cifarnet", (3, 24, 24), 1_068_298),
         ("alexnet", CIFAR10, 23_273_418),
         ("vgg16", CIFAR10, 14_724_042),
+        ("mnist4", MNIST, 1_675_082),
+        ("mnist8", MNIST, 968_042),
     ],
 )
 def test_parameter_counts_are_as_documented(
@@ -146,7 +148,7 @@ def test_cifarnet_pools_as_same_padding_does() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "resnet"}, "alexnet, cifarnet, lenet, mlp, vgg16"),
+        ({"name": "resnet"}, "alexnet, cifarnet, lenet, mlp, mnist4, mnist8, vgg16"),
         ({"in_shape": (28, 28)}, "in_shape"),
         ({"in_shape": (1, 0, 28)}, "in_shape"),
         ({"num_classes": 0}, "num_classes"),
