@@ -34,28 +34,32 @@ class Waiter:
         self.timeout_s = timeout_s
         self.idle_s = 0.0
 
-    def until(self, ready: Callable[[], bool], what: str) -> None:
+    def until(
+        self, ready: Callable[[], bool], what: str, patience: float = 1.0
+    ) -> None:
         """Return as soon as ``ready()`` holds.
 
         Args:
             ready: Polled; usually the test of an MPI request.
             what: What is waited for, for the message.
+            patience: How many timeouts to wait.
 
         Raises:
-            KnetError: If it does not hold within ``timeout_s``, or MPI fails.
+            KnetError: If it does not hold in time, or MPI fails.
         """
         if poll(ready, what):
             return
         start = time.perf_counter()
+        limit_s = self.timeout_s * patience
         polls, sleep_s = 0, _FIRST_SLEEP_S
         while not poll(ready, what):
             polls += 1
             if polls <= _NUM_YIELDS:
                 os.sched_yield()
                 continue
-            if time.perf_counter() - start > self.timeout_s:
+            if time.perf_counter() - start > limit_s:
                 raise KnetError(
-                    f"{what}: nothing came within {self.timeout_s:g} s. Is the other "
+                    f"{what}: nothing came within {limit_s:g} s. Is the other "
                     "rank lost, or slower than the timeout allows?"
                 )
             time.sleep(sleep_s)

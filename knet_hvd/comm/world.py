@@ -41,12 +41,13 @@ class World:
         self.comm, request = MPI.COMM_WORLD.Idup()
         self._wait(request, "all ranks to join")
 
-    def gather_text(self, text: str, what: str) -> list[str]:
+    def gather_text(self, text: str, what: str, patience: float = 1.0) -> list[str]:
         """Return the texts of all ranks, by rank; every rank has to call it.
 
         Args:
             text: This rank's.
             what: What it is, for the message.
+            patience: How many timeouts to wait.
 
         Raises:
             KnetError: If some rank does not take part in time.
@@ -54,15 +55,16 @@ class World:
         own = np.frombuffer(text.encode(), dtype=np.uint8)
         lengths = np.empty(self.size, dtype=np.int64)
         length = np.array([own.size], dtype=np.int64)
-        self._wait(self.comm.Iallgather(length, lengths), what)
+        self._wait(self.comm.Iallgather(length, lengths), what, patience)
         ends = np.cumsum(lengths)
         table = np.empty(int(ends[-1]), dtype=np.uint8)
         target = [table, lengths.tolist(), (ends - lengths).tolist(), MPI.BYTE]
         self._wait(self.comm.Iallgatherv([own, MPI.BYTE], target), what)
         return [part.tobytes().decode() for part in np.split(table, ends[:-1])]
 
-    def _wait(self, request: MPI.Request, what: str) -> None:
-        self.waiter.until(request.Test, f"rank {self.rank}: waiting for {what}")
+    def _wait(self, request: MPI.Request, what: str, patience: float = 1.0) -> None:
+        what = f"rank {self.rank}: waiting for {what}"
+        self.waiter.until(request.Test, what, patience)
 
     def close(self) -> None:
         """Give the communicator back; every rank has to call it."""

@@ -1,0 +1,135 @@
+"""Build what a stage runs with from the configuration."""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from knet_hvd.models import build_model
+from knet_hvd.pipeline.config import PipelineConfig
+from knet_hvd.pipeline.decoupled import DecoupledRunner
+from knet_hvd.pipeline.decouplers import Backprop, Decoupler, Delayed, Objective
+from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decoupler
+from knet_hvd.pipeline.locked import LockedRunner
+from knet_hvd.pipeline.runner import Runner
+from knet_hvd.pipeline.schedule import one_forward_one_backward, sequential
+from knet_hvd.pipeline.splitting import check_cuts, equal_cuts, stage_blocks
+from knet_hvd.pipeline.stage import Stage, make_optimizer
+from knet_hvd.pipeline.stage_links import StageLinks
+
+_SYNTHESIZER_DELAY = 4
+_DELAY_PER_STAGE = 2
+"""Steps until a gradient is back from the next stage, if all stages take the same time:
+the activation is one step on its way, and so is the gradient."""
+
+
+def plan_cuts(
+    config: PipelineConfig, num_blocks: int, num_stages: int
+) -> tuple[int, ...]:
+    """Return the configured cuts, or equal ones.
+
+    Args:
+        config: The job's configuration.
+        num_blocks: Blocks of the network.
+        num_stages: Stages.
+
+    Raises:
+        ValueError: If the cuts do not leave each stage a block.
+    """
+    cuts = config.cuts or equal_cuts(num_blocks, num_stages)
+    check_cuts(cuts, num_blocks, num_stages)
+    return cuts
+
+
+def build_stage(
+    config: PipelineConfig,
+    cuts: tuple[int, ...],
+    index: int,
+    *,
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+) -> Stage:
+    """Return a stage with the initial weights that a single process would have.
+
+    The whole network is drawn, since each block's numbers follow those of the block
+    before; blocks of other stages are then let go.
+
+    Args:
+        config: The job's configuration.
+        cuts: Blocks before each cut.
+        index: Which stage.
+        in_shape: Channels, height and width of an image.
+        num_classes: The number of logits.
+    """
+    torch.manual_seed(config.seed)
+    model = build_model(
+        config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
+    )
+    children = list(model.named_children())
+    own = stage_blocks(len(children), cuts, index)
+    blocks = nn.Sequential(OrderedDict(children[own.start : own.stop]))
+    optimizer = make_optimizer(
+        blocks, config.optimizer, config.learning_rate, config.weight_decay
+    )
+    return Stage(index, len(cuts) + 1, blocks, optimizer)
+
+
+def build_stage_decoupler(
+    config: PipelineConfig, stage: Stage, out_shape: tuple[int, ...], num_classes: int
+) -> Decoupler:
+    """Return the decoupler of a stage; the last one has the loss itself.
+
+    Args:
+        config: The job's configuration.
+        stage: The stage.
+        out_shape: Its output, without the batch.
+        num_classes: The number of logits.
+    """
+    torch.manual_seed(config.seed * 1009 + stage.index)
+    if stage.is_last:
+        return Objective()
+    return make_decoupler(config, out_shape, num_classes)
+
+
+def max_delay(config: PipelineConfig, stage: Stage) -> int:
+    """Return the most steps that a gradient may take to come back to a stage.
+
+    Args:
+        config: The job's configuration.
+        stage: The stage.
+    """
+    if config.max_delay is not None:
+        return config.max_delay
+    if decoupler_class(config.decoupler) is Delayed:
+        return _DELAY_PER_STAGE * (stage.num_stages - 1 - stage.index)
+    return _SYNTHESIZER_DELAY
+
+
+def make_runner(
+    config: PipelineConfig, stage: Stage, decoupler: Decoupler, links: StageLinks
+) -> Runner:
+    """Return what runs a stage: locked, or decoupled.
+
+    Args:
+        config: The job's configuration.
+        stage: The stage.
+        decoupler: Where its gradients come from.
+        links: To its neighbours.
+    """
+    if decoupler_class(config.decoupler) is Backprop:
+        actions = (
+            sequential(config.microbatches)
+            if config.schedule == "sequential"
+            else one_forward_one_backward(
+                stage.index, stage.num_stages, config.microbatches
+            )
+        )
+        return LockedRunner(stage, decoupler, links, config.log_every, actions)
+    return DecoupledRunner(
+        stage,
+        decoupler,
+        links,
+        config.log_every,
+        max_delay=max_delay(config, stage),
+        deterministic=config.deterministic,
+    )

@@ -1,0 +1,139 @@
+"""Configuration of a pipeline training job."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from knet_hvd.comm import Encoding
+from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryConfig
+from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineConfig:
+    """Train an image classifier that is cut into stages, one on each rank.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    data: Literal["digits", "mnist", "cifar10"] = "digits"
+    """Data set: digits is embedded in scikit-learn and needs no file."""
+
+    data_dir: Path | None = None
+    """Folder of the official MNIST (IDX) or CIFAR-10 (binary) files."""
+
+    model: str = "mnist4"
+    """mnist4, mnist8, vgg16, lenet, mlp, cifarnet or alexnet."""
+
+    width: float = 1.0
+    """Width factor of the model's layers."""
+
+    stages: int | None = None
+    """Stages of the pipeline; as many as there are ranks if not given."""
+
+    cuts: tuple[int, ...] = ()
+    """Blocks before each cut, such as `1 3`; stages of equally many blocks if empty."""
+
+    decoupler: Literal["backprop", "synthetic", "conditioned", "local", "delayed"] = (
+        "local"
+    )
+    """Where a stage's gradient comes from. backprop: from the next stage, locked;
+    synthetic: from a synthesizer (DNI); conditioned: from one that sees the labels
+    (cDNI); local: from a loss of its own (DGL); delayed: from the next stage, some
+    steps later (features replay)."""
+
+    schedule: Literal["sequential", "1f1b"] = "1f1b"
+    """Order of the microbatches of backprop."""
+
+    microbatches: int = 1
+    """Parts of a batch that follow each other through the stages of backprop."""
+
+    max_delay: int | None = None
+    """Most steps between a batch and the gradient that comes back for it. Not given:
+    4 for synthesizers, for delayed gradients 2 for each later stage."""
+
+    synthesizer: SynthesizerConfig = field(default_factory=SynthesizerConfig)
+    """Settings of synthetic and conditioned."""
+
+    auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
+    """Settings of local."""
+
+    activation_encodings: tuple[Encoding, ...] = ("fp32",)
+    """How activations cross: one for all cuts, or one for each."""
+
+    gradient_encodings: tuple[Encoding, ...] = ("fp32",)
+    """How gradients cross: one for all cuts, or one for each."""
+
+    credits: int = 4
+    """Frames that each end of a link holds at least."""
+
+    timeout_s: float = 25.0
+    """Longest wait for a neighbouring rank before it is taken for lost."""
+
+    optimizer: Literal["sgd", "momentum", "adam"] = "adam"
+    """momentum is SGD with momentum 0.9."""
+
+    learning_rate: float = 0.001
+    """Learning rate at the start."""
+
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
+    """cosine: falls to 0 over the run."""
+
+    weight_decay: float = 0.0
+    """L2 penalty of the optimizer."""
+
+    epochs: int = 10
+    """Passes over the training data."""
+
+    max_steps: int | None = None
+    """Stop after this many steps, if that is earlier."""
+
+    batch_size: int = 64
+    """Images a step."""
+
+    augment: bool = False
+    """Random crops and flips (meant for cifar10)."""
+
+    seed: int = 0
+    """Seed of the initial parameters, the order of images and dropout."""
+
+    deterministic: bool = False
+    """Take gradients that come back after exactly `max_delay` steps, not as soon as
+    they are there: the same command then gives the same weights, bit for bit."""
+
+    logdir: Path | None = None
+    """Folder for TensorBoard, one run for each stage; none is written without it."""
+
+    summary: Path | None = None
+    """JSON file for the results."""
+
+    log_every: int = 20
+    """Steps between scalars in TensorBoard."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "epochs", "batch_size", "log_every", "microbatches", "credits",
+            "stages", "max_steps", "max_delay",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        for name in ("learning_rate", "timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected > 0, got {getattr(self, name)}")
+        if self.batch_size % self.microbatches:
+            raise ValueError(
+                f"microbatches: expected a divisor of batch_size {self.batch_size}, "
+                f"got {self.microbatches}"
+            )
+        if self.microbatches > 1 and self.decoupler != "backprop":
+            raise ValueError(
+                f"microbatches: expected 1 with {self.decoupler}, whose stages overlap "
+                f"without them, got {self.microbatches}"
+            )
+
+    @property
+    def microbatch_size(self) -> int:
+        """Return the images of a microbatch, which is what crosses in a frame."""
+        return self.batch_size // self.microbatches

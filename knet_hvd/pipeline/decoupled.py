@@ -1,0 +1,82 @@
+"""Run a stage that does not wait: learn at once, or from gradients when they come.
+
+A step of a stage: (1) take the next activation; (2) forward; (3) send the output on;
+(4) learn from the decoupler's own gradient, if it has one, send the gradient of the
+inputs back, and update; (5) take gradients that have come back for earlier batches.
+The stages before and after work on other batches at the same time: receives are posted
+in advance and sends are buffered.
+"""
+
+from collections import deque
+
+from torch import Tensor
+
+from knet_hvd.pipeline.decouplers import Decoupler
+from knet_hvd.pipeline.runner import Runner
+from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.pipeline.stage_links import StageLinks
+
+
+class DecoupledRunner(Runner):
+    """Run a stage of which several batches are under way."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        decoupler: Decoupler,
+        links: StageLinks,
+        log_every: int,
+        *,
+        max_delay: int,
+        deterministic: bool,
+    ) -> None:
+        """Take what a stage runs with.
+
+        Args:
+            stage: The stage.
+            decoupler: Where its gradients come from.
+            links: To its neighbours.
+            log_every: Steps between those whose metrics are wanted.
+            max_delay: Most steps between a batch and the gradient that comes back; the
+                stage waits for one that is older.
+            deterministic: Take each gradient after exactly that many steps.
+        """
+        super().__init__(stage, decoupler, links, log_every)
+        self._max_delay = max_delay
+        self._deterministic = deterministic
+        self._pending: deque[Batch] = deque()
+
+    def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
+        """Train on one batch, and on what has come back for earlier ones."""
+        batch = self._batch(step, 0, labels, len(labels), inputs)
+        self._forward(batch)
+        if self.decoupler.learn(self.stage, batch):
+            self._send_back(batch)
+            self.stage.update()
+        if self._links.output_gradients is not None:
+            self._pending.append(batch)
+            while self._pending and self._due(step):
+                self._collect(step)
+
+    def drain(self) -> None:
+        """Learn from all gradients that are still to come back."""
+        while self._pending:
+            self._collect(self._pending[-1].step)
+
+    def _due(self, step: int) -> bool:
+        """Return whether to take the oldest gradient now."""
+        link = self._links.output_gradients
+        if step - self._pending[0].step >= self._max_delay:
+            return True
+        return not self._deterministic and link is not None and link.ready()
+
+    def _collect(self, step: int) -> None:
+        """Learn from the oldest gradient."""
+        batch = self._pending.popleft()
+        gradient = self._receive_gradient(batch)
+        if gradient is None:
+            return
+        self.staleness = step - batch.step
+        if self.decoupler.learn_from(self.stage, batch, gradient):
+            self._send_back(batch)
+            self.stage.update()

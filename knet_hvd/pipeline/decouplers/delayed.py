@@ -1,0 +1,40 @@
+"""Features replay: true gradients that are some steps old.
+
+Huo, Gu and Huang, "Training Neural Networks Using Features Replay" (NeurIPS 2018),
+section 3: a module keeps the inputs of past batches; when the gradient of an old batch
+arrives, it runs that batch again with its present weights and goes backward from the
+old gradient. Nothing but inputs is kept, and no old weights.
+
+What differs: in the paper all modules run the forward pass of a batch in turn, here
+they overlap too. So a gradient is up to two steps older for each later stage, not one.
+Batch normalization sees every batch twice; its running statistics move on both times.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from knet_hvd.pipeline.decouplers.base import Decoupler, present
+from knet_hvd.pipeline.stage import Batch, Stage
+
+
+class Delayed(Decoupler):
+    """Learn from the true gradient whenever it comes, on the inputs of its batch."""
+
+    gradients_return: ClassVar[bool] = True
+
+    def forward(self, stage: Stage, batch: Batch) -> None:
+        """Compute the output without a graph: the weights will have changed."""
+        with torch.no_grad():
+            batch.output = stage.forward(present(batch.inputs))
+
+    def learn(self, stage: Stage, batch: Batch) -> bool:
+        """Let the output go; keep the inputs."""
+        batch.output = None
+        return False
+
+    def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+        """Run the batch again and go backward."""
+        stage.forward(present(batch.inputs)).backward(gradient)
+        return True

@@ -1,0 +1,139 @@
+"""Synthesizers: small networks that predict the gradient of an activation.
+
+As in the supplement of Jaderberg et al., "Decoupled Neural Interfaces using Synthetic
+Gradients" (ICML 2017): after a fully connected layer, hidden layers of 1024 units with
+batch normalization and ReLU (two without labels, none with); after a convolution, two
+5x5 convolutions of 128 channels; the last layer begins at zero, so that the first
+synthetic gradients are zero. Labels enter as one-hot vectors, joined to the activation
+or, after the first convolution, added at all positions.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_PUBLISHED_UNITS = 1024
+_PUBLISHED_CHANNELS = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SynthesizerConfig:
+    """Set the size of synthesizers and how they learn.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    hidden_layers: int | None = None
+    """Layers before the last; as published if not given: 2, but 0 where a fully
+    connected one sees the labels."""
+
+    hidden_units: int | None = None
+    """Units or channels of hidden layers; as published if not given: 1024 or 128."""
+
+    kernel_size: int = 5
+    """Of convolutions, in pixels; odd."""
+
+    learning_rate: float = 0.001
+    """Of Adam; plain SGD is known not to converge."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_layers is not None and self.hidden_layers < 0:
+            raise ValueError(
+                f"hidden_layers: expected at least 0, got {self.hidden_layers}"
+            )
+        if self.hidden_units is not None and self.hidden_units < 1:
+            raise ValueError(
+                f"hidden_units: expected at least 1, got {self.hidden_units}"
+            )
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size: expected an odd number, got {self.kernel_size}"
+            )
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate: expected > 0, got {self.learning_rate}")
+
+
+class Synthesizer(nn.Module):
+    """Predict the gradient of an activation, [n, features] or [n, c, h, w].
+
+    Predictions are gradients of the loss of one sample, not of the mean over the batch,
+    so that their size does not depend on the batch's.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], config: SynthesizerConfig, num_labels: int = 0
+    ) -> None:
+        """Build the layers.
+
+        Args:
+            shape: The activation's, without the batch: one or three numbers.
+            config: Sizes.
+            num_labels: Classes if it is to see the labels, 0 if not.
+
+        Raises:
+            ValueError: If the shape has neither one nor three numbers.
+        """
+        super().__init__()
+        if len(shape) not in (1, 3):
+            raise ValueError(f"shape: expected [features] or [c, h, w], got {shape}")
+        self._num_labels = num_labels
+        self._images = len(shape) == 3
+        depth = config.hidden_layers
+        if depth is None:
+            depth = 0 if num_labels and not self._images else 2
+        published = _PUBLISHED_CHANNELS if self._images else _PUBLISHED_UNITS
+        units = config.hidden_units or published
+        joined = 0 if self._images else num_labels
+        sizes = [shape[0] + joined, *[units] * depth, shape[0]]
+        self._first = self._layer(sizes[0], sizes[1], config.kernel_size)
+        layers: list[nn.Module] = []
+        last = self._first
+        for num_in, num_out in pairwise(sizes[1:]):
+            last = self._layer(num_in, num_out, config.kernel_size)
+            norm = nn.BatchNorm2d if self._images else nn.BatchNorm1d
+            layers += [norm(num_in), nn.ReLU(), last]
+        self._rest = nn.Sequential(*layers)
+        self._label_bias: nn.Linear | None = None
+        if num_labels and self._images:
+            self._label_bias = nn.Linear(num_labels, sizes[1], bias=False)
+        self._zero(last, depth)
+
+    def _layer(self, num_in: int, num_out: int, kernel_size: int) -> nn.Module:
+        if self._images:
+            padding = kernel_size // 2
+            return nn.Conv2d(num_in, num_out, kernel_size, padding=padding)
+        return nn.Linear(num_in, num_out)
+
+    def _zero(self, last: nn.Module, depth: int) -> None:
+        """Make the first predictions zero."""
+        parameters = list(last.parameters())
+        if depth == 0 and self._label_bias is not None:
+            parameters += self._label_bias.parameters()
+        for parameter in parameters:
+            nn.init.zeros_(parameter)
+
+    def forward(self, activation: Tensor, labels: Tensor) -> Tensor:
+        """Return the predicted gradient.
+
+        Args:
+            activation: fp32 [n, ...].
+            labels: int64 [n]; not looked at unless built for it.
+
+        Returns:
+            fp32 [n, ...].
+        """
+        if not self._num_labels:
+            output: Tensor = self._rest(self._first(activation))
+            return output
+        one_hot = functional.one_hot(labels, self._num_labels).to(activation.dtype)
+        if self._label_bias is None:
+            hidden = self._first(torch.cat([activation, one_hot], dim=1))
+        else:
+            hidden = self._first(activation)
+            hidden = hidden + self._label_bias(one_hot)[:, :, None, None]
+        output = self._rest(hidden)
+        return output

@@ -1,0 +1,95 @@
+"""DNI: synthetic gradients.
+
+Jaderberg et al., "Decoupled Neural Interfaces using Synthetic Gradients" (ICML 2017),
+section 2: a module is updated at once with the gradient that its synthesizer predicts
+from its output. The next module sends back the gradient that it got from its own
+synthesizer (from the loss, if it is the last), and the synthesizer learns to predict
+that, by mean squared error.
+
+What differs: the gradient comes back some steps later, while the module has gone on; so
+the synthesizer is run again on the kept activation. And it predicts gradients of single
+samples, not of the batch's mean: see `Synthesizer`.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from knet_hvd.pipeline.decouplers.base import Decoupler, present
+from knet_hvd.pipeline.decouplers.synthesizer import Synthesizer, SynthesizerConfig
+from knet_hvd.pipeline.stage import Batch, Stage, make_optimizer
+
+
+class Synthetic(Decoupler):
+    """Learn at once from a predicted gradient, and learn to predict it.
+
+    Metrics: `synthesizer_loss`, and `cosine_similarity` and `norm_ratio` of the
+    predicted gradient to the one that came back.
+    """
+
+    gradients_return: ClassVar[bool] = True
+
+    def __init__(
+        self, shape: tuple[int, ...], config: SynthesizerConfig, num_labels: int = 0
+    ) -> None:
+        """Build the synthesizer.
+
+        Args:
+            shape: The stage's output, without the batch.
+            config: Settings of the synthesizer.
+            num_labels: Classes if it is to see the labels, 0 if not.
+        """
+        super().__init__()
+        self._synthesizer = Synthesizer(shape, config, num_labels)
+        self.modules.append(self._synthesizer)
+        self._optimizer = make_optimizer(
+            self._synthesizer, "adam", config.learning_rate
+        )
+
+    def learn(self, stage: Stage, batch: Batch) -> bool:
+        """Go backward from the predicted gradient."""
+        output = present(batch.output)
+        batch.output = output.detach()
+        with torch.no_grad():
+            prediction = self._synthesizer(batch.output, batch.labels)
+        output.backward(prediction / batch.num_samples)
+        if batch.observed:
+            batch.prediction = prediction
+        return True
+
+    def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+        """Teach the synthesizer."""
+        target = gradient * batch.num_samples
+        prediction = self._synthesizer(present(batch.output), batch.labels)
+        loss = functional.mse_loss(prediction, target)
+        loss.backward()
+        if self._optimizer is not None:
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+        if batch.prediction is not None:
+            self.metrics["synthesizer_loss"] = loss.detach()
+            self.metrics.update(compare(batch.prediction, target))
+        return False
+
+
+def compare(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Return how alike a predicted and a true gradient are.
+
+    Args:
+        prediction: Of any shape.
+        target: Of the same shape.
+
+    Returns:
+        `cosine_similarity`, and `norm_ratio`, the norm of the prediction by that of the
+        target; both 0 where a gradient is zero.
+    """
+    # Not flatten(): the two may lie in memory in different orders.
+    product = (prediction * target).sum()
+    norms = prediction.norm(), target.norm()
+    tiny = torch.finfo(torch.float32).tiny
+    return {
+        "cosine_similarity": product / (norms[0] * norms[1]).clamp_min(tiny),
+        "norm_ratio": norms[0] / norms[1].clamp_min(tiny),
+    }

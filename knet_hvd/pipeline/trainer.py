@@ -1,0 +1,201 @@
+"""The training loop of the pipeline job."""
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from knet_hvd.comm import Mesh, World, check_agreement
+from knet_hvd.config import KnetError, to_flat_dict
+from knet_hvd.data import load_dataset
+from knet_hvd.metrics import progress
+from knet_hvd.models import num_parameters
+from knet_hvd.pipeline.assembly import (
+    build_stage,
+    build_stage_decoupler,
+    make_runner,
+    plan_cuts,
+)
+from knet_hvd.pipeline.batch_source import BatchSource
+from knet_hvd.pipeline.config import PipelineConfig
+from knet_hvd.pipeline.decouplers.registry import decoupler_class
+from knet_hvd.pipeline.evaluation import count_correct
+from knet_hvd.pipeline.memory import MemoryMeter
+from knet_hvd.pipeline.monitor import StageMonitor
+from knet_hvd.pipeline.splitting import output_shapes
+from knet_hvd.pipeline.stage_links import open_links
+from knet_hvd.pipeline.summary import StageSummary, summarize
+
+_PATIENCE = 20
+"""How many times longer ranks wait for each other at the end than for a frame: the
+first stage is ahead of the last by all the frames under way."""
+
+
+class PipelineTrainer:
+    """Train one stage of a network on each rank."""
+
+    def __init__(self, config: PipelineConfig, world: World) -> None:
+        """Load data, build this rank's stage, and connect it to its neighbours.
+
+        Args:
+            config: The same on every rank.
+            world: All ranks.
+
+        Raises:
+            RankMismatchError: If ranks differ in configuration or in what crosses.
+            DataError: If a data file is missing or malformed.
+            ValueError: If a setting is unknown or does not fit.
+        """
+        facts = to_flat_dict(replace(config, data_dir=None, logdir=None, summary=None))
+        check_agreement(world, facts, "the job's configuration")
+        self.config = config
+        self._world = world
+        self.mesh = Mesh(config.stages or world.size)
+        if self.mesh.num_ranks != world.size:
+            raise ValueError(
+                f"stages: expected as many as there are ranks, {world.size}, "
+                f"got {config.stages}"
+            )
+        if config.deterministic:
+            torch.use_deterministic_algorithms(True)
+        self._build(config, world)
+
+    def _build(self, config: PipelineConfig, world: World) -> None:
+        dataset = load_dataset(config.data, config.data_dir)
+        index = self.mesh.stage_of(world.rank)
+        self._source = BatchSource(dataset, config, images=index == 0)
+        in_shape, num_classes = dataset.in_shape, dataset.num_classes
+        del dataset  # only the first stage keeps images
+        self._memory = MemoryMeter()
+        shapes = output_shapes(
+            config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
+        )
+        self.cuts = plan_cuts(config, len(shapes), self.mesh.num_stages)
+        self.stage = build_stage(
+            config, self.cuts, index, in_shape=in_shape, num_classes=num_classes
+        )
+        self._links = open_links(
+            world,
+            self.mesh,
+            [shapes[cut - 1] for cut in self.cuts],
+            config,
+            decoupler_class(config.decoupler).gradients_return,
+        )
+        out_shape = shapes[self.cuts[index] - 1] if not self.stage.is_last else ()
+        decoupler = build_stage_decoupler(config, self.stage, out_shape, num_classes)
+        self._runner = make_runner(config, self.stage, decoupler, self._links)
+        self.num_steps = self._source.num_batches * config.epochs
+        if config.max_steps is not None:
+            self.num_steps = min(self.num_steps, config.max_steps)
+        torch.manual_seed(config.seed * 1009 + world.rank)  # dropout differs by stage
+
+    def train(self) -> dict[str, Any]:
+        """Run all steps and return the summary, the same on every rank."""
+        self._step, self._frame_step, self._elapsed_s, self._idle_s = 0, 0, 0.0, 0.0
+        self._train_bytes = 0
+        accuracy = 0.0
+        monitor = StageMonitor(self.config, self._runner, self._links, self._world)
+        self._memory.restart_peak()
+        # The last stage alone knows loss and accuracy, so its rank shows them.
+        bar_rank = 0 if self.stage.is_last else 1
+        with (
+            monitor.logger,
+            progress(desc="training", rank=bar_rank, total=self.num_steps) as bar,
+        ):
+            for epoch in range(self.config.epochs):
+                self._train_epoch(epoch, monitor, bar)
+                self._check_finite()
+                peak_bytes = self._memory.peak_bytes
+                accuracy = self.evaluate("test")
+                if self.stage.is_last:
+                    monitor.after_epoch(accuracy, self._step)
+                    bar.set_postfix(test=f"{accuracy:.4f}", refresh=False)
+                if self._step == self.num_steps:
+                    break
+            train_accuracy = self.evaluate("train")
+        self._links.close()
+        return self._summary(accuracy, train_accuracy, peak_bytes)
+
+    def _train_epoch(self, epoch: int, monitor: StageMonitor, bar: Any) -> None:
+        start_s, start_idle_s = time.perf_counter(), self._world.waiter.idle_s
+        start_bytes = self._links.sent_bytes
+        monitor.restart(start_s)
+        for inputs, labels in self._source.training(epoch):
+            if self._step == self.num_steps:
+                break
+            self._set_learning_rate()
+            self._runner.step(self._step, inputs, labels)
+            monitor.after_step(self._step, len(labels), time.perf_counter())
+            self._step += 1
+            bar.update()
+        self._runner.drain()
+        self._elapsed_s += time.perf_counter() - start_s
+        self._idle_s += self._world.waiter.idle_s - start_idle_s
+        self._train_bytes += self._links.sent_bytes - start_bytes
+
+    def _set_learning_rate(self) -> None:
+        if self.config.learning_rate_schedule == "constant":
+            return
+        angle = math.pi * self._step / self.num_steps
+        rate = self.config.learning_rate * 0.5 * (1 + math.cos(angle))
+        if self.stage.optimizer is not None:
+            for group in self.stage.optimizer.param_groups:
+                group["lr"] = rate
+
+    def _check_finite(self) -> None:
+        """Stop a run that has diverged."""
+        for name, parameter in self.stage.blocks.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise KnetError(
+                    f"training diverged before step {self._step}: {name} of stage "
+                    f"{self.stage.index} is not finite; lower --learning-rate"
+                )
+
+    def evaluate(self, split: str) -> float:
+        """Return the accuracy on a split; 0 on all stages but the last.
+
+        Args:
+            split: train or test.
+        """
+        batches = self._source.evaluation(split, self.config.microbatch_size)
+        correct = count_correct(self.stage, self._links, batches, first_step=0)
+        return correct / self._source.num_samples(split)
+
+    def _summary(
+        self, accuracy: float, train_accuracy: float, peak_bytes: int
+    ) -> dict[str, Any]:
+        """Return the summary of all stages."""
+        own = StageSummary(
+            stage=self.stage.index,
+            blocks=[name for name, _ in self.stage.blocks.named_children()],
+            parameters=num_parameters(self.stage.blocks),
+            decoupler_parameters=num_parameters(self._runner.decoupler.modules),
+            idle_fraction=self._idle_s / self._elapsed_s,
+            peak_memory_bytes=peak_bytes,
+            sent_bytes_per_step=self._train_bytes / self._step,
+            train_seconds=self._elapsed_s,
+            train_accuracy=train_accuracy,
+            test_accuracy=accuracy,
+            parameters_sha256=parameters_sha256(self.stage.blocks),
+            metrics={k: float(v) for k, v in self._runner.decoupler.metrics.items()},
+        )
+        texts = self._world.gather_text(
+            json.dumps(own.to_dict()), "the other stages' results", _PATIENCE
+        )
+        stages = [StageSummary.from_dict(json.loads(text)) for text in texts]
+        images = self._step * self.config.batch_size
+        return summarize(self.config, stages, self._step, images)
+
+
+def parameters_sha256(module: nn.Module) -> str:
+    """Return the SHA-256 of all parameters' bytes, in the module's order."""
+    digest = hashlib.sha256()
+    for parameter in module.parameters():
+        flat = parameter.detach().cpu().contiguous().view(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

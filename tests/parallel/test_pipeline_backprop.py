@@ -1,0 +1,75 @@
+"""Locked backpropagation over any number of ranks computes what one process does."""
+
+import pytest
+import torch
+from torch import nn
+
+from knet_hvd.comm import World
+from knet_hvd.data import load_dataset
+from knet_hvd.models import build_model
+from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
+from knet_hvd.pipeline.batch_source import BatchSource
+from knet_hvd.pipeline.stage import make_optimizer
+from tests.parallel.mpi import world
+
+__all__ = ["world"]
+NUM_STEPS = 50
+
+
+def train_alone(config: PipelineConfig) -> nn.Module:
+    """Train the whole network in this process, without stages and microbatches."""
+    dataset = load_dataset(config.data)
+    torch.manual_seed(config.seed)
+    model = build_model(
+        config.model, in_shape=dataset.in_shape, num_classes=10, width=config.width
+    )
+    optimizer = make_optimizer(model, config.optimizer, config.learning_rate)
+    source = BatchSource(dataset, config, images=True)
+    step = 0
+    for epoch in range(config.epochs):
+        for inputs, labels in source.training(epoch):
+            if step == NUM_STEPS:
+                return model
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+    raise AssertionError(f"only {step} steps")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "microbatches"),
+    [("sequential", 1), ("1f1b", 1), ("sequential", 4), ("1f1b", 2), ("1f1b", 8)],
+)
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_weights_after_50_steps(
+    world: World, optimizer: str, schedule: str, microbatches: int
+) -> None:
+    config = PipelineConfig(
+        model="mnist4", width=0.25, decoupler="backprop", schedule=schedule,
+        microbatches=microbatches, optimizer=optimizer, epochs=3, max_steps=NUM_STEPS,
+        batch_size=32, learning_rate=0.02 if optimizer == "momentum" else 0.001,
+    )  # fmt: skip
+    expected = dict(train_alone(config).named_parameters())
+    trainer = PipelineTrainer(config, world)
+    summary = trainer.train()
+    own = dict(trainer.stage.blocks.named_parameters())
+    assert summary["num_parameters"] == sum(p.numel() for p in expected.values())
+    for name, parameter in own.items():
+        difference = float((parameter.detach() - expected[name].detach()).abs().max())
+        assert difference <= 1e-6, f"{name} differs by {difference}"
+
+
+def test_batch_normalization_and_lossless_zeros(world: World) -> None:
+    """One microbatch: its statistics are those of the batch."""
+    config = PipelineConfig(
+        model="vgg16", width=0.07, decoupler="backprop", optimizer="sgd", epochs=2,
+        max_steps=NUM_STEPS, batch_size=32, learning_rate=0.01,
+        activation_encodings=("relu-sparse",),
+    )  # fmt: skip
+    expected = train_alone(config).state_dict()
+    trainer = PipelineTrainer(config, world)
+    trainer.train()
+    for name, value in trainer.stage.blocks.state_dict().items():
+        difference = float((value - expected[name]).abs().max())
+        assert difference <= 1e-6, f"{name} differs by {difference}"

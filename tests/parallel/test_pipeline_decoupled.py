@@ -1,0 +1,129 @@
+"""Decoupled training over any number of ranks."""
+
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from knet_hvd.comm import World
+from knet_hvd.config import RankMismatchError
+from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
+from knet_hvd.pipeline.decouplers import AuxiliaryConfig, SynthesizerConfig
+from tests.parallel.mpi import needs_mpi_ranks, world
+
+__all__ = ["world"]
+DECOUPLERS = ["synthetic", "conditioned", "local", "delayed"]
+
+
+def make_config(**settings: Any) -> PipelineConfig:
+    synthesizer = SynthesizerConfig(hidden_layers=1, hidden_units=64, kernel_size=3)
+    defaults = {"width": 0.5, "epochs": 3, "batch_size": 32, "synthesizer": synthesizer}
+    return PipelineConfig(**{**defaults, **settings})
+
+
+def train(world: World, **settings: Any) -> tuple[PipelineTrainer, dict[str, Any]]:
+    trainer = PipelineTrainer(make_config(**settings), world)
+    return trainer, trainer.train()
+
+
+def digests(summary: dict[str, Any]) -> list[str]:
+    return [stage["parameters_sha256"] for stage in summary["stages"]]
+
+
+@pytest.mark.parametrize("decoupler", DECOUPLERS)
+def test_deterministic_runs_are_the_same_bit_for_bit(
+    world: World, decoupler: str
+) -> None:
+    settings = {"decoupler": decoupler, "deterministic": True, "max_steps": 60}
+    try:
+        trainer, first = train(world, **settings)
+        # Ranks at other speeds: what depends on time would come out otherwise.
+        again = PipelineTrainer(make_config(**settings), world)
+        step = again._runner.step
+
+        def slow_step(number: int, *batch: Any) -> None:
+            if (number + world.rank) % 7 == 0:
+                time.sleep(0.02)
+            step(number, *batch)
+
+        again._runner.step = slow_step
+        second = again.train()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert digests(first) == digests(second)
+    assert first["test_accuracy"] == second["test_accuracy"]
+    assert trainer.stage.blocks.training
+
+
+@pytest.mark.parametrize("model", ["mnist4", "mnist8"])
+@pytest.mark.parametrize("decoupler", DECOUPLERS)
+def test_it_learns(world: World, decoupler: str, model: str) -> None:
+    _, summary = train(world, decoupler=decoupler, model=model)
+    # 130 steps: synthesizers begin at zero, and a chain of them learns one by one.
+    least = 0.2 if decoupler in ("synthetic", "conditioned") else 0.8
+    assert summary["test_accuracy"] > least, summary
+    assert summary["train_accuracy"] > least
+    assert len(summary["stages"]) == world.size
+    if world.size > 1 and decoupler in ("synthetic", "conditioned"):
+        assert set(summary["stages"][0]["metrics"]) == {
+            "cosine_similarity", "norm_ratio", "synthesizer_loss",
+        }  # fmt: skip
+        assert summary["stages"][0]["decoupler_parameters"] > 0
+
+
+def test_predsim_learns(world: World) -> None:
+    auxiliary = AuxiliaryConfig(loss="predsim")
+    _, summary = train(world, decoupler="local", auxiliary=auxiliary)
+    assert summary["test_accuracy"] > 0.8
+
+
+@needs_mpi_ranks(2)
+@pytest.mark.parametrize("decoupler", ["synthetic", "local", "delayed"])
+def test_bytes_are_those_of_the_frames(world: World, decoupler: str) -> None:
+    trainer, summary = train(world, decoupler=decoupler, max_steps=30, epochs=1)
+    link = trainer._links.outputs or trainer._links.inputs
+    assert link is not None
+    if world.size == 2:
+        frames = 1 if decoupler == "local" else 2
+        assert summary["bytes_per_step"] == frames * link.spec.frame_bytes
+    _, halved = train(
+        world, decoupler=decoupler, max_steps=30, epochs=1,
+        activation_encodings=("bf16",), gradient_encodings=("bf16",),
+    )  # fmt: skip
+    assert halved["bytes_per_step"] < 0.52 * summary["bytes_per_step"]
+    assert halved["test_accuracy"] > 0.2
+
+
+@needs_mpi_ranks(2)
+@pytest.mark.parametrize("decoupler", ["synthetic", "delayed", "local"])
+def test_gradients_are_never_older_than_the_bound(world: World, decoupler: str) -> None:
+    trainer = PipelineTrainer(make_config(decoupler=decoupler, max_steps=60), world)
+    runner, seen = trainer._runner, []
+    step = runner.step
+
+    def watch(number: int, *batch: Any) -> None:
+        if trainer.stage.is_last and number == 5:
+            time.sleep(1.0)  # the others can run ahead, but not without bound
+        step(number, *batch)
+        seen.append(runner.staleness)
+
+    runner.step = watch
+    trainer.train()
+    later = world.size - 1 - world.rank
+    bound = {"synthetic": 4, "delayed": 2 * later, "local": 0}[decoupler]
+    assert max(seen) <= bound
+    if trainer.stage.is_first and decoupler == "synthetic":
+        assert world.waiter.idle_s > 0.5, "it did not wait"
+
+
+@needs_mpi_ranks(2)
+def test_ranks_with_other_settings_or_cuts(world: World) -> None:
+    seed = 7 if world.rank == 1 else 8
+    with pytest.raises(RankMismatchError, match=f"seed: {seed} here"):
+        train(world, seed=seed)
+
+
+def test_stages_and_ranks_that_do_not_fit(world: World) -> None:
+    with pytest.raises(ValueError, match=f"as there are ranks, {world.size}, got 7"):
+        train(world, stages=7)

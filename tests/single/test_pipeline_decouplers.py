@@ -1,0 +1,227 @@
+"""Decouplers, each alone on one stage."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from knet_hvd.pipeline.decouplers import (
+    AuxiliaryConfig,
+    Backprop,
+    Conditioned,
+    Decoupler,
+    Delayed,
+    Local,
+    Objective,
+    SynthesizerConfig,
+    Synthetic,
+)
+from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryLoss, similarity_matrix
+from knet_hvd.pipeline.decouplers.synthesizer import Synthesizer
+from knet_hvd.pipeline.decouplers.synthetic import compare
+from knet_hvd.pipeline.stage import Batch, Stage, make_optimizer
+
+SHAPES = [(12,), (6, 4, 4), (6, 1, 1)]
+SMALL = SynthesizerConfig(hidden_layers=1, hidden_units=8, kernel_size=3)
+
+
+def make_stage(num_stages: int = 2) -> Stage:
+    torch.manual_seed(0)
+    blocks = nn.Sequential(nn.Sequential(nn.Linear(5, 12), nn.ReLU()))
+    return Stage(0, num_stages, blocks, make_optimizer(blocks, "sgd", 0.1))
+
+
+def make_batch(rows: int = 8, num_samples: int | None = None) -> Batch:
+    torch.manual_seed(1)
+    inputs, labels = torch.randn(rows, 5), torch.randint(10, (rows,))
+    return Batch(0, 0, labels, num_samples or rows, True, inputs.requires_grad_())
+
+
+def gradients(stage: Stage) -> list[Tensor | None]:
+    return [p.grad for p in stage.blocks.parameters()]
+
+
+def true_gradients(stage: Stage, batch: Batch, gradient: Tensor) -> list[Tensor]:
+    inputs = batch.inputs.detach().clone().requires_grad_()
+    twin = copy.deepcopy(stage.blocks)
+    twin(inputs).backward(gradient)
+    return [inputs.grad, *[p.grad for p in twin.parameters()]]
+
+
+@pytest.mark.parametrize("kind", [Backprop, Delayed])
+def test_true_gradients_are_those_of_backpropagation(kind: type[Decoupler]) -> None:
+    stage, batch, decoupler = make_stage(), make_batch(), kind()
+    decoupler.forward(stage, batch)
+    gradient = torch.randn_like(batch.output)
+    expected = true_gradients(stage, batch, gradient)
+    assert not decoupler.learn(stage, batch)
+    assert gradients(stage) == [None, None]
+    assert decoupler.learn_from(stage, batch, gradient)
+    actual = [batch.take_input_gradient(), *gradients(stage)]
+    assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+def test_delayed_gradients_meet_the_present_weights() -> None:
+    stage, batch, decoupler = make_stage(), make_batch(), Delayed()
+    decoupler.forward(stage, batch)
+    assert not batch.output.requires_grad, "a graph would hold the old weights"
+    gradient = torch.randn_like(batch.output)
+    decoupler.learn(stage, batch)
+    with torch.no_grad():
+        for parameter in stage.blocks.parameters():
+            parameter.add_(0.5)
+    expected = true_gradients(stage, batch, gradient)
+    decoupler.learn_from(stage, batch, gradient)
+    assert torch.equal(batch.take_input_gradient(), expected[0])
+
+
+def test_microbatches_add_up_to_the_mean_loss() -> None:
+    stage, whole = make_stage(num_stages=1), make_batch()
+    logits = stage.forward(whole.inputs)
+    functional.cross_entropy(logits, whole.labels).backward()
+    expected = [p.grad.clone() for p in stage.blocks.parameters()]
+    stage.blocks.zero_grad()
+    decoupler = Objective()
+    for rows in (slice(0, 3), slice(3, 8)):
+        part = Batch(0, 0, whole.labels[rows], 8, True, whole.inputs.detach()[rows])
+        decoupler.forward(stage, part)
+        assert decoupler.learn(stage, part)
+    for actual, want in zip(gradients(stage), expected, strict=True):
+        torch.testing.assert_close(actual, want)
+
+
+@pytest.mark.parametrize("num_labels", [0, 10])
+@pytest.mark.parametrize("hidden_layers", [None, 0, 1, 3])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_first_synthetic_gradient_is_zero(
+    shape: tuple[int, ...], hidden_layers: int | None, num_labels: int
+) -> None:
+    config = SynthesizerConfig(hidden_layers=hidden_layers)
+    synthesizer = Synthesizer(shape, config, num_labels)
+    labels = torch.randint(10, (4,))
+    prediction = synthesizer(torch.randn(4, *shape), labels)
+    assert prediction.shape == (4, *shape)
+    assert torch.equal(prediction, torch.zeros(4, *shape))
+
+
+def learn_to_predict(decoupler: Any, rounds: int = 300) -> dict[str, float]:
+    """Teach gradients that depend on the labels, and return the last metrics."""
+    stage = make_stage()
+    stage.optimizer = None
+    table = torch.randn(10, 12)
+    for round_ in range(rounds):
+        torch.manual_seed(round_)
+        labels = torch.randint(10, (32,))
+        batch = Batch(0, 0, labels, 32, True, torch.randn(32, 5))
+        decoupler.forward(stage, batch)
+        target = batch.output.detach() + table[labels]
+        assert decoupler.learn(stage, batch)
+        assert not decoupler.learn_from(stage, batch, target / 32)
+        stage.blocks.zero_grad()
+    return {name: float(value) for name, value in decoupler.metrics.items()}
+
+
+def test_a_synthesizer_that_sees_labels_learns_what_depends_on_them() -> None:
+    torch.manual_seed(0)
+    config = SynthesizerConfig(hidden_layers=0, learning_rate=0.03)
+    blind = learn_to_predict(Synthetic((12,), config))
+    seeing = learn_to_predict(Conditioned((12,), config, num_labels=10))
+    assert seeing["cosine_similarity"] > 0.99 > blind["cosine_similarity"]
+    assert seeing["norm_ratio"] == pytest.approx(1, abs=0.05)
+    assert seeing["synthesizer_loss"] < blind["synthesizer_loss"] / 10
+
+
+def test_a_stage_learns_at_once_from_the_synthetic_gradient() -> None:
+    stage, batch = make_stage(), make_batch()
+    decoupler = Synthetic((12,), SMALL)
+    for parameter in decoupler.modules.parameters():
+        nn.init.normal_(parameter)
+    decoupler.forward(stage, batch)
+    hidden = batch.output.detach()
+    with torch.no_grad():
+        prediction = copy.deepcopy(decoupler.modules[0])(hidden, batch.labels)
+    expected = true_gradients(stage, batch, prediction / 8)
+    assert decoupler.learn(stage, batch)
+    actual = [batch.take_input_gradient(), *gradients(stage)]
+    for one, want in zip(actual, expected, strict=True):
+        torch.testing.assert_close(one, want)
+
+
+def test_comparing_gradients() -> None:
+    ones = torch.ones(3, 4)
+    same = compare(2 * ones, ones)
+    assert float(same["cosine_similarity"]) == pytest.approx(1)
+    assert float(same["norm_ratio"]) == pytest.approx(2)
+    zero = compare(torch.zeros(3, 4), ones)
+    assert (float(zero["cosine_similarity"]), float(zero["norm_ratio"])) == (0, 0)
+    images = torch.randn(2, 3, 4, 5)
+    other = images.to(memory_format=torch.channels_last)
+    assert float(compare(images, other)["cosine_similarity"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("loss", ["classifier", "predsim"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_local_losses_of_all_shapes(shape: tuple[int, ...], loss: Any) -> None:
+    for hidden_units in (0, 16):
+        config = AuxiliaryConfig(loss=loss, hidden_units=hidden_units)
+        local = AuxiliaryLoss(shape, 10, config)
+        activation = torch.randn(8, *shape, requires_grad=True)
+        value = local(activation, torch.randint(10, (8,)))
+        value.backward()
+        assert value.shape == ()
+        assert activation.grad.isfinite().all()
+        assert activation.grad.any()
+        assert all(p.grad is not None for p in local.parameters())
+
+
+@pytest.mark.parametrize("loss", ["classifier", "predsim"])
+def test_a_local_loss_trains_its_stage(loss: Any) -> None:
+    torch.manual_seed(0)
+    stage = make_stage()
+    config = AuxiliaryConfig(loss=loss, learning_rate=0.01)
+    decoupler = Local((12,), config, num_labels=10)
+    losses = []
+    for _ in range(150):
+        batch = make_batch(32)
+        batch.labels = batch.inputs.argmax(1)
+        decoupler.forward(stage, batch)
+        assert decoupler.learn(stage, batch)
+        stage.update()
+        losses.append(float(decoupler.metrics["loss"]))
+    assert losses[-1] < losses[0] / 3
+
+
+def test_similarities_are_cosines_around_the_mean() -> None:
+    values = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 1]])
+    expected = torch.tensor([[1.0, 1, -1], [1, 1, -1], [-1, -1, 1]])
+    torch.testing.assert_close(similarity_matrix(values), expected)
+    torch.testing.assert_close(similarity_matrix(7 * values + 3), expected)
+
+
+def test_gradients_that_nobody_expects() -> None:
+    stage, batch = make_stage(), make_batch()
+    local = Local((12,), AuxiliaryConfig(), num_labels=10)
+    for decoupler in (Objective(), local):
+        with pytest.raises(ValueError, match="expected no gradient"):
+            decoupler.learn_from(stage, batch, torch.ones(8, 12))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SynthesizerConfig(kernel_size=4), "expected an odd number, got 4"),
+        (lambda: SynthesizerConfig(hidden_layers=-1), "at least 0, got -1"),
+        (lambda: AuxiliaryConfig(learning_rate=0), "learning_rate: expected > 0"),
+        (lambda: Synthesizer((3, 4), SMALL), r"expected \[features\] or \[c, h, w\]"),
+        (lambda: Conditioned((3,), SMALL, 0), "num_labels: expected at least 1"),
+        (lambda: make_optimizer(nn.Linear(2, 2), "lamb", 0.1), "got 'lamb'"),
+        (lambda: Stage(2, 2, nn.Sequential(nn.ReLU()), None), "expected 0 to 1, got 2"),
+        (lambda: Stage(0, 2, nn.Sequential(), None), "at least one block, got none"),
+    ],
+)
+def test_settings_that_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
