@@ -1,0 +1,100 @@
+"""Train an image classifier that is cut into stages, one on each rank.
+
+    mpirun -np 2 python jobs/train_pipeline.py --stages 2 --decoupler local
+    mpirun -np 4 python jobs/train_pipeline.py --stages 4 --model vgg16 --width 0.5
+    mpirun -np 2 python jobs/train_pipeline.py --decoupler synthetic --logdir runs/dni
+
+Prints a line for each run; --summary writes the results as JSON, --logdir the curves of
+each stage for TensorBoard.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import tyro
+
+from knet_hvd.comm import World, abort
+from knet_hvd.config import KnetError, write_json_atomic
+from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
+
+GRACE_S = 2.0
+
+
+def check_writable(summary: Path) -> None:
+    """Make the folder of the results, before hours are spent on them.
+
+    Raises:
+        ValueError: If they could not be written.
+    """
+    try:
+        summary.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"summary {summary} cannot be written ({error.strerror}): choose another"
+        ) from error
+    if not os.access(summary.parent, os.W_OK):
+        raise ValueError(f"summary {summary} cannot be written: choose another")
+
+
+def parse_flags() -> PipelineConfig:
+    """Return the configuration; on a wrong flag, exit once all ranks could say so."""
+    try:
+        return tyro.cli(PipelineConfig, description=__doc__)
+    except SystemExit as stop:
+        if stop.code:
+            time.sleep(GRACE_S)
+            sys.stdout.flush()
+            os._exit(1)  # an orderly exit would wait in MPI for the other ranks
+        raise
+
+
+def report(rank: int, message: str) -> None:
+    """Print why this rank stops."""
+    print(f"train_pipeline: rank {rank}: {message}", file=sys.stderr, flush=True)
+
+
+def explain_termination(rank: int) -> None:
+    """Say why, when the launcher ends this rank because another one is gone."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        report(rank, "stopped by the launcher: it ends all ranks when one is lost")
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def main() -> int:
+    """Run the job; return the exit code."""
+    config = parse_flags()
+    rank = 0
+    try:
+        world = World(config.timeout_s)
+        rank = world.rank
+        explain_termination(rank)
+        if config.summary is not None and rank == 0:
+            check_writable(config.summary)
+        summary = PipelineTrainer(config, world).train()
+        if rank == 0:
+            if config.summary is not None:
+                write_json_atomic(config.summary, summary)
+            idle = ", ".join(f"{s['idle_fraction']:.0%}" for s in summary["stages"])
+            print(
+                f"{config.model} on {config.data}, {summary['num_stages']} stages, "
+                f"{config.decoupler}: train accuracy {summary['train_accuracy']:.4f}, "
+                f"test accuracy {summary['test_accuracy']:.4f}, "
+                f"{summary['samples_per_second']:.0f} samples/s, "
+                f"{summary['bytes_per_step'] / 1e3:.1f} kB a step, idle {idle}"
+            )
+    except (KnetError, ValueError) as error:
+        report(rank, str(error))
+        time.sleep(GRACE_S)  # all ranks say why before the launcher ends them
+        abort()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

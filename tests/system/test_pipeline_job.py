@@ -1,0 +1,240 @@
+"""The pipeline job: results, TensorBoard, and ranks that are lost or disagree."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.system.launch import ROOT, Result, mpirun, run
+
+JOB = [sys.executable, str(ROOT / "jobs" / "train_pipeline.py")]
+KEYS = {
+    "train_accuracy",
+    "test_accuracy",
+    "samples_per_second",
+    "bytes_per_step",
+    "num_stages",
+    "stages",
+    "config",
+}
+STAGE_KEYS = {"idle_fraction", "peak_memory_bytes", "parameters", "blocks"}
+LONG = ["--epochs", "100000", "--decoupler"]
+SOON_S = 30
+
+
+def train_job(
+    folder: Path, *flags: str, num_ranks: int = 2
+) -> tuple[dict[str, Any], Result]:
+    summary = folder / "results" / "summary.json"
+    result = run(mpirun(*[[*JOB, *flags, "--summary", str(summary)]] * num_ranks))
+    assert result.code == 0, result.text
+    return json.loads(summary.read_text()), result
+
+
+@pytest.mark.parametrize("decoupler", ["backprop", "local", "delayed"])
+def test_the_summary_holds_what_a_reader_needs(decoupler: str, tmp_path: Path) -> None:
+    flags = ["--stages", "2", "--epochs", "8", "--decoupler", decoupler]
+    summary, result = train_job(tmp_path, *flags)
+    assert set(summary) >= KEYS
+    assert summary["test_accuracy"] > 0.9, result.text
+    assert summary["train_accuracy"] > 0.9
+    assert summary["num_stages"] == len(summary["stages"]) == 2
+    for stage in summary["stages"]:
+        assert set(stage) >= STAGE_KEYS
+        assert 0 <= stage["idle_fraction"] < 1
+    assert summary["stages"][0]["blocks"] == ["conv1", "fc2"]
+    # 64 images with 256 activations, and a header
+    frames = 1 if decoupler == "local" else 2
+    assert summary["bytes_per_step"] == frames * (64 + 64 * 256 * 4)
+    assert f"mnist4 on digits, 2 stages, {decoupler}: train accuracy" in result.out
+
+
+def test_tensorboard_shows_every_stage(tmp_path: Path) -> None:
+    flags = ["--decoupler", "synthetic", "--model", "mnist8", "--epochs", "2"]
+    train_job(tmp_path, *flags, "--logdir", str(tmp_path), num_ranks=3)
+    tags = []
+    for stage in range(3):
+        events = EventAccumulator(str(tmp_path / f"stage{stage}"))
+        events.Reload()
+        tags.append(set(events.Tags()["scalars"]))
+    shared = {"stage/idle_share", "stage/staleness_steps", "wire/bytes_per_step"}
+    assert all(shared <= own for own in tags)
+    similarity = {"cosine_similarity", "norm_ratio", "synthesizer_loss"}
+    for own in tags[:2]:
+        assert {f"synthetic_gradient/{name}" for name in similarity} <= own
+    assert {"train/loss", "test/accuracy"} <= tags[2]
+
+
+def start(folder: Path, decoupler: str, num_ranks: int) -> subprocess.Popen[str]:
+    """Start a job that would never end."""
+    log = (folder / "log").open("w")
+    bin_folder = Path(sys.executable).parent
+    return subprocess.Popen(
+        mpirun(*[[*JOB, *LONG, decoupler, "--logdir", str(folder)]] * num_ranks),
+        env={
+            **os.environ,
+            "PATH": f"{bin_folder}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "OMPI_ALLOW_RUN_AS_ROOT": "1",
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        },
+        stdout=log,
+        stderr=log,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def pids_of_ranks(launcher: int, number: int) -> list[int]:
+    """Return the processes of the ranks, by rank, once all are there."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.getsid(int(entry.name)) != launcher and not _descends(
+                    int(entry.name), launcher
+                ):
+                    continue
+                text = (entry / "environ").read_bytes().decode(errors="replace")
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            rank = re.search(r"OMPI_COMM_WORLD_RANK=(\d+)", text)
+            if rank and "train_pipeline" in line:
+                found[int(rank[1])] = int(entry.name)
+        if len(found) == number:
+            return [found[rank] for rank in range(number)]
+        time.sleep(0.2)
+    raise AssertionError(f"only ranks {sorted(found)} have started")
+
+
+def _descends(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        status = Path(f"/proc/{pid}/status").read_text()
+        pid = int(re.findall(r"PPid:\t(\d+)", status)[0])
+    return False
+
+
+def wait_for_training(folder: Path, num_ranks: int) -> None:
+    """Wait until all stages have opened their run, right before the first step."""
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("stage*"))) < num_ranks:
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.1)
+
+
+def running(pid: int) -> bool:
+    """Return whether a process is there, and not only its entry for a parent."""
+    try:
+        return "Z (zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("decoupler", "victim"), [("backprop", 1), ("synthetic", 2), ("local", 0)]
+)
+def test_a_rank_that_is_killed_ends_the_others(
+    decoupler: str, victim: int, tmp_path: Path
+) -> None:
+    job = start(tmp_path, decoupler, num_ranks=3)
+    try:
+        pids = pids_of_ranks(job.pid, 3)
+        wait_for_training(tmp_path, 3)
+        time.sleep(random.uniform(0, 3))
+        os.kill(pids[victim], signal.SIGKILL)
+        killed = time.monotonic()
+        code = job.wait(timeout=60)
+        text = (tmp_path / "log").read_text()
+        assert code != 0, text
+        while any(running(pid) for pid in pids):
+            assert time.monotonic() - killed < SOON_S, text
+            time.sleep(0.1)
+        assert time.monotonic() - killed < SOON_S, text
+        assert "signal 9" in text, text
+        for rank in {0, 1, 2} - {victim}:
+            assert f"train_pipeline: rank {rank}: stopped by the launcher" in text
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+
+
+def test_a_rank_that_stalls_only_slows_the_others(tmp_path: Path) -> None:
+    job = start(tmp_path, "synthetic", num_ranks=2)
+    try:
+        pids = pids_of_ranks(job.pid, 2)
+        wait_for_training(tmp_path, 2)
+        time.sleep(1)
+        os.kill(pids[1], signal.SIGSTOP)
+        time.sleep(5)
+        os.kill(pids[1], signal.SIGCONT)
+        time.sleep(3)
+        assert job.poll() is None, (tmp_path / "log").read_text()
+        assert all(running(pid) for pid in pids)
+    finally:
+        os.killpg(job.pid, signal.SIGTERM)
+        job.wait(timeout=30)
+
+
+def test_a_rank_that_hangs_is_given_up(tmp_path: Path) -> None:
+    """The launcher sees nothing wrong with a stopped process: the neighbour does."""
+    flags = ["--decoupler", "local", "--epochs", "100000", "--timeout-s", "3"]
+    stopper = (
+        "import os, signal, threading;"
+        "threading.Timer(8, os.kill, (os.getpid(), signal.SIGSTOP)).start();"
+        "import runpy, sys; sys.argv = sys.argv[1:];"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [*JOB, *flags]
+    hanging = [sys.executable, "-c", stopper, *command[1:]]
+    result = run(mpirun(command, hanging))
+    assert result.code != 0, result.text
+    assert re.search(
+        r"train_pipeline: rank 0: .*nothing came within 3 s", result.err
+    ), result.text
+
+
+@pytest.mark.parametrize(
+    ("flags", "messages"),
+    [
+        (["--batch-size", "32"], ("batch_size: 64 here, 32 on rank 1", "64 on rank 0")),
+        (["--model", "mnist8"], ("model: mnist4 here, mnist8 on", "mnist4 on rank 0")),
+    ],
+)
+def test_ranks_that_disagree(flags: list[str], messages: tuple[str, str]) -> None:
+    result = run(mpirun(JOB, [*JOB, *flags]))
+    assert result.code != 0, result.text
+    for rank, message in enumerate(messages):
+        lines = re.findall(rf"train_pipeline: rank {rank}: .*", result.err)
+        assert len(lines) == 1, result.text
+        assert message in lines[0], result.text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--stages", "3"], "expected as many as there are ranks, 2, got 3"),
+        (["--model", "resnet"], "unknown model 'resnet'"),
+        (["--data", "mnist"], "no directory was given"),
+        (["--microbatches", "5"], "expected a divisor of batch_size 64, got 5"),
+        (["--cuts", "4"], "expected rising numbers from 1 to 3"),
+    ],
+)
+def test_flags_that_are_wrong(flags: list[str], message: str) -> None:
+    result = run(mpirun(*[[*JOB, *flags]] * 2))
+    assert result.code != 0, result.text
+    assert "Traceback" not in result.text, result.text
+    assert result.text.count(message) == 2, result.text
