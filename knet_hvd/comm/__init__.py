@@ -6,6 +6,7 @@ replica, ``SendLink`` and ``ReceiveLink`` carry tensors one way in framed buffer
 
 from knet_hvd.comm.agreement import check_agreement
 from knet_hvd.comm.encodings import ENCODINGS, Encoding
+from knet_hvd.comm.link_speed import LinkSpeed, measure_links
 from knet_hvd.comm.links import LinkSpec, ReceiveLink, SendLink
 from knet_hvd.comm.mesh import Mesh
 from knet_hvd.comm.world import World, abort
@@ -14,10 +15,12 @@ __all__ = [
     "ENCODINGS",
     "Encoding",
     "LinkSpec",
+    "LinkSpeed",
     "Mesh",
     "ReceiveLink",
     "SendLink",
     "World",
     "abort",
     "check_agreement",
+    "measure_links",
 ]

@@ -13,32 +13,15 @@ from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decouple
 from knet_hvd.pipeline.locked import LockedRunner
 from knet_hvd.pipeline.runner import Runner
 from knet_hvd.pipeline.schedule import one_forward_one_backward, sequential
-from knet_hvd.pipeline.splitting import check_cuts, equal_cuts, stage_blocks
+from knet_hvd.pipeline.splitting import stage_blocks
 from knet_hvd.pipeline.stage import Stage, make_optimizer
 from knet_hvd.pipeline.stage_links import StageLinks
+from knet_hvd.pipeline.throttle import Throttle
 
 _SYNTHESIZER_DELAY = 4
 _DELAY_PER_STAGE = 2
 """Steps until a gradient is back from the next stage, if all stages take the same time:
 the activation is one step on its way, and so is the gradient."""
-
-
-def plan_cuts(
-    config: PipelineConfig, num_blocks: int, num_stages: int
-) -> tuple[int, ...]:
-    """Return the configured cuts, or equal ones.
-
-    Args:
-        config: The job's configuration.
-        num_blocks: Blocks of the network.
-        num_stages: Stages.
-
-    Raises:
-        ValueError: If the cuts do not leave each stage a block.
-    """
-    cuts = config.cuts or equal_cuts(num_blocks, num_stages)
-    check_cuts(cuts, num_blocks, num_stages)
-    return cuts
 
 
 def build_stage(
@@ -106,7 +89,11 @@ def max_delay(config: PipelineConfig, stage: Stage) -> int:
 
 
 def make_runner(
-    config: PipelineConfig, stage: Stage, decoupler: Decoupler, links: StageLinks
+    config: PipelineConfig,
+    stage: Stage,
+    decoupler: Decoupler,
+    links: StageLinks,
+    throttle: Throttle,
 ) -> Runner:
     """Return what runs a stage: locked, or decoupled.
 
@@ -115,6 +102,7 @@ def make_runner(
         stage: The stage.
         decoupler: Where its gradients come from.
         links: To its neighbours.
+        throttle: Makes this rank slower, for tests.
     """
     if decoupler_class(config.decoupler) is Backprop:
         actions = (
@@ -124,12 +112,15 @@ def make_runner(
                 stage.index, stage.num_stages, config.microbatches
             )
         )
-        return LockedRunner(stage, decoupler, links, config.log_every, actions)
+        return LockedRunner(
+            stage, decoupler, links, config.log_every, throttle, actions
+        )
     return DecoupledRunner(
         stage,
         decoupler,
         links,
         config.log_every,
+        throttle,
         max_delay=max_delay(config, stage),
         deterministic=config.deterministic,
     )

@@ -7,6 +7,7 @@ from typing import Literal
 from knet_hvd.comm import Encoding
 from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryConfig
 from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
+from knet_hvd.pipeline.throttle import parse_slow_rank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +34,17 @@ class PipelineConfig:
     """Stages of the pipeline; as many as there are ranks if not given."""
 
     cuts: tuple[int, ...] = ()
-    """Blocks before each cut, such as `1 3`; stages of equally many blocks if empty."""
+    """Blocks before each cut, such as `1 3`; see placement if empty."""
+
+    placement: Literal["equal", "measured"] = "equal"
+    """Where to cut if no cuts are given. equal: stages of equally many blocks, on ranks
+    in their order; measured: so that the slowest stage or link is as fast as can be."""
+
+    memory_limits_mb: tuple[float, ...] = ()
+    """Memory of each rank for `measured`, in millions of bytes; 0 for no limit."""
+
+    slow_rank: str | None = None
+    """Slow a rank down, for tests: `1:3.0` has rank 1 take three times as long."""
 
     decoupler: Literal["backprop", "synthetic", "conditioned", "local", "delayed"] = (
         "local"
@@ -122,6 +133,7 @@ class PipelineConfig:
         for name in ("learning_rate", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected > 0, got {getattr(self, name)}")
+        parse_slow_rank(self.slow_rank)
         if self.batch_size % self.microbatches:
             raise ValueError(
                 f"microbatches: expected a divisor of batch_size {self.batch_size}, "

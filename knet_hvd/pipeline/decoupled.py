@@ -15,6 +15,7 @@ from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.runner import Runner
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.stage_links import StageLinks
+from knet_hvd.pipeline.throttle import Throttle
 
 
 class DecoupledRunner(Runner):
@@ -26,6 +27,7 @@ class DecoupledRunner(Runner):
         decoupler: Decoupler,
         links: StageLinks,
         log_every: int,
+        throttle: Throttle,
         *,
         max_delay: int,
         deterministic: bool,
@@ -37,11 +39,12 @@ class DecoupledRunner(Runner):
             decoupler: Where its gradients come from.
             links: To its neighbours.
             log_every: Steps between those whose metrics are wanted.
+            throttle: Makes this rank slower, for tests.
             max_delay: Most steps between a batch and the gradient that comes back; the
                 stage waits for one that is older.
             deterministic: Take each gradient after exactly that many steps.
         """
-        super().__init__(stage, decoupler, links, log_every)
+        super().__init__(stage, decoupler, links, log_every, throttle)
         self._max_delay = max_delay
         self._deterministic = deterministic
         self._pending: deque[Batch] = deque()
@@ -50,9 +53,10 @@ class DecoupledRunner(Runner):
         """Train on one batch, and on what has come back for earlier ones."""
         batch = self._batch(step, 0, labels, len(labels), inputs)
         self._forward(batch)
-        if self.decoupler.learn(self.stage, batch):
-            self._send_back(batch)
-            self.stage.update()
+        with self._throttle:
+            learned = self.decoupler.learn(self.stage, batch)
+        if learned:
+            self._pass_back(batch)
         if self._links.output_gradients is not None:
             self._pending.append(batch)
             while self._pending and self._due(step):
@@ -77,6 +81,13 @@ class DecoupledRunner(Runner):
         if gradient is None:
             return
         self.staleness = step - batch.step
-        if self.decoupler.learn_from(self.stage, batch, gradient):
-            self._send_back(batch)
+        with self._throttle:
+            learned = self.decoupler.learn_from(self.stage, batch, gradient)
+        if learned:
+            self._pass_back(batch)
+
+    def _pass_back(self, batch: Batch) -> None:
+        """Send the gradient of the inputs on its way, then update."""
+        self._send_back(batch)
+        with self._throttle:
             self.stage.update()

@@ -9,6 +9,7 @@ from knet_hvd.pipeline.runner import Runner
 from knet_hvd.pipeline.schedule import Action
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.stage_links import StageLinks
+from knet_hvd.pipeline.throttle import Throttle
 
 
 class LockedRunner(Runner):
@@ -20,6 +21,7 @@ class LockedRunner(Runner):
         decoupler: Decoupler,
         links: StageLinks,
         log_every: int,
+        throttle: Throttle,
         actions: Sequence[Action],
     ) -> None:
         """Take the schedule of this stage.
@@ -29,9 +31,10 @@ class LockedRunner(Runner):
             decoupler: `Backprop`, or the last stage's `Objective`.
             links: To its neighbours.
             log_every: Steps between those whose metrics are wanted.
+            throttle: Makes this rank slower, for tests.
             actions: The passes of a step.
         """
-        super().__init__(stage, decoupler, links, log_every)
+        super().__init__(stage, decoupler, links, log_every, throttle)
         self._actions = actions
         self._num_microbatches = sum(a.kind == "forward" for a in actions)
 
@@ -48,15 +51,17 @@ class LockedRunner(Runner):
                 batches[index] = batch
             else:
                 self._backward(batches.pop(index))
-        self.stage.update()
+        with self._throttle:
+            self.stage.update()
 
     def drain(self) -> None:
         """Do nothing: all of a step comes back within the step."""
 
     def _backward(self, batch: Batch) -> None:
         gradient = self._receive_gradient(batch)
-        if gradient is None:
-            self.decoupler.learn(self.stage, batch)
-        else:
-            self.decoupler.learn_from(self.stage, batch, gradient)
+        with self._throttle:
+            if gradient is None:
+                self.decoupler.learn(self.stage, batch)
+            else:
+                self.decoupler.learn_from(self.stage, batch, gradient)
         self._send_back(batch)

@@ -7,6 +7,7 @@ from torch import Tensor
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.stage_links import StageLinks
+from knet_hvd.pipeline.throttle import Throttle
 
 
 class Runner(ABC):
@@ -19,7 +20,12 @@ class Runner(ABC):
     """
 
     def __init__(
-        self, stage: Stage, decoupler: Decoupler, links: StageLinks, log_every: int
+        self,
+        stage: Stage,
+        decoupler: Decoupler,
+        links: StageLinks,
+        log_every: int,
+        throttle: Throttle,
     ) -> None:
         """Take what a stage runs with.
 
@@ -28,12 +34,14 @@ class Runner(ABC):
             decoupler: Where its gradients come from.
             links: To its neighbours.
             log_every: Steps between those whose metrics are wanted.
+            throttle: Makes this rank slower, for tests.
         """
         self.stage = stage
         self.decoupler = decoupler
         self.staleness = 0
         self._links = links
         self._log_every = log_every
+        self._throttle = throttle
 
     @abstractmethod
     def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
@@ -70,7 +78,8 @@ class Runner(ABC):
 
     def _forward(self, batch: Batch) -> None:
         """Run forward and send the output on."""
-        self.decoupler.forward(self.stage, batch)
+        with self._throttle:
+            self.decoupler.forward(self.stage, batch)
         if self._links.outputs is not None and batch.output is not None:
             self._links.outputs.send(batch.output, batch.step, batch.microbatch)
 

@@ -91,3 +91,21 @@ def output_shapes(
             activation = block(activation)
             shapes.append(tuple(activation.shape[1:]))
     return shapes
+
+
+def block_names(
+    model: str, in_shape: tuple[int, int, int], num_classes: int, width: float
+) -> list[str]:
+    """Return the names of a network's blocks.
+
+    Args:
+        model: The network's name.
+        in_shape: Channels, height and width of an image.
+        num_classes: The number of logits.
+        width: The width factor.
+    """
+    with torch.device("meta"):
+        blocks = build_model(
+            model, in_shape=in_shape, num_classes=num_classes, width=width
+        )
+    return [name for name, _ in blocks.named_children()]

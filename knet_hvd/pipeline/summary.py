@@ -14,6 +14,7 @@ class StageSummary:
 
     Attributes:
         stage: Which stage.
+        rank: The rank that held it.
         blocks: Names of its blocks.
         parameters: Trainable values of its blocks.
         decoupler_parameters: Trainable values of its synthesizer or local loss.
@@ -29,6 +30,7 @@ class StageSummary:
     """
 
     stage: int
+    rank: int
     blocks: list[str]
     parameters: int
     decoupler_parameters: int

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from knet_hvd.comm import Mesh, World, check_agreement
+from knet_hvd.comm import World, check_agreement
 from knet_hvd.config import KnetError, to_flat_dict
 from knet_hvd.data import load_dataset
 from knet_hvd.metrics import progress
@@ -19,7 +19,6 @@ from knet_hvd.pipeline.assembly import (
     build_stage,
     build_stage_decoupler,
     make_runner,
-    plan_cuts,
 )
 from knet_hvd.pipeline.batch_source import BatchSource
 from knet_hvd.pipeline.config import PipelineConfig
@@ -27,9 +26,16 @@ from knet_hvd.pipeline.decouplers.registry import decoupler_class
 from knet_hvd.pipeline.evaluation import count_correct
 from knet_hvd.pipeline.memory import MemoryMeter
 from knet_hvd.pipeline.monitor import StageMonitor
-from knet_hvd.pipeline.splitting import output_shapes
+from knet_hvd.pipeline.planning import (
+    mesh_of,
+    plan_facts,
+    plan_stages,
+    plan_table,
+)
+from knet_hvd.pipeline.splitting import block_names, output_shapes
 from knet_hvd.pipeline.stage_links import open_links
 from knet_hvd.pipeline.summary import StageSummary, summarize
+from knet_hvd.pipeline.throttle import throttle_of
 
 _PATIENCE = 20
 """How many times longer ranks wait for each other at the end than for a frame: the
@@ -55,8 +61,7 @@ class PipelineTrainer:
         check_agreement(world, facts, "the job's configuration")
         self.config = config
         self._world = world
-        self.mesh = Mesh(config.stages or world.size)
-        if self.mesh.num_ranks != world.size:
+        if config.stages not in (None, world.size):
             raise ValueError(
                 f"stages: expected as many as there are ranks, {world.size}, "
                 f"got {config.stages}"
@@ -67,28 +72,38 @@ class PipelineTrainer:
 
     def _build(self, config: PipelineConfig, world: World) -> None:
         dataset = load_dataset(config.data, config.data_dir)
-        index = self.mesh.stage_of(world.rank)
-        self._source = BatchSource(dataset, config, images=index == 0)
         in_shape, num_classes = dataset.in_shape, dataset.num_classes
-        del dataset  # only the first stage keeps images
-        self._memory = MemoryMeter()
         shapes = output_shapes(
             config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
         )
-        self.cuts = plan_cuts(config, len(shapes), self.mesh.num_stages)
+        self.plan = plan_stages(config, world, shapes, in_shape, num_classes)
+        check_agreement(world, plan_facts(self.plan), "the placement")
+        names = block_names(config.model, in_shape, num_classes, config.width)
+        self._plan_table = plan_table(self.plan, names)
+        mesh, cuts = mesh_of(self.plan), self.plan.cuts
+        index = mesh.stage_of(world.rank)
+        self._source = BatchSource(dataset, config, images=index == 0)
+        del dataset  # only the first stage keeps images
+        self._memory = MemoryMeter()
         self.stage = build_stage(
-            config, self.cuts, index, in_shape=in_shape, num_classes=num_classes
+            config, cuts, index, in_shape=in_shape, num_classes=num_classes
         )
         self._links = open_links(
             world,
-            self.mesh,
-            [shapes[cut - 1] for cut in self.cuts],
+            mesh,
+            [shapes[cut - 1] for cut in cuts],
             config,
             decoupler_class(config.decoupler).gradients_return,
         )
-        out_shape = shapes[self.cuts[index] - 1] if not self.stage.is_last else ()
+        out_shape = shapes[cuts[index] - 1] if not self.stage.is_last else ()
         decoupler = build_stage_decoupler(config, self.stage, out_shape, num_classes)
-        self._runner = make_runner(config, self.stage, decoupler, self._links)
+        self._runner = make_runner(
+            config,
+            self.stage,
+            decoupler,
+            self._links,
+            throttle_of(world.rank, config.slow_rank),
+        )
         self.num_steps = self._source.num_batches * config.epochs
         if config.max_steps is not None:
             self.num_steps = min(self.num_steps, config.max_steps)
@@ -100,6 +115,7 @@ class PipelineTrainer:
         self._train_bytes = 0
         accuracy = 0.0
         monitor = StageMonitor(self.config, self._runner, self._links, self._world)
+        monitor.logger.text("placement", self._plan_table, 0)
         self._memory.restart_peak()
         # The last stage alone knows loss and accuracy, so its rank shows them.
         bar_rank = 0 if self.stage.is_last else 1
@@ -172,6 +188,7 @@ class PipelineTrainer:
         """Return the summary of all stages."""
         own = StageSummary(
             stage=self.stage.index,
+            rank=self._world.rank,
             blocks=[name for name, _ in self.stage.blocks.named_children()],
             parameters=num_parameters(self.stage.blocks),
             decoupler_parameters=num_parameters(self._runner.decoupler.modules),
@@ -188,6 +205,7 @@ class PipelineTrainer:
             json.dumps(own.to_dict()), "the other stages' results", _PATIENCE
         )
         stages = [StageSummary.from_dict(json.loads(text)) for text in texts]
+        stages.sort(key=lambda stage: stage.stage)
         images = self._step * self.config.batch_size
         return summarize(self.config, stages, self._step, images)
 

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from knet_hvd.comm.mesh import Mesh
 
-MESHES = st.builds(Mesh, st.integers(1, 6), st.integers(1, 5))
+
+@st.composite
+def meshes(draw: st.DrawFn) -> Mesh:
+    stages, replicas = draw(st.integers(1, 6)), draw(st.integers(1, 5))
+    order = draw(st.one_of(st.just(()), st.permutations(range(stages * replicas))))
+    return Mesh(stages, replicas, tuple(order))
+
+
+MESHES = meshes()
 
 
 @given(mesh=MESHES)
@@ -27,7 +35,7 @@ def test_neighbours_are_the_same_replica_of_the_next_stage(mesh: Mesh) -> None:
         else:
             assert mesh.previous(following) == rank
             assert mesh.replica_of(following) == mesh.replica_of(rank)
-    assert mesh.previous(0) is None
+    assert mesh.previous(mesh.rank_of(0)) is None
 
 
 def test_ranks_and_stages_that_do_not_exist() -> None:
@@ -35,5 +43,7 @@ def test_ranks_and_stages_that_do_not_exist() -> None:
         Mesh(0)
     with pytest.raises(ValueError, match="expected a rank below 6, got 6"):
         Mesh(3, 2).stage_of(6)
+    with pytest.raises(ValueError, match="expected each rank below 2 once"):
+        Mesh(2, 1, (0, 0))
     with pytest.raises(ValueError, match="got stage 1, replica 2"):
         Mesh(3, 2).rank_of(1, 2)

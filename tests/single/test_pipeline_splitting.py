@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from knet_hvd.models import MODELS, build_model
 from knet_hvd.pipeline import PipelineConfig
-from knet_hvd.pipeline.assembly import build_stage, plan_cuts
+from knet_hvd.pipeline.assembly import build_stage
 from knet_hvd.pipeline.splitting import (
     check_cuts,
     equal_cuts,
@@ -51,7 +51,7 @@ def test_stages_begin_with_the_weights_of_one_process() -> None:
     config = PipelineConfig(model="mnist8", width=0.2, seed=5)
     torch.manual_seed(5)
     whole = build_model("mnist8", in_shape=MNIST, num_classes=10, width=0.2)
-    expected, cuts = whole.state_dict(), plan_cuts(config, len(whole), 3)
+    expected, cuts = whole.state_dict(), equal_cuts(len(whole), 3)
     seen = {}
     for index in range(3):
         stage = build_stage(config, cuts, index, in_shape=MNIST, num_classes=10)
@@ -70,12 +70,12 @@ def test_stages_begin_with_the_weights_of_one_process() -> None:
 )
 def test_cuts_that_leave_a_stage_empty(cuts: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        plan_cuts(PipelineConfig(cuts=cuts), 4, 2)
+        check_cuts(cuts, 4, 2)
 
 
 def test_more_stages_than_blocks() -> None:
     with pytest.raises(ValueError, match=r"stages: expected 1 to 4, .* got 5"):
-        plan_cuts(PipelineConfig(), 4, 5)
+        equal_cuts(4, 5)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,8 @@ def test_more_stages_than_blocks() -> None:
             {"decoupler": "backprop", "microbatches": 3},
             "expected a divisor of batch_size 64, got 3",
         ),
+        ({"slow_rank": "1"}, "expected RANK:FACTOR .* got '1'"),
+        ({"slow_rank": "1:0.5"}, "a factor of at least 1"),
         ({"decoupler": "local", "microbatches": 2}, "expected 1 with local"),
     ],
 )

@@ -1,0 +1,170 @@
+"""Decide which blocks go to which rank: equally many, or by measurement."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from knet_hvd.comm import Mesh, World, measure_links
+from knet_hvd.comm.encodings import max_payload_bytes
+from knet_hvd.models import build_model
+from knet_hvd.pipeline.config import PipelineConfig
+from knet_hvd.pipeline.decouplers.delayed import Delayed
+from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decoupler
+from knet_hvd.pipeline.placement import Costs, Plan, place
+from knet_hvd.pipeline.profile import (
+    BlockProfile,
+    gather_profiles,
+    memory_bytes,
+    profile_blocks,
+)
+from knet_hvd.pipeline.splitting import check_cuts, equal_cuts
+from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.pipeline.throttle import throttle_of
+
+_STATES = {"sgd": 0, "momentum": 1, "adam": 2}
+_MEGABYTE = 10**6
+
+
+def plan_stages(
+    config: PipelineConfig,
+    world: World,
+    shapes: Sequence[tuple[int, ...]],
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+) -> Plan:
+    """Return the cuts and the rank of each stage.
+
+    Args:
+        config: The job's configuration.
+        world: All ranks; every rank has to call.
+        shapes: Of each block's output, for one image.
+        in_shape: Channels, height and width of an image.
+        num_classes: The number of logits.
+
+    Raises:
+        ValueError: If configured cuts do not leave each stage a block.
+        KnetError: If no placement fits the ranks' memory.
+    """
+    num_stages = world.size
+    if config.cuts or config.placement == "equal":
+        cuts = config.cuts or equal_cuts(len(shapes), num_stages)
+        check_cuts(cuts, len(shapes), num_stages)
+        return Plan(cuts, tuple(range(num_stages)), 0.0)
+    return place(measure_costs(config, world, shapes, in_shape, num_classes))
+
+
+def measure_costs(
+    config: PipelineConfig,
+    world: World,
+    shapes: Sequence[tuple[int, ...]],
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+) -> Costs:
+    """Measure blocks and links, and return what all ranks found; all have to call.
+
+    Args:
+        config: The job's configuration.
+        world: All ranks.
+        shapes: Of each block's output, for one image.
+        in_shape: Channels, height and width of an image.
+        num_classes: The number of logits.
+    """
+    torch.manual_seed(config.seed)
+    model = build_model(
+        config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
+    )
+    inputs = torch.randn(config.microbatch_size, *in_shape)
+    own = profile_blocks(
+        model,
+        inputs.contiguous(memory_format=torch.channels_last),
+        _DecouplerTrial(config, num_classes),
+        throttle_of(world.rank, config.slow_rank),
+    )
+    profiles = gather_profiles(world, own)
+    links = measure_links(world)
+    sizes = memory_bytes(
+        model, shapes, config.batch_size, num_states=_STATES[config.optimizer]
+    )
+    kind = decoupler_class(config.decoupler)
+
+    def cut_s(cut: int, source: int, target: int) -> float:
+        values = config.microbatch_size * math.prod(shapes[cut - 1])
+        num_bytes = max_payload_bytes(values, config.activation_encodings[0])
+        return links[source, target].seconds(num_bytes)
+
+    return _costs(config, profiles, cut_s, sizes, replays=kind is Delayed)
+
+
+def _costs(
+    config: PipelineConfig,
+    profiles: Sequence[BlockProfile],
+    cut_s: Any,
+    sizes: Sequence[int],
+    *,
+    replays: bool,
+) -> Costs:
+    limits: list[int | None] = [None] * len(profiles)
+    for rank, megabytes in enumerate(config.memory_limits_mb):
+        limits[rank] = int(megabytes * _MEGABYTE) if megabytes > 0 else None
+    return Costs(
+        num_blocks=len(sizes),
+        num_ranks=len(profiles),
+        stage_s=lambda rank, start, stop: profiles[rank].stage_s(start, stop, replays),
+        cut_s=cut_s,
+        stage_bytes=lambda start, stop: sum(sizes[start:stop]),
+        limits_bytes=limits,
+    )
+
+
+class _DecouplerTrial:
+    """Run a fresh decoupler on an output, to see how long it takes."""
+
+    def __init__(self, config: PipelineConfig, num_classes: int) -> None:
+        self._config = config
+        self._num_classes = num_classes
+        self._made: dict[int, Any] = {}
+
+    def __call__(self, output: Tensor) -> None:
+        if id(output) not in self._made:
+            shape = tuple(output.shape[1:])
+            self._made = {
+                id(output): make_decoupler(self._config, shape, self._num_classes)
+            }
+        decoupler = self._made[id(output)]
+        stage = Stage(0, 2, nn.Sequential(nn.Identity()), None)
+        labels = torch.zeros(len(output), dtype=torch.int64)
+        inputs = output.detach().requires_grad_()
+        batch = Batch(0, 0, labels, len(output), False, inputs)
+        decoupler.forward(stage, batch)
+        decoupler.learn(stage, batch)
+        if decoupler.gradients_return:
+            decoupler.learn_from(stage, batch, torch.zeros_like(output))
+
+
+def plan_table(plan: Plan, names: Sequence[str]) -> str:
+    """Return a table of the plan, in Markdown.
+
+    Args:
+        plan: The plan.
+        names: Of the blocks.
+    """
+    bounds = [0, *plan.cuts, len(names)]
+    rows = [
+        f"| {stage} | {rank} | {', '.join(names[bounds[stage] : bounds[stage + 1]])} |"
+        for stage, rank in enumerate(plan.order)
+    ]
+    return "\n".join(["| stage | rank | blocks |", "|-|-|-|", *rows])
+
+
+def mesh_of(plan: Plan) -> Mesh:
+    """Return which rank is which stage."""
+    return Mesh(len(plan.order), 1, plan.order)
+
+
+def plan_facts(plan: Plan) -> dict[str, str]:
+    """Return the plan as facts that all ranks have to agree on."""
+    return {"cuts": json.dumps(plan.cuts), "order": json.dumps(plan.order)}

@@ -1,0 +1,54 @@
+"""Placement by measurement: slow ranks get less to do."""
+
+import math
+
+import pytest
+
+from knet_hvd.comm import World, measure_links
+from knet_hvd.config import KnetError
+from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
+from knet_hvd.pipeline.placement import place
+from knet_hvd.pipeline.planning import measure_costs
+from knet_hvd.pipeline.splitting import equal_cuts, output_shapes
+from tests.parallel.mpi import needs_mpi_ranks, world
+
+__all__ = ["world"]
+
+
+def test_links_between_all_pairs_are_measured(world: World) -> None:
+    links = measure_links(world)
+    assert len(links) == world.size * (world.size - 1)
+    for link in links.values():
+        assert 0 < link.latency_s < 1
+        assert 1e6 < link.bytes_per_s < math.inf
+        assert link.seconds(10**9) > link.seconds(10)
+
+
+@needs_mpi_ranks(2)
+@pytest.mark.parametrize("slow", [0, 1])
+def test_a_slow_rank_gets_less(world: World, slow: int) -> None:
+    config = PipelineConfig(
+        model="vgg16", width=0.1, decoupler="local", placement="measured",
+        slow_rank=f"{slow}:8.0", max_steps=3,
+    )  # fmt: skip
+    trainer = PipelineTrainer(config, world)
+    in_shape, size = (1, 8, 8), {"num_classes": 10, "width": 0.1}
+    shapes = output_shapes("vgg16", in_shape=in_shape, **size)
+    costs = measure_costs(config, world, shapes, in_shape, 10)
+    bounds = [0, *equal_cuts(14, world.size), 14]
+    equal_s = max(
+        costs.stage_s(rank, bounds[rank], bounds[rank + 1])
+        for rank in range(world.size)
+    )
+    assert place(costs).step_s < 0.8 * equal_s
+    summary = trainer.train()
+    assert sorted(s["rank"] for s in summary["stages"]) == list(range(world.size))
+    assert sum(len(s["blocks"]) for s in summary["stages"]) == 14
+
+
+@needs_mpi_ranks(2)
+def test_memory_that_is_too_small(world: World) -> None:
+    limits = (0.1,) * world.size
+    config = PipelineConfig(placement="measured", memory_limits_mb=limits)
+    with pytest.raises(KnetError, match="no placement of 4 blocks fits the memory"):
+        PipelineTrainer(config, world)
