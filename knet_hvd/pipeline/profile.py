@@ -14,7 +14,7 @@ from knet_hvd.comm import World
 from knet_hvd.models import num_parameters
 from knet_hvd.pipeline.throttle import Throttle
 
-_REPEATS = 3
+_REPEATS = 7
 _FLOAT_BYTES = 4
 
 

@@ -73,6 +73,7 @@ class PipelineTrainer:
     def _build(self, config: PipelineConfig, world: World) -> None:
         dataset = load_dataset(config.data, config.data_dir)
         in_shape, num_classes = dataset.in_shape, dataset.num_classes
+        self._memory = MemoryMeter()
         shapes = output_shapes(
             config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
         )
@@ -84,7 +85,6 @@ class PipelineTrainer:
         index = mesh.stage_of(world.rank)
         self._source = BatchSource(dataset, config, images=index == 0)
         del dataset  # only the first stage keeps images
-        self._memory = MemoryMeter()
         self.stage = build_stage(
             config, cuts, index, in_shape=in_shape, num_classes=num_classes
         )
