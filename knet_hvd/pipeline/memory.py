@@ -22,6 +22,7 @@ class MemoryMeter:
     def __init__(self) -> None:
         """Begin at what is resident once the libraries have been used."""
         _use_libraries()
+        _give_back()
         self._start_bytes = _status_bytes("VmRSS")
 
     def restart_peak(self) -> None:
@@ -30,9 +31,7 @@ class MemoryMeter:
         What was freed goes back to the system first, such as blocks of other stages:
         the C library would keep some of it.
         """
-        gc.collect()
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+        _give_back()
         with contextlib.suppress(OSError):
             _CLEAR.write_text(_RESET_PEAK)
 
@@ -57,6 +56,13 @@ def _use_libraries() -> None:
     network(torch.zeros(2, 1, 4, 4)).square().mean().backward()
     optimizer.step()
     torch.set_rng_state(state)
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, where the C library can."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status_bytes(name: str) -> int:
