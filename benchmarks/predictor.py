@@ -2,9 +2,9 @@
 
     sudo python benchmarks/predictor.py --hosts 2 4 --rates 1gbit 10gbit
 
-On every network of hosts (slow_hosts.sh, one rank with one thread on each): calibrates
-as compression="auto" does, then times exchanges of the gradients of LeNet, ResNet-50,
-AlexNet and VGG-16, which the calibration never saw. Gradients are complete when the
+On every network of hosts (slow_hosts.sh, one rank with one thread on each), for the
+gradients of LeNet, ResNet-50, AlexNet and VGG-16: calibrates as compression="auto"
+does, without having seen them, then times exchanges. Gradients are complete when the
 clock starts, so that a step is an exchange. Prints JSON, or with --table Markdown:
 predicted and measured milliseconds of every cell, median and worst deviation, and
 whether the advice to compress was right wherever that matters by more than 10 %.
@@ -40,11 +40,11 @@ def measure_ranks(args: argparse.Namespace) -> None:
     from knet_hvd.performance import advise
 
     hvd.init()
-    start = time.perf_counter()
-    model = calibrate()
-    calibration_s = time.perf_counter() - start
     cells = []
     for network in args.networks:
+        start = time.perf_counter()
+        model = calibrate()
+        calibration_s = time.perf_counter() - start
         shapes = GRADIENT_SETS[network]()
         gradients = GradientSet(shapes)
         methods = {name: make_method(name, gradients) for name in METHODS}
@@ -61,6 +61,7 @@ def measure_ranks(args: argparse.Namespace) -> None:
         cells.append(
             {
                 "network": network,
+                "calibration_s": calibration_s,
                 "predicted_s": {m: model.exchange_s(m, *size) for m in METHODS},
                 "measured_s": {m: statistics.median(samples[m]) for m in METHODS},
                 "advises_compression": advice.compresses,
@@ -70,7 +71,7 @@ def measure_ranks(args: argparse.Namespace) -> None:
         del gradients, methods, method
         gc.collect()
     if hvd.rank() == 0:
-        slow_network.report({"calibration_s": calibration_s, "cells": cells})
+        slow_network.report(cells)
 
 
 def exchange_s(method: Any) -> float:
@@ -151,8 +152,7 @@ def main() -> None:
         print(f"{count} hosts, {rate}", file=sys.stderr, flush=True)
         with slow_network.hosts(count, rate):
             result: Any = slow_network.run_worker(__file__, arguments)
-        facts = {"hosts": count, "rate": rate, "calibration_s": result["calibration_s"]}
-        cells += [{**facts, **cell} for cell in result["cells"]]
+        cells += [{"hosts": count, "rate": rate, **cell} for cell in result]
     summary = summarize(cells)
     if args.table:
         print(table(summary.pop("cells")), "", sep="\n")

@@ -7,18 +7,10 @@ from dataclasses import replace
 
 import horovod.torch as hvd
 import torch
-from torch import Tensor
 
-from knet_hvd.compression import LevelsCodec, TernaryCodec, TernaryConfig, local_scales
-from knet_hvd.data_parallel.bucket_steps import BucketSteps
-from knet_hvd.data_parallel.buckets import (
-    CHUNK_VALUES,
-    MAX_BUCKET_VALUES,
-    NamedParameter,
-    plan_buckets,
-)
-from knet_hvd.data_parallel.exchanges import make_exchange
-from knet_hvd.data_parallel.reducer import GradientReducer
+from knet_hvd.compression import TernaryCodec, TernaryConfig
+from knet_hvd.data_parallel.buckets import MAX_BUCKET_VALUES
+from knet_hvd.data_parallel.calibration_runs import codec_seconds, exchange_runner
 from knet_hvd.performance import (
     EXCHANGE_METHODS,
     CostModel,
@@ -28,10 +20,8 @@ from knet_hvd.performance import (
 )
 
 _SIZES = tuple(2**exponent for exponent in (12, 16, 18, 20, 22, 24))
-_BIAS_VALUES = 256
 _SMALL = 2**12
 _MANY_TENSORS = 32
-_CODEC_VALUES = 2**20
 _REPEATS = 5
 
 _Times = dict[ExchangeMethod, float]
@@ -66,7 +56,7 @@ def calibrate(
     )
 
     def time_all(sizes: list[int], of: Iterable[ExchangeMethod]) -> _Times:
-        runs = {m: _runner(m, sizes, codec, process_set, place) for m in of}
+        runs = {m: exchange_runner(m, sizes, codec, process_set, place) for m in of}
         return _exchange_times(runs, process_set)
 
     seconds: dict[ExchangeMethod, list[float]] = {method: [] for method in methods}
@@ -88,56 +78,10 @@ def calibrate(
     }
     num_ranks = int(process_set.size())
     codec_s = {
-        method: _slowest(_codec_s(method, codec, num_ranks, place), process_set)
+        method: _slowest(codec_seconds(method, codec, num_ranks, place), process_set)
         for method in methods
     }
     return CostModel(num_ranks, costs, codec_s)
-
-
-def _runner(
-    method: ExchangeMethod,
-    sizes: list[int],
-    codec: TernaryCodec,
-    process_set: hvd.ProcessSet,
-    device: torch.device,
-) -> Callable[[], None]:
-    """Return a function that exchanges weights of these sizes, and a bias."""
-    parameters = []
-    for number, size in enumerate([*sizes, _BIAS_VALUES]):
-        tensor = torch.zeros(size, device=device)
-        tensor.grad = torch.randn(size, device=device)
-        name = f"calibration.{method}.{len(sizes)}.{number}"
-        parameters.append(NamedParameter(name, tensor, number))
-    if method == "fp32" or method == "fp16":
-        compression = hvd.Compression.none if method == "fp32" else hvd.Compression.fp16
-        return lambda: _exchange_floats(parameters, compression, process_set)
-    exchange = make_exchange(method, codec, process_set, int(process_set.size()))
-    buckets = plan_buckets(
-        parameters, codec, MAX_BUCKET_VALUES, chunk_values=CHUNK_VALUES
-    )
-    steps = BucketSteps(codec, exchange, hvd.Compression.none)
-    return GradientReducer(steps, *buckets).finish
-
-
-def _exchange_floats(
-    parameters: list[NamedParameter],
-    compression: type[hvd.Compression.none],
-    process_set: hvd.ProcessSet,
-) -> None:
-    """Average gradients as ``hvd.DistributedOptimizer`` does."""
-    pending: list[tuple[int, Tensor, object]] = []
-    for parameter in parameters:
-        gradient = parameter.tensor.grad
-        compressed, context = compression.compress(gradient)
-        handle = hvd.allreduce_async_(
-            compressed,
-            name=f"knet_hvd.{parameter.name}",
-            op=hvd.Average,
-            process_set=process_set,
-        )
-        pending.append((handle, parameter.tensor, context))
-    for handle, tensor, context in pending:
-        tensor.grad = compression.decompress(hvd.synchronize(handle), context)
 
 
 def _exchange_times(
@@ -171,35 +115,3 @@ def _slowest(seconds: float, process_set: hvd.ProcessSet) -> float:
     own = torch.tensor([seconds], dtype=torch.float64)
     name = "knet_hvd.calibration.slowest"
     return float(hvd.allreduce(own, op=hvd.Max, name=name, process_set=process_set))
-
-
-def _codec_s(
-    method: ExchangeMethod, codec: TernaryCodec, num_ranks: int, device: torch.device
-) -> float:
-    """Return the seconds a value that this rank's processor takes for one method."""
-    if method in ("fp32", "fp16"):
-        return 0.0
-    numel = _CODEC_VALUES
-    values = torch.randn(numel, device=device)
-    payload = torch.empty(codec.payload_bytes(numel), dtype=torch.uint8, device=device)
-    payloads = payload.new_zeros(num_ranks, payload.numel())
-    sums = torch.zeros(numel, dtype=torch.int16, device=device)
-    levels = LevelsCodec(num_ranks)
-    words = levels.pack(sums)
-
-    def run() -> None:
-        scales = local_scales(values, codec.config)
-        codec.encode(values, scales, 0, 0, payload)
-        if method == "allgather":
-            codec.decode(payloads, scales, values, num_ranks)
-        else:
-            levels.unpack(words, sums)
-            codec.dequantize(sums, scales, values, num_ranks)
-
-    run()
-    times = []
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) / numel

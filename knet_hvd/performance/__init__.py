@@ -7,9 +7,9 @@ from knet_hvd.performance.cost_model import (
     CostModel,
     ExchangeMethod,
     MethodCost,
-    TimeCurve,
 )
 from knet_hvd.performance.scaling import images_per_s, step_s
+from knet_hvd.performance.time_curve import TimeCurve
 from knet_hvd.performance.wire_bytes import (
     allgather_bytes,
     allreduce_bytes,

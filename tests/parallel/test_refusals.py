@@ -13,7 +13,10 @@ from tests.parallel.helpers import make_parameters, needs_ranks, wrap
 
 SHAPES = [(30, 40), (700,), (9,)]
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "compression": ({"compression": "gzip"}, "expected 'ternary', 'none' or 'fp16'"),
+    "compression": (
+        {"compression": "gzip"},
+        "expected ternary, auto, none, fp16; got 'gzip'",
+    ),
     "exchange": (
         {"exchange": "ring"},
         "expected auto, allgather, alltoall; got 'ring'",
