@@ -8,36 +8,18 @@ Prints a line for each run; --summary writes the results as JSON, --logdir the c
 and gradient histograms for TensorBoard.
 """
 
-import os
 import sys
 import time
-from pathlib import Path
 
 import horovod.torch as hvd
 import tyro
 from horovod.common.exceptions import HorovodInternalError
 
-from knet_hvd.config import KnetError, write_json_atomic
+from knet_hvd.config import KnetError, check_writable, write_json_atomic
 from knet_hvd.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.data_parallel.training_config import TrainingConfig
 
 GRACE_S = 2.0
-
-
-def check_writable(summary: Path) -> None:
-    """Make the folder of the results, before hours are spent on them.
-
-    Raises:
-        ValueError: If they could not be written.
-    """
-    try:
-        summary.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"summary {summary} cannot be written ({error.strerror}): choose another"
-        ) from error
-    if not os.access(summary.parent, os.W_OK):
-        raise ValueError(f"summary {summary} cannot be written: choose another")
 
 
 def parse_flags() -> TrainingConfig:

@@ -12,32 +12,15 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 
 import tyro
 
 from knet_hvd.comm import World, abort
-from knet_hvd.config import KnetError, write_json_atomic
+from knet_hvd.config import KnetError, check_writable, write_json_atomic
 from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
 
 GRACE_S = 2.0
-
-
-def check_writable(summary: Path) -> None:
-    """Make the folder of the results, before hours are spent on them.
-
-    Raises:
-        ValueError: If they could not be written.
-    """
-    try:
-        summary.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"summary {summary} cannot be written ({error.strerror}): choose another"
-        ) from error
-    if not os.access(summary.parent, os.W_OK):
-        raise ValueError(f"summary {summary} cannot be written: choose another")
 
 
 def parse_flags() -> PipelineConfig:

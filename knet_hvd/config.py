@@ -75,6 +75,25 @@ def _flat_value(name: str, value: object) -> Scalar:
     )
 
 
+def check_writable(summary: Path) -> None:
+    """Make the folder of a job's results, before hours are spent on them.
+
+    Args:
+        summary: The file that will be written at the end.
+
+    Raises:
+        ValueError: If they could not be written.
+    """
+    try:
+        summary.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"summary {summary} cannot be written ({error.strerror}): choose another"
+        ) from error
+    if not os.access(summary.parent, os.W_OK):
+        raise ValueError(f"summary {summary} cannot be written: choose another")
+
+
 def write_json_atomic(path: Path, obj: object) -> None:
     """Write an object as JSON so that a reader never sees half a file.
 

@@ -126,11 +126,8 @@ class BucketSteps:
         sent: list[Tensor],
     ) -> Tensor:
         """Return a chunk's payload; decode it into ``sent`` unless that is empty."""
-        name, size, device = (
-            f"codes {chunk.name}",
-            chunk.payload_bytes,
-            values[0].device,
-        )
+        size, device = chunk.payload_bytes, values[0].device
+        name = f"codes {chunk.name}"
         payload = self.exchange.buffers.get(name, size, torch.uint8, device)
         for part in chunk.slices:
             own_scales = scales.narrow(0, *part.scales)

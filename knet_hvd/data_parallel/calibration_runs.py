@@ -42,9 +42,11 @@ def exchange_runner(
         device: Where the gradients lie.
     """
     parameters = []
+    # Of its own: how much is timed, and so drawn, must not change the user's numbers.
+    generator = torch.Generator(device).manual_seed(0)
     for number, size in enumerate([*sizes, _BIAS_VALUES]):
         tensor = torch.zeros(size, device=device)
-        tensor.grad = torch.randn(size, device=device)
+        tensor.grad = torch.randn(size, device=device, generator=generator)
         name = f"calibration.{method}.{len(sizes)}.{number}"
         parameters.append(NamedParameter(name, tensor, number))
     if method == "fp32" or method == "fp16":
@@ -93,7 +95,8 @@ def codec_seconds(
     if method in ("fp32", "fp16"):
         return 0.0
     numel = _CODEC_VALUES
-    values = torch.randn(numel, device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    values = torch.randn(numel, device=device, generator=generator)
     payload = torch.empty(codec.payload_bytes(numel), dtype=torch.uint8, device=device)
     payloads = payload.new_zeros(num_ranks, payload.numel())
     sums = torch.zeros(numel, dtype=torch.int16, device=device)

@@ -14,7 +14,9 @@ pytestmark = pytest.mark.skipif(hvd.size() == 1, reason="one rank exchanges noth
 
 
 def test_all_ranks_get_the_same_model() -> None:
+    state = torch.get_rng_state()
     model = calibrate(config=TernaryConfig(), limit_s=0.005)
+    assert torch.equal(torch.get_rng_state(), state), "the user's random numbers moved"
     models = hvd.allgather_object(repr({**model.methods}))
     assert len(set(models)) == 1
     assert model.num_ranks == hvd.size()
