@@ -1,6 +1,5 @@
 """The training loop of the data-parallel job."""
 
-import hashlib
 import time
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from knet_hvd.data_parallel.monitor import TrainingMonitor
 from knet_hvd.data_parallel.moving_average import MovingAverage
 from knet_hvd.data_parallel.training_config import TrainingConfig
 from knet_hvd.metrics import open_logger, profile_steps, progress
-from knet_hvd.models import build_model
+from knet_hvd.models import build_model, parameters_sha256
 
 _EVALUATION_BATCH = 500
 
@@ -193,12 +192,3 @@ class DataParallelTrainer:
             "parameters_sha256": parameters_sha256(self.model),
             "config": to_flat_dict(self.config),
         }
-
-
-def parameters_sha256(model: nn.Module) -> str:
-    """Return the SHA-256 of all parameters' bytes, in the model's order."""
-    digest = hashlib.sha256()
-    for parameter in model.parameters():
-        flat = parameter.detach().cpu().contiguous().view(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -1,6 +1,5 @@
 """The training loop of the pipeline job."""
 
-import hashlib
 import json
 import math
 import time
@@ -8,13 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.config import KnetError, to_flat_dict
 from knet_hvd.data import load_dataset
 from knet_hvd.metrics import progress
-from knet_hvd.models import num_parameters
+from knet_hvd.models import num_parameters, parameters_sha256
 from knet_hvd.pipeline.assembly import (
     build_stage,
     build_stage_decoupler,
@@ -208,12 +206,3 @@ class PipelineTrainer:
         stages.sort(key=lambda stage: stage.stage)
         images = self._step * self.config.batch_size
         return summarize(self.config, stages, self._step, images)
-
-
-def parameters_sha256(module: nn.Module) -> str:
-    """Return the SHA-256 of all parameters' bytes, in the module's order."""
-    digest = hashlib.sha256()
-    for parameter in module.parameters():
-        flat = parameter.detach().cpu().contiguous().view(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
