@@ -22,6 +22,7 @@ JOB = Path(__file__).parents[1] / "jobs" / "train_data_parallel.py"
 METHODS = {
     "fp32": ["--compression", "none"],
     "ternary": ["--compression", "ternary"],
+    "ternary-buckets": ["--compression", "ternary", "--ternary.bucket-size", "512"],
     "ternary-feedback": ["--compression", "ternary", "--ternary.error-feedback"],
     "ternary-allreduce": ["--compression", "ternary", "--exchange", "allreduce"],
 }
@@ -44,6 +45,7 @@ def cifarnet_cells(args: argparse.Namespace) -> Iterator[tuple[str, int, list[st
     """Yield the cell of TernGrad's CifarNet experiment: Adam 2e-4, 64 images a rank."""
     settings = ["--data", "cifar10", "--model", "cifarnet", "--optimizer", "adam"]
     settings += ["--learning-rate", "2e-4", "--batch-size", "64", "--augment"]
+    settings += ["--crop-size", "24", "--precision", args.precision]
     settings += ["--schedule", "polynomial", "--average-decay", "0.9999"]
     for ranks in args.ranks:
         yield (
@@ -110,6 +112,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10_000, help="of lenet")
     parser.add_argument("--epochs", type=int, default=5, help="of cifarnet")
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="of cifarnet"
+    )
     parser.add_argument("--ranks", type=int, nargs="+", default=[2])
     parser.add_argument(
         "--methods", nargs="+", choices=list(METHODS), default=["fp32", "ternary"]

@@ -1,8 +1,15 @@
 """Data sets of labelled images, their shards and their augmentation."""
 
-from knet_hvd.data.augmentation import augment
+from knet_hvd.data.augmentation import augment, center_crop
 from knet_hvd.data.dataset import ImageDataset
 from knet_hvd.data.registry import DATASETS, load_dataset
 from knet_hvd.data.sharding import ShardedBatches
 
-__all__ = ["DATASETS", "ImageDataset", "ShardedBatches", "augment", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "ImageDataset",
+    "ShardedBatches",
+    "augment",
+    "center_crop",
+    "load_dataset",
+]

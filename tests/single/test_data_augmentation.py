@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from knet_hvd.data import augment
+from knet_hvd.data import augment, center_crop
 
 
 def random_bytes(*shape: int) -> torch.Tensor:
@@ -57,3 +57,37 @@ def test_every_augmented_image_is_a_shifted_and_maybe_mirrored_one() -> None:
 def test_augmentation_refuses_floats() -> None:
     with pytest.raises(TypeError, match="uint8"):
         augment(torch.zeros(1, 1, 8, 8), torch.Generator())
+
+
+def test_squares_are_cut_from_everywhere_in_the_image() -> None:
+    images = random_bytes(300, 2, 6, 7)
+    crops = augment(images, torch.Generator().manual_seed(3), crop_size=4)
+    assert crops.shape == (300, 2, 4, 4)
+    places = set()
+    for crop, image in zip(crops, images, strict=True):
+        found = [
+            (top, left)
+            for top in range(3)
+            for left in range(4)
+            for source in (image, image.flip(2))
+            if torch.equal(crop, source[:, top : top + 4, left : left + 4])
+        ]
+        # The mirror image's columns are as many: any place will do for it.
+        assert found
+        places.update(found)
+    assert places == {(top, left) for top in range(3) for left in range(4)}
+
+
+def test_the_middle_is_the_middle() -> None:
+    images = random_bytes(2, 3, 32, 33)
+    assert torch.equal(center_crop(images, 24), images[:, :, 4:28, 4:28])
+    assert torch.equal(center_crop(images, 32), images[:, :, :, :32])
+
+
+@pytest.mark.parametrize("size", [0, 9])
+def test_squares_that_do_not_fit_are_refused(size: int) -> None:
+    images = random_bytes(2, 3, 8, 12)
+    with pytest.raises(ValueError, match=f"expected 1 to 8.*got {size}"):
+        augment(images, torch.Generator(), crop_size=size)
+    with pytest.raises(ValueError, match=f"expected 1 to 8.*got {size}"):
+        center_crop(images, size)

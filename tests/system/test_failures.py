@@ -121,6 +121,7 @@ def test_a_model_that_does_not_exist() -> None:
     [
         (["--compression", "gzip"], "invalid choice 'gzip' for argument"),
         (["--batch-size", "0"], "batch_size: expected at least 1, got 0"),
+        (["--crop-size", "9"], "crop_size: expected at most 8"),
         (["--no-such-flag"], "no-such-flag"),
     ],
 )

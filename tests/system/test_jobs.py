@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from knet_hvd.models import build_model
 from tests.system.launch import JOB, Result, mpirun, run
 
 FLAGS = ["--epochs", "10", "--learning-rate", "0.02", "--model", "lenet"]
@@ -135,6 +136,14 @@ def test_one_rank_alone(tmp_path: Path) -> None:
     assert summary["wire_bytes_per_step"] == 0
     assert summary["test_accuracy"] > 0.8
     assert "1 ranks" in result.out or "1 rank," in result.out
+
+
+def test_bf16_and_crops_train_as_well(tmp_path: Path) -> None:
+    flags = ["--model", "mlp", "--precision", "bf16", "--crop-size", "7", "--augment"]
+    summary, _ = train_job(tmp_path, *flags)
+    model = build_model("mlp", in_shape=(1, 7, 7), num_classes=10)
+    assert summary["num_parameters"] == sum(p.numel() for p in model.parameters())
+    assert summary["test_accuracy"] > 0.8
 
 
 def test_auto_says_what_it_chose_and_why(tmp_path: Path) -> None:
