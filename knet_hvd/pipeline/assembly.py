@@ -54,7 +54,7 @@ def build_stage(
     optimizer = make_optimizer(
         blocks, config.optimizer, config.learning_rate, config.weight_decay
     )
-    return Stage(index, len(cuts) + 1, blocks, optimizer)
+    return Stage(index, len(cuts) + 1, blocks, optimizer, config.precision)
 
 
 def build_stage_decoupler(

@@ -7,6 +7,7 @@ from typing import Literal
 from knet_hvd.comm import Encoding
 from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryConfig
 from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
+from knet_hvd.pipeline.stage import Precision
 from knet_hvd.pipeline.throttle import parse_slow_rank
 
 
@@ -105,6 +106,10 @@ class PipelineConfig:
 
     augment: bool = False
     """Random crops and flips (meant for cifar10)."""
+
+    precision: Precision = "fp32"
+    """bf16: autocast of stages and synthesizers; parameters, gradients and what crosses
+    a cut stay fp32. Faster on CPUs with AMX or AVX-512 BF16."""
 
     seed: int = 0
     """Seed of the initial parameters, the order of images and dropout."""

@@ -78,12 +78,13 @@ def measure_costs(
         config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
     )
     inputs = torch.randn(config.microbatch_size, *in_shape)
-    own = profile_blocks(
-        model,
-        inputs.contiguous(memory_format=torch.channels_last),
-        _DecouplerTrial(config, num_classes),
-        throttle_of(world.rank, config.slow_rank),
-    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+        own = profile_blocks(
+            model,
+            inputs.contiguous(memory_format=torch.channels_last),
+            _DecouplerTrial(config, num_classes),
+            throttle_of(world.rank, config.slow_rank),
+        )
     profiles = gather_profiles(world, own)
     links = measure_links(world)
     sizes = memory_bytes(
@@ -135,14 +136,15 @@ class _DecouplerTrial:
                 id(output): make_decoupler(self._config, shape, self._num_classes)
             }
         decoupler = self._made[id(output)]
-        stage = Stage(0, 2, nn.Sequential(nn.Identity()), None)
+        blocks = nn.Sequential(nn.Identity())
+        stage = Stage(0, 2, blocks, None, self._config.precision)
         labels = torch.zeros(len(output), dtype=torch.int64)
-        inputs = output.detach().requires_grad_()
+        inputs = output.detach().float().requires_grad_()
         batch = Batch(0, 0, labels, len(output), False, inputs)
         decoupler.forward(stage, batch)
         decoupler.learn(stage, batch)
         if decoupler.gradients_return:
-            decoupler.learn_from(stage, batch, torch.zeros_like(output))
+            decoupler.learn_from(stage, batch, torch.zeros_like(inputs))
 
 
 def plan_table(plan: Plan, names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 OptimizerName = Literal["sgd", "momentum", "adam"]
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +49,7 @@ class Stage:
         num_stages: All stages.
         blocks: The blocks in order.
         optimizer: Updates the blocks' parameters; None if they have none.
+        precision: What forward and backward compute in; what crosses is fp32.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Stage:
         num_stages: int,
         blocks: nn.Sequential,
         optimizer: torch.optim.Optimizer | None,
+        precision: Precision = "fp32",
     ) -> None:
         """Take the blocks of a stage.
 
@@ -64,6 +67,7 @@ class Stage:
             num_stages: All stages.
             blocks: The blocks in order; at least one.
             optimizer: For their parameters.
+            precision: What forward and backward compute in.
 
         Raises:
             ValueError: If there is no such stage, or no block.
@@ -76,6 +80,7 @@ class Stage:
         self.num_stages = num_stages
         self.blocks = blocks
         self.optimizer = optimizer
+        self.precision = precision
 
     @property
     def is_first(self) -> bool:
@@ -96,8 +101,13 @@ class Stage:
         Returns:
             fp32 [n, ...].
         """
-        output: Tensor = self.blocks(inputs)
-        return output
+        with self.autocast():
+            output: Tensor = self.blocks(inputs)
+        return output.float()
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the stage's precision holds."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
 
     def update(self) -> None:
         """Let the optimizer make its step, and drop the gradients."""

@@ -40,6 +40,24 @@ def train_job(
     return json.loads(summary.read_text()), result
 
 
+@pytest.mark.parametrize("decoupler", ["backprop", "conditioned"])
+def test_bf16_learns_and_sends_fp32(decoupler: str, tmp_path: Path) -> None:
+    flags = ["--model", "mnist8", "--decoupler", decoupler, "--cuts", "4"]
+    flags += ["--synthesizer.hidden-units", "16", "--synthesizer.kernel-size", "3"]
+    low, result = train_job(tmp_path, *flags, "--precision", "bf16", "--epochs", "8")
+    full, _ = train_job(tmp_path / "fp32", *flags, "--max-steps", "2")
+    assert low["test_accuracy"] > 0.8, result.text
+    assert low["bytes_per_step"] == full["bytes_per_step"]
+
+
+@pytest.mark.parametrize("decoupler", ["backprop", "synthetic"])
+def test_placement_measures_in_bf16(decoupler: str, tmp_path: Path) -> None:
+    flags = ["--decoupler", decoupler, "--placement", "measured", "--max-steps", "2"]
+    summary, _ = train_job(tmp_path, *flags, "--precision", "bf16")
+    blocks = [name for stage in summary["stages"] for name in stage["blocks"]]
+    assert blocks == ["conv1", "fc2", "fc3", "logits"]
+
+
 @pytest.mark.parametrize("decoupler", ["backprop", "local", "delayed"])
 def test_the_summary_holds_what_a_reader_needs(decoupler: str, tmp_path: Path) -> None:
     flags = ["--stages", "2", "--epochs", "8", "--decoupler", decoupler]

@@ -53,7 +53,7 @@ class Synthetic(Decoupler):
         output = present(batch.output)
         batch.output = output.detach()
         with torch.no_grad():
-            prediction = self._synthesizer(batch.output, batch.labels)
+            prediction = self._predict(stage, batch)
         output.backward(prediction / batch.num_samples)
         if batch.observed:
             batch.prediction = prediction
@@ -62,7 +62,7 @@ class Synthetic(Decoupler):
     def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
         """Teach the synthesizer."""
         target = gradient * batch.num_samples
-        prediction = self._synthesizer(present(batch.output), batch.labels)
+        prediction = self._predict(stage, batch)
         loss = functional.mse_loss(prediction, target)
         loss.backward()
         if self._optimizer is not None:
@@ -72,6 +72,12 @@ class Synthetic(Decoupler):
             self.metrics["synthesizer_loss"] = loss.detach()
             self.metrics.update(compare(batch.prediction, target))
         return False
+
+    def _predict(self, stage: Stage, batch: Batch) -> Tensor:
+        """Return the gradient of each sample's loss, fp32."""
+        with stage.autocast():
+            prediction: Tensor = self._synthesizer(present(batch.output), batch.labels)
+        return prediction.float()
 
 
 def compare(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
