@@ -11,14 +11,15 @@ gap in points.
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-JOB = Path(__file__).parents[1] / "jobs" / "train_data_parallel.py"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.training_runs import gap_points, run_job, spread
+
+JOB = "train_data_parallel.py"
 METHODS = {
     "fp32": ["--compression", "none"],
     "ternary": ["--compression", "ternary"],
@@ -55,20 +56,6 @@ def cifarnet_cells(args: argparse.Namespace) -> Iterator[tuple[str, int, list[st
         )
 
 
-def run(name: str, ranks: int, arguments: list[str], summary: Path) -> float:
-    """Run one training job unless its summary exists; return the test accuracy."""
-    if not summary.exists():
-        print(f"running {name}", file=sys.stderr, flush=True)
-        launcher = ["mpirun", "--oversubscribe", "-np", str(ranks)]
-        launcher += ["--mca", "mpi_yield_when_idle", "1"]
-        if os.getuid() == 0:
-            launcher.append("--allow-run-as-root")
-        command = [*launcher, sys.executable, str(JOB), *arguments]
-        full = [*command, "--summary", str(summary)]
-        subprocess.run(full, check=True, stdout=sys.stderr)
-    return float(json.loads(summary.read_text())["test_accuracy"])
-
-
 def measure(args: argparse.Namespace) -> dict[str, object]:
     """Run all cells, seeds outermost so that early results cover every cell."""
     cells = list({"lenet": lenet_cells, "cifarnet": cifarnet_cells}[args.what](args))
@@ -79,8 +66,9 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
                 name = f"{cell}-{method}-seed{seed}"
                 arguments = [*settings, *METHODS[method], "--seed", str(seed)]
                 arguments += ["--data-dir", str(args.data_dir)]
-                value = run(name, ranks, arguments, args.out / f"{name}.json")
-                accuracies.setdefault(cell, {}).setdefault(method, []).append(value)
+                summary = run_job(JOB, ranks, arguments, args.out / f"{name}.json")
+                values = accuracies.setdefault(cell, {}).setdefault(method, [])
+                values.append(summary["test_accuracy"])
     return {cell: describe(methods) for cell, methods in accuracies.items()}
 
 
@@ -88,15 +76,9 @@ def describe(methods: dict[str, list[float]]) -> dict[str, object]:
     """Return mean, standard deviation and the gap to fp32 in points."""
     result: dict[str, object] = {}
     for method, values in methods.items():
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        entry = {
-            "accuracies": [round(100 * value, 2) for value in values],
-            "mean": round(100 * statistics.mean(values), 3),
-            "stdev": round(100 * spread, 3),
-        }
+        entry = spread(values)
         if method != "fp32" and "fp32" in methods:
-            gap = statistics.mean(values) - statistics.mean(methods["fp32"])
-            entry["gap_points"] = round(100 * gap, 3)
+            entry["gap_points"] = gap_points(values, methods["fp32"])
         result[method] = entry
     return result
 
