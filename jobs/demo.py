@@ -1,4 +1,4 @@
-"""Train the same small network with fp32 and with ternary gradients, and compare.
+"""Compare fp32 with ternary gradients, and a locked pipeline with a decoupled one.
 
     python jobs/demo.py
 
@@ -10,11 +10,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "demo"
 NUM_RANKS = 2
-METHODS = {"fp32": "none", "ternary": "ternary"}
+GRADIENTS = {"fp32": "none", "ternary": "ternary"}
+DECOUPLERS = {"backprop": "locked", "local": "decoupled"}
 
 
 def mpirun(num_ranks: int) -> list[str]:
@@ -29,21 +31,24 @@ def mpirun(num_ranks: int) -> list[str]:
     return [*command, "--mca", "mpi_yield_when_idle", "1", "-np", str(num_ranks)]
 
 
-def train(name: str, compression: str) -> dict[str, float]:
-    """Run the training job with one compression and return its summary."""
+def train(job: str, name: str, *flags: str) -> dict[str, Any]:
+    """Run a training job and return its summary."""
     summary = RUNS / f"{name}.json"
-    job = [sys.executable, str(ROOT / "jobs" / "train_data_parallel.py")]
-    job += ["--compression", compression, "--epochs", "20", "--histogram-every", "50"]
-    job += ["--summary", str(summary), "--logdir", str(RUNS / name)]
+    command = [sys.executable, str(ROOT / "jobs" / job), *flags]
+    command += ["--summary", str(summary), "--logdir", str(RUNS / name)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*mpirun(NUM_RANKS), *job], check=True, env=environment)
+    subprocess.run([*mpirun(NUM_RANKS), *command], check=True, env=environment)
     return dict(json.loads(summary.read_text()))
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
-    """Return the closing table."""
+def train_data_parallel() -> str:
+    """Train with each kind of gradients; return the table that compares them."""
     lines = ["gradients   test accuracy   kB a step and rank   times fewer   samples/s"]
-    for name, result in results.items():
+    for name, compression in GRADIENTS.items():
+        print(f"\nTraining LeNet on digits, {NUM_RANKS} ranks, {name} gradients")
+        flags = ["--epochs", "20", "--histogram-every", "50"]
+        flags += ["--compression", compression]
+        result = train("train_data_parallel.py", name, *flags)
         lines.append(
             f"{name:<11} {100 * result['test_accuracy']:>11.2f} % "
             f"{result['wire_bytes_per_step'] / 1e3:>20.1f} "
@@ -53,23 +58,40 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def train_pipelines() -> str:
+    """Train the pipeline with each decoupler; return the table that compares them."""
+    lines = ["pipeline    test accuracy   kB a step            idle stages   samples/s"]
+    for name, kind in DECOUPLERS.items():
+        print(f"\nTraining mnist4 on digits in {NUM_RANKS} stages, {name} ({kind})")
+        flags = ["--decoupler", name, "--cuts", "1", "--epochs", "20"]
+        result = train("train_pipeline.py", name, *flags)
+        idle = [stage["idle_fraction"] for stage in result["stages"]]
+        lines.append(
+            f"{name:<11} {100 * result['test_accuracy']:>11.2f} % "
+            f"{result['bytes_per_step'] / 1e3:>11.1f} "
+            f"{100 * sum(idle) / len(idle):>20.0f} % "
+            f"{result['samples_per_second']:>11.0f}"
+        )
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Run the demo; return the exit code."""
-    results = {}
-    for name, compression in METHODS.items():
-        print(f"\nTraining LeNet on digits, {NUM_RANKS} ranks, {name} gradients")
-        try:
-            results[name] = train(name, compression)
-        except subprocess.CalledProcessError as error:
-            print(f"demo: training failed with exit code {error.returncode}; its own "
-                  "message is above. `python -m knet_hvd` tells what is installed.",
-                  file=sys.stderr)  # fmt: skip
-            return 1
-    print(f"\n{table(results)}\n")
-    print("On one machine nothing is slow about the network, so ternary gradients only")
-    print("cost time here; over 1 Gbit/s and less they save it.")
+    try:
+        tables = [train_data_parallel(), train_pipelines()]
+    except subprocess.CalledProcessError as error:
+        print(f"demo: training failed with exit code {error.returncode}; its own "
+              "message is above. `python -m knet_hvd` tells what is installed.",
+              file=sys.stderr)  # fmt: skip
+        return 1
+    print("", *tables, sep="\n\n")
+    print(
+        "\nOn one machine nothing is slow about the network, so ternary gradients only"
+    )
+    print("cost time here; over 1 Gbit/s and less they save it. The stages of a locked")
+    print("pipeline wait for each other; decoupled ones learn at once.")
     tensorboard = Path(sys.executable).with_name("tensorboard")
-    print(f"\nThe curves and gradient histograms of both runs:\n"
+    print(f"\nThe curves and gradient histograms of all runs:\n"
           f"  {tensorboard} --logdir {RUNS.relative_to(ROOT)}")  # fmt: skip
     return 0
 
