@@ -3,9 +3,12 @@
     mpirun -np 2 python jobs/train_data_parallel.py --compression ternary
     mpirun -np 2 python jobs/train_data_parallel.py --data mnist --data-dir DIR
     horovodrun --gloo -np 2 python jobs/train_data_parallel.py --logdir runs/ternary
+    mpirun -np 2 python jobs/train_data_parallel.py --checkpoint-dir runs/checkpoints
 
 Prints a line for each run; --summary writes the results as JSON, --logdir the curves
-and gradient histograms for TensorBoard.
+and gradient histograms for TensorBoard. With --checkpoint-dir, the same command goes on
+where it was stopped; after SIGUSR1 or SIGTERM the job saves its state and exits with
+code 75. Other exit codes: 0 done, 1 an error, 2 a wrong flag.
 """
 
 import sys
@@ -15,7 +18,13 @@ import horovod.torch as hvd
 import tyro
 from horovod.common.exceptions import HorovodInternalError
 
-from knet_hvd.config import KnetError, check_writable, write_json_atomic
+from knet_hvd.checkpoint import STOPPED_EXIT_CODE, StopSignals
+from knet_hvd.config import (
+    KnetError,
+    PreemptionError,
+    check_writable,
+    write_json_atomic,
+)
 from knet_hvd.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.data_parallel.training_config import TrainingConfig
 
@@ -44,31 +53,45 @@ def fail(message: str) -> int:
     return 1
 
 
+def run(config: TrainingConfig, signals: StopSignals) -> None:
+    """Train and report."""
+    if config.summary is not None and hvd.rank() == 0:
+        check_writable(config.summary)
+    trainer = DataParallelTrainer(config, signals)
+    if trainer.advice and hvd.rank() == 0:
+        print(trainer.advice, flush=True)
+    summary = trainer.train()
+    if hvd.rank() == 0:
+        if config.summary is not None:
+            write_json_atomic(config.summary, summary)
+        print(
+            f"{config.model} on {config.data}, {summary['num_ranks']} ranks, "
+            f"{config.compression}: test accuracy {summary['test_accuracy']:.4f}, "
+            f"{summary['samples_per_second']:.0f} samples/s, "
+            f"{summary['wire_bytes_per_step'] / 1e3:.1f} kB a step and rank "
+            f"({summary['compression_ratio']:.1f} times fewer than fp32)"
+        )
+    trainer.close()
+
+
 def main() -> int:
     """Run the job; return the exit code."""
     config = parse_flags()
-    hvd.init()
-    try:
-        if config.summary is not None and hvd.rank() == 0:
-            check_writable(config.summary)
-        trainer = DataParallelTrainer(config)
-        if trainer.advice and hvd.rank() == 0:
-            print(trainer.advice, flush=True)
-        summary = trainer.train()
-        if hvd.rank() == 0:
-            if config.summary is not None:
-                write_json_atomic(config.summary, summary)
-            print(
-                f"{config.model} on {config.data}, {summary['num_ranks']} ranks, "
-                f"{config.compression}: test accuracy {summary['test_accuracy']:.4f}, "
-                f"{summary['samples_per_second']:.0f} samples/s, "
-                f"{summary['wire_bytes_per_step'] / 1e3:.1f} kB a step and rank "
-                f"({summary['compression_ratio']:.1f} times fewer than fp32)"
-            )
-    except (KnetError, ValueError) as error:
-        return fail(str(error))
-    except HorovodInternalError:
-        return fail("stopped: another rank has ended; what it printed tells why")
+    # Without a folder to save to, a signal ends the job as it ends any program.
+    saves = config.checkpoint_dir is not None
+    with StopSignals() if saves else StopSignals(()) as signals:
+        hvd.init()
+        try:
+            run(config, signals)
+        except PreemptionError as stop:
+            if hvd.rank() == 0:
+                print(f"train_data_parallel: {stop}", file=sys.stderr, flush=True)
+            time.sleep(GRACE_S)  # the launcher ends all ranks when the first has ended
+            return STOPPED_EXIT_CODE
+        except (KnetError, ValueError) as error:
+            return fail(str(error))
+        except HorovodInternalError:
+            return fail("stopped: another rank has ended; what it printed tells why")
     return 0
 
 

@@ -23,6 +23,14 @@ class DataError(KnetError):
     """Report a missing, truncated or malformed data file."""
 
 
+class CheckpointError(KnetError):
+    """Report a checkpoint that cannot be written, or not be resumed from."""
+
+
+class PreemptionError(KnetError):
+    """Report that a signal has ended a job, whose state is in a checkpoint."""
+
+
 def to_flat_dict(config: object) -> dict[str, Scalar]:
     """Flatten a configuration into names that TensorBoard and JSON accept.
 

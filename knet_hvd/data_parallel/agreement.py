@@ -72,6 +72,28 @@ def check_agreement(
     raise RankMismatchError(_describe(facts, what, tables, process_set))
 
 
+def gather_texts(text: str, what: str, timeout_s: float = 30.0) -> list[str]:
+    """Return the texts of all ranks, in their order, on every rank.
+
+    Args:
+        text: This rank's.
+        what: What it is, the same on all ranks.
+        timeout_s: How long to wait for the other ranks.
+
+    Raises:
+        KnetError: If a rank does not take part in time.
+    """
+    own = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    lengths = _gather(
+        torch.tensor([own.numel()]),
+        f"{what}.length",
+        hvd.global_process_set,
+        timeout_s,
+    )
+    gathered = _gather(own, f"{what}.text", hvd.global_process_set, timeout_s)
+    return [bytes(part.tolist()).decode() for part in gathered.split(lengths.tolist())]
+
+
 def _gather(
     tensor: Tensor, name: str, process_set: hvd.ProcessSet, timeout_s: float
 ) -> Tensor:

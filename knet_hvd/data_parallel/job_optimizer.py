@@ -67,3 +67,31 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> tuple[Any, WireB
     else:
         sent = full
     return optimizer, WireBytes(sent, full)
+
+
+def compression_state(optimizer: Any) -> dict[str, Any]:
+    """Return what compression keeps on this rank between steps; empty if nothing.
+
+    Args:
+        optimizer: Of ``make_optimizer``.
+    """
+    if isinstance(optimizer, TernaryOptimizer):
+        return optimizer.compression_state_dict()
+    compressor = _compressor(optimizer)
+    return compressor.state_dict() if compressor is not None else {}
+
+
+def load_compression_state(optimizer: Any, state: dict[str, Any]) -> None:
+    """Load what ``compression_state`` returned, or ``merge_compression_states``."""
+    if isinstance(optimizer, TernaryOptimizer):
+        optimizer.load_compression_state_dict(state)
+        return
+    compressor = _compressor(optimizer)
+    if compressor is not None:
+        compressor.load_state_dict(state)
+
+
+def _compressor(optimizer: Any) -> TernaryCompressor | None:
+    """Return path B's compressor, which Horovod's optimizer keeps to itself."""
+    found = getattr(optimizer, "_compression", None)
+    return found if isinstance(found, TernaryCompressor) else None

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from knet_hvd.checkpoint import CheckpointConfig
 from knet_hvd.compression import TernaryConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingConfig:
+class TrainingConfig(CheckpointConfig):
     """Train an image classifier on all ranks with float or ternary gradients.
 
     Raises:
@@ -99,6 +100,7 @@ class TrainingConfig:
     """Parameters to draw; the first and the last ternary one if empty."""
 
     def __post_init__(self) -> None:
+        CheckpointConfig.__post_init__(self)
         for name in ("epochs", "batch_size", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(

@@ -86,11 +86,13 @@ class MetricLogger:
 class TensorBoardLogger(MetricLogger):
     """Write metrics to an event file for TensorBoard."""
 
-    def __init__(self, logdir: Path) -> None:
+    def __init__(self, logdir: Path, first_step: int | None = None) -> None:
         """Start an event file.
 
         Args:
             logdir: The directory of the run; it is made if missing.
+            first_step: Of a run that goes on: TensorBoard then leaves out what the run
+                before it wrote for this step and later ones.
 
         Raises:
             ValueError: The directory cannot be written.
@@ -106,7 +108,7 @@ class TensorBoardLogger(MetricLogger):
         # The writer works in a thread of its own, where an error would come
         # late and with a long traceback.
         _check_writable(logdir)
-        self._writer = SummaryWriter(str(logdir))
+        self._writer = SummaryWriter(str(logdir), purge_step=first_step)
         self._last_step = 0
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -164,12 +166,15 @@ class TensorBoardLogger(MetricLogger):
         self._writer.close()
 
 
-def open_logger(logdir: Path | None, rank: int) -> MetricLogger:
+def open_logger(
+    logdir: Path | None, rank: int, first_step: int | None = None
+) -> MetricLogger:
     """Return the logger of a rank: a real one on rank 0 only.
 
     Args:
         logdir: The directory of the run, or None to record nothing.
         rank: This process.
+        first_step: See `TensorBoardLogger`.
 
     Returns:
         A `TensorBoardLogger` on rank 0 if there is a directory, else a logger
@@ -179,7 +184,9 @@ def open_logger(logdir: Path | None, rank: int) -> MetricLogger:
         ValueError: The directory cannot be written.
         KnetError: The package `tensorboard` is not installed.
     """
-    return MetricLogger() if logdir is None or rank != 0 else TensorBoardLogger(logdir)
+    if logdir is None or rank != 0:
+        return MetricLogger()
+    return TensorBoardLogger(logdir, first_step)
 
 
 def _check_writable(logdir: Path) -> None:

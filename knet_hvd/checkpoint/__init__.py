@@ -1,0 +1,31 @@
+"""Checkpoints: one shard a rank or stage, and a manifest with their hashes.
+
+Knows trees of tensors and files, but neither Horovod nor MPI: the jobs' packages bring
+ranks to an agreement. Read ``store.py`` first.
+"""
+
+from knet_hvd.checkpoint.background import BackgroundTask
+from knet_hvd.checkpoint.config import CheckpointConfig, check_same_configuration
+from knet_hvd.checkpoint.lock import FolderLock, read_holder
+from knet_hvd.checkpoint.manifest import FORMAT_VERSION, Manifest
+from knet_hvd.checkpoint.preemption import STOPPED_EXIT_CODE, StopSignals
+from knet_hvd.checkpoint.shards import DamagedCheckpointError, ShardRecord
+from knet_hvd.checkpoint.store import CheckpointStore
+from knet_hvd.checkpoint.trees import Tree, snapshot
+
+__all__ = [
+    "FORMAT_VERSION",
+    "STOPPED_EXIT_CODE",
+    "BackgroundTask",
+    "CheckpointConfig",
+    "CheckpointStore",
+    "DamagedCheckpointError",
+    "FolderLock",
+    "Manifest",
+    "ShardRecord",
+    "StopSignals",
+    "Tree",
+    "check_same_configuration",
+    "read_holder",
+    "snapshot",
+]

@@ -1,0 +1,70 @@
+"""Settings of a job's checkpoints, and which settings a resumed job may change."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from knet_hvd.config import CheckpointError, Scalar
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """The settings that every job with checkpoints has; to inherit from.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    checkpoint_dir: Path | None = None
+    """Folder for checkpoints, seen by all ranks; none are written without it. With it,
+    SIGUSR1 and SIGTERM make the job save its state and exit with code 75."""
+
+    checkpoint_every: int = 500
+    """Steps between checkpoints; one more is written at the end."""
+
+    keep_checkpoints: int = 3
+    """How many of the latest checkpoints stay."""
+
+    resume: Literal["auto", "never", "must"] = "auto"
+    """auto: go on from the latest good checkpoint if there is one; never: the folder
+    must be empty; must: a checkpoint must be there."""
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}: expected at least 1, got {getattr(self, name)}"
+                )
+        if self.checkpoint_dir is None and self.resume == "must":
+            raise ValueError("resume must: expected a checkpoint_dir to resume from")
+
+
+def check_same_configuration(
+    saved: Mapping[str, Scalar],
+    present: Mapping[str, Scalar],
+    may_differ: Collection[str],
+) -> None:
+    """Raise unless a job may go on from a checkpoint of another configuration.
+
+    Args:
+        saved: The checkpoint's configuration, flat.
+        present: The job's.
+        may_differ: Names of settings that do not change what is computed.
+
+    Raises:
+        CheckpointError: Names every setting that differs and may not.
+    """
+    names = [name for name in {**saved, **present} if name not in may_differ]
+    differing = [
+        f"{name}: {saved.get(name, 'unknown')} there, "
+        f"{present.get(name, 'unknown')} here"
+        for name in names
+        if saved.get(name) != present.get(name)
+    ]
+    if differing:
+        raise CheckpointError(
+            "the checkpoint is of another configuration ("
+            + "; ".join(differing)
+            + "): give the settings that it was made with, or another checkpoint_dir"
+        )

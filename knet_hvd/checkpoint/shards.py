@@ -1,0 +1,95 @@
+"""Shards: one rank's (or stage's) part of a checkpoint, in one safetensors file."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from knet_hvd.checkpoint.files import write_durably
+from knet_hvd.checkpoint.trees import Tree, join_tree, split_tree
+from knet_hvd.config import CheckpointError
+
+_STRUCTURE = "structure"
+"""Name of the tensor that holds the JSON: safetensors' own metadata is text only and
+not returned for a file in memory, and what was hashed must be what is read."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """Report a checkpoint that is torn, truncated or altered."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """What a manifest says of a shard.
+
+    Attributes:
+        sha256: Of all bytes of the file, in hexadecimal.
+        num_bytes: Size of the file.
+    """
+
+    sha256: str
+    num_bytes: int
+
+
+def shard_name(index: int) -> str:
+    """Return the file name of a shard."""
+    return f"shard-{index:05d}.safetensors"
+
+
+def write_shard(folder: Path, index: int, step: int, tree: Tree) -> ShardRecord:
+    """Write one shard and wait until it is on the disk.
+
+    Args:
+        folder: Of the checkpoint.
+        index: The shard's number.
+        step: The checkpoint's step.
+        tree: Contiguous CPU tensors that share no memory, as ``snapshot`` makes them,
+            and plain values.
+
+    Raises:
+        TypeError: If the tree holds anything else.
+        OSError: If it cannot be written; nothing is left of it.
+    """
+    tensors, text = split_tree({"shard": index, "step": step, "content": tree})
+    tensors[_STRUCTURE] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+    data = safetensors.torch.save(tensors)
+    write_durably(folder / shard_name(index), data)
+    return ShardRecord(hashlib.sha256(data).hexdigest(), len(data))
+
+
+def read_shard(folder: Path, index: int, step: int, record: ShardRecord) -> Tree:
+    """Read one shard; nothing of it is interpreted before its hash was compared.
+
+    Args:
+        folder: Of the checkpoint.
+        index: The shard's number.
+        step: The checkpoint's step.
+        record: What the manifest says of it.
+
+    Raises:
+        DamagedCheckpointError: If it is missing or not what was written.
+    """
+    path = folder / shard_name(index)
+    try:
+        num_bytes = path.stat().st_size
+        if num_bytes != record.num_bytes:
+            raise DamagedCheckpointError(
+                f"{path}: expected {record.num_bytes} bytes, got {num_bytes}"
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedCheckpointError(f"{path}: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != record.sha256:
+        raise DamagedCheckpointError(f"{path}: altered, its SHA-256 is another one")
+    try:
+        tensors = safetensors.torch.load(data)
+        text = bytes(tensors.pop(_STRUCTURE).tolist()).decode()
+        tree = join_tree(tensors, text)
+        if (tree["shard"], tree["step"]) != (index, step):
+            raise ValueError(f"it is shard {tree['shard']} of step {tree['step']}")
+        return tree["content"]
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DamagedCheckpointError(f"{path}: not a shard of it: {error}") from error

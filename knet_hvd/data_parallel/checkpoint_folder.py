@@ -1,0 +1,190 @@
+"""The checkpoint folder of a data-parallel job: opened, and read, by all ranks as one.
+
+Whatever goes wrong on one rank is raised on every rank.
+"""
+
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import uuid4
+
+import horovod.torch as hvd
+
+from knet_hvd.checkpoint import (
+    CheckpointConfig,
+    CheckpointStore,
+    DamagedCheckpointError,
+    FolderLock,
+    Manifest,
+    Tree,
+    read_holder,
+)
+from knet_hvd.config import CheckpointError
+from knet_hvd.data_parallel.agreement import gather_texts
+
+_PATIENCE_S = 600.0
+"""How long ranks wait for each other while they read shards, of whatever size."""
+_logger = logging.getLogger("knet_hvd")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedJob:
+    """A checkpoint that all ranks found to be good.
+
+    Attributes:
+        manifest: The same on all ranks.
+        shards: Those that this rank asked for, by number.
+    """
+
+    manifest: Manifest
+    shards: dict[int, Tree]
+
+
+def open_store(config: CheckpointConfig) -> tuple[CheckpointStore, FolderLock | None]:
+    """Open the folder for this job alone, before any time is spent on training.
+
+    Args:
+        config: Has a ``checkpoint_dir``.
+
+    Returns:
+        The store, and on rank 0 the lock.
+
+    Raises:
+        CheckpointError: On every rank, if the folder is in use, cannot be written, is
+            not the same on all hosts, or holds what ``resume`` forbids.
+    """
+    folder = config.checkpoint_dir
+    assert folder is not None
+    store = CheckpointStore(folder, config.keep_checkpoints)
+    lock: FolderLock | None = None
+    error, holder = "", ""
+    if hvd.rank() == 0:
+        holder = f"{socket.gethostname()}, process {os.getpid()}, job {uuid4().hex}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(folder, holder)
+            store.clean()
+        except (OSError, CheckpointError) as problem:
+            error = _describe(problem, config)
+    holder = _raise_any(error, holder)[0]
+    _raise_any(_check_shared(config, holder))
+    found = store.steps() if hvd.rank() == 0 else []
+    if config.resume == "never" and found:
+        error = (
+            f"checkpoint folder {folder} holds checkpoints (the latest of step "
+            f"{found[0]}) and resume is never: choose another folder, or resume auto"
+        )
+    _raise_any(error)
+    return store, lock
+
+
+def _describe(problem: Exception, config: CheckpointConfig) -> str:
+    if isinstance(problem, OSError):
+        return (
+            f"checkpoint folder {config.checkpoint_dir} cannot be written "
+            f"({problem.strerror}): choose another"
+        )
+    return str(problem)
+
+
+def _check_shared(config: CheckpointConfig, holder: str) -> str:
+    """Return what is wrong with the folder as this rank sees it."""
+    folder = config.checkpoint_dir
+    assert folder is not None
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if read_holder(folder) == holder:
+            return ""
+    except OSError as problem:
+        return _describe(problem, config)
+    return (
+        f"checkpoint folder {folder} on {socket.gethostname()} is another one than on "
+        "rank 0's host: choose one on a file system that all hosts share"
+    )
+
+
+def _raise_any(error: str, text: str = "") -> list[str]:
+    """Raise on every rank if any has an error; return the texts of all ranks."""
+    errors = gather_texts(error, "checkpoint errors", _PATIENCE_S)
+    found = [each for each in errors if each]
+    if found:
+        raise CheckpointError(found[0])
+    return gather_texts(text, "checkpoint texts", _PATIENCE_S)
+
+
+def load_latest(
+    store: CheckpointStore,
+    kind: str,
+    shards_to_read: Callable[[int], list[int]],
+) -> SavedJob | None:
+    """Read the latest checkpoint that is good on every rank.
+
+    Those that are not are named in the log and renamed.
+
+    Args:
+        store: Of ``open_store``.
+        kind: Of the job.
+        shards_to_read: Which shards this rank needs of so many.
+
+    Returns:
+        None if there is no checkpoint.
+
+    Raises:
+        CheckpointError: On every rank, if there are checkpoints and none is good, or
+            the latest good one is of another kind or format.
+    """
+    steps = gather_texts(" ".join(map(str, store.steps())), "checkpoints")[0].split()
+    damaged: list[int] = []
+    complaints: list[str] = []
+    saved = None
+    for step in map(int, steps):
+        saved, problems = _read(store, step, kind, shards_to_read)
+        if saved is not None:
+            break
+        damaged.append(step)
+        complaints += problems
+        if hvd.rank() == 0:
+            _logger.warning("damaged checkpoint: %s", "; ".join(problems))
+    if steps and saved is None:
+        raise CheckpointError(
+            f"no checkpoint in {store.folder} is good: {'; '.join(complaints)}. "
+            "Choose another folder to begin anew"
+        )
+    if hvd.rank() == 0:
+        for step in damaged:
+            _logger.warning("renamed to %s", store.set_aside(step))
+    return saved
+
+
+def _read(
+    store: CheckpointStore,
+    step: int,
+    kind: str,
+    shards_to_read: Callable[[int], list[int]],
+) -> tuple[SavedJob | None, list[str]]:
+    """Return a checkpoint, or None if it is damaged, and what ranks complain of."""
+    saved, damage, error, digest = None, "", "", ""
+    try:
+        manifest = store.read_manifest(step)
+        digest = manifest.digest
+        if manifest.kind != kind:
+            raise CheckpointError(
+                f"{store.path(step)} is of a {manifest.kind} job, not of a {kind} job"
+            )
+        numbers = shards_to_read(len(manifest.shards))
+        shards = {number: store.read_shard(manifest, number) for number in numbers}
+        saved = SavedJob(manifest, shards)
+    except DamagedCheckpointError as problem:
+        damage = str(problem)
+    except CheckpointError as problem:
+        error = str(problem)
+    digests = {text for text in _raise_any(error, digest) if text}
+    problems = gather_texts(damage, "checkpoint damage", _PATIENCE_S)
+    found = list(dict.fromkeys(text for text in problems if text))
+    if len(digests) > 1:
+        found.append(f"{store.path(step)}: ranks read different manifests")
+    return (None, found) if found else (saved, [])

@@ -1,0 +1,178 @@
+"""The checkpoints of a data-parallel job, from the first step to the last."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import horovod.torch as hvd
+import torch
+
+from knet_hvd.checkpoint import Manifest, ShardRecord, StopSignals
+from knet_hvd.config import CheckpointError, Scalar, to_flat_dict
+from knet_hvd.data_parallel.auto_compression import named_choice
+from knet_hvd.data_parallel.checkpoint_folder import SavedJob, load_latest, open_store
+from knet_hvd.data_parallel.checkpoint_schedule import CheckpointSchedule
+from knet_hvd.data_parallel.job_state import JobState, shards_to_read
+from knet_hvd.data_parallel.resume_checks import check_configuration, check_num_steps
+from knet_hvd.data_parallel.training_config import TrainingConfig
+
+KIND = "data_parallel"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a run begins, or goes on.
+
+    Attributes:
+        step: Steps made so far.
+        epoch: Of the step before, whose evaluation may still be due.
+        batch: Steps of that epoch that were made.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+
+
+class JobCheckpoints:
+    """Find what to go on from, and save the job; without a folder, do nothing."""
+
+    def __init__(self, config: TrainingConfig, signals: StopSignals | None) -> None:
+        """Open the folder and read the latest good checkpoint of it.
+
+        Args:
+            config: The job's, the same on all ranks.
+            signals: Those that ask to stop; None to stop for none.
+
+        Raises:
+            CheckpointError: On every rank, if the folder cannot be used, or the
+                checkpoint is of another configuration.
+        """
+        self.config = config
+        self._signals = signals or StopSignals(())
+        self._saved: SavedJob | None = None
+        self._schedule: CheckpointSchedule | None = None
+        self._lock = None
+        if config.checkpoint_dir is None:
+            return
+        self._store, self._lock = open_store(config)
+        self._saved = load_latest(self._store, KIND, shards_to_read)
+        if self._saved is None and config.resume == "must":
+            raise CheckpointError(
+                f"resume must: there is no checkpoint in {config.checkpoint_dir}"
+            )
+        if self._saved is not None:
+            check_configuration(self._saved.manifest, config)
+
+    @property
+    def position(self) -> Position:
+        """Where the run begins."""
+        if self._saved is None:
+            return Position()
+        details = self._saved.manifest.details
+        step = self._saved.manifest.step
+        return Position(step, int(details["epoch"]), int(details["batch"]))
+
+    @property
+    def first_logged_step(self) -> int | None:
+        """What TensorBoard is to take for the first step of this process."""
+        return None if self.config.checkpoint_dir is None else self.position.step
+
+    @property
+    def advice(self) -> str:
+        """What ``compression="auto"`` had found when the checkpoint's job began."""
+        return str(self._saved.manifest.details["advice"]) if self._saved else ""
+
+    def chosen(self, config: TrainingConfig) -> TrainingConfig:
+        """Return a configuration whose ``auto`` is what the checkpoint's job chose.
+
+        Timing again might choose otherwise, and the run would not go on bit for bit.
+        """
+        saved = self._saved
+        if config.compression != "auto" or saved is None:
+            return config
+        if len(saved.manifest.shards) != hvd.size():
+            return config
+        details: Any = saved.manifest.details
+        return replace(
+            config, compression=details["compression"], exchange=details["exchange"]
+        )
+
+    def begin(self, state: JobState, batches_per_epoch: int, num_steps: int) -> None:
+        """Bring the job to where the checkpoint was, and prepare to save it.
+
+        Args:
+            state: What is restored and captured.
+            batches_per_epoch: Steps of an epoch.
+            num_steps: Steps of the whole run.
+
+        Raises:
+            CheckpointError: If the checkpoint is of another model, or too late for
+                this run.
+        """
+        if self.config.checkpoint_dir is None:
+            return
+        last_step = None
+        if self._saved is not None:
+            check_num_steps(self._saved.manifest, self.config, num_steps)
+            last_step = self._saved.manifest.step
+            num_saved = len(self._saved.manifest.shards)
+            state.restore(self._saved.shards, num_saved, last_step)
+            self._saved.shards.clear()
+        used = self.chosen(self.config)
+        details = {"advice": self.advice, **_details(used, state.optimizer)}
+        details["num_steps"] = num_steps
+        configuration = to_flat_dict(self.config)
+
+        def describe(step: int, shards: tuple[ShardRecord, ...]) -> Manifest:
+            epoch = (step - 1) // batches_per_epoch
+            position = {"epoch": epoch, "batch": step - epoch * batches_per_epoch}
+            return Manifest(
+                kind=KIND,
+                step=step,
+                shards=shards,
+                configuration=configuration,
+                details=details | position,
+                versions={"torch": torch.__version__},
+            )
+
+        self._schedule = CheckpointSchedule(
+            self._store,
+            self.config.checkpoint_every,
+            state.capture,
+            describe,
+            self._signals,
+            last_step,
+        )
+
+    def before_step(self) -> None:
+        """See ``CheckpointSchedule.before_step``."""
+        if self._schedule is not None:
+            self._schedule.before_step()
+
+    def after_step(self, step: int, is_last: bool) -> None:
+        """See ``CheckpointSchedule.after_step``."""
+        if self._schedule is not None:
+            self._schedule.after_step(step, is_last)
+
+    def finish(self, step: int) -> None:
+        """See ``CheckpointSchedule.finish``."""
+        if self._schedule is not None:
+            self._schedule.finish(step)
+
+    def close(self) -> None:
+        """Let another job have the folder."""
+        if self._schedule is not None:
+            self._schedule.close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _details(config: TrainingConfig, optimizer: Any) -> dict[str, Scalar]:
+    """Return how gradients cross, once ``auto`` has been decided."""
+    compression: str = config.compression
+    exchange: str = config.exchange
+    advice = getattr(optimizer, "compression_advice", None)
+    if config.compression == "auto" and config.exchange != "allreduce":
+        compression, exchange = named_choice(advice, config.exchange)
+    found = {"advice": str(advice)} if advice is not None else {}
+    return {"compression": compression, "exchange": exchange, **found}

@@ -1,0 +1,67 @@
+"""Whether a data-parallel job may go on from a checkpoint."""
+
+import horovod.torch as hvd
+
+from knet_hvd.checkpoint import Manifest, check_same_configuration
+from knet_hvd.config import CheckpointError, to_flat_dict
+from knet_hvd.data_parallel.training_config import TrainingConfig
+
+MAY_DIFFER = frozenset(
+    (
+        *("checkpoint_dir", "checkpoint_every", "keep_checkpoints", "resume"),
+        *("data_dir", "epochs", "max_steps", "logdir", "summary", "profile"),
+        *("log_every", "histogram_every", "histogram_layers", "batch_size"),
+    )
+)
+"""Settings that do not change what a step computes; of ``batch_size`` only the sum over
+all ranks counts, and of ``epochs`` and ``max_steps`` only what a schedule sees."""
+
+
+def check_configuration(manifest: Manifest, config: TrainingConfig) -> None:
+    """Raise unless the checkpoint's job is this one, on as many ranks or not.
+
+    Args:
+        manifest: Of the checkpoint.
+        config: The present one.
+
+    Raises:
+        CheckpointError: Names all settings that differ and may not.
+    """
+    # A setting that did not exist when the checkpoint was written had its default.
+    saved = to_flat_dict(TrainingConfig()) | dict(manifest.configuration)
+    check_same_configuration(saved, to_flat_dict(config), MAY_DIFFER)
+    there, here = len(manifest.shards), hvd.size()
+    total = there * int(saved["batch_size"])
+    if total != here * config.batch_size:
+        fit = f", with --batch-size {total // here}" if total % here == 0 else ""
+        raise CheckpointError(
+            f"batch_size: the checkpoint is of {there} ranks with "
+            f"{saved['batch_size']} images each, {total} in all; here are {here} ranks "
+            f"with {config.batch_size} each. The order of the images depends on the "
+            f"sum: keep it{fit}"
+        )
+
+
+def check_num_steps(manifest: Manifest, config: TrainingConfig, num_steps: int) -> None:
+    """Raise unless a run of so many steps can go on from the checkpoint.
+
+    Args:
+        manifest: Of the checkpoint.
+        config: The present one.
+        num_steps: Steps of the whole run.
+
+    Raises:
+        CheckpointError: If it is of a later step, or its learning rates would change.
+    """
+    if manifest.step > num_steps:
+        raise CheckpointError(
+            f"the checkpoint is of step {manifest.step}, and the run is to have "
+            f"{num_steps}: raise epochs or max_steps"
+        )
+    before = manifest.details["num_steps"]
+    if config.schedule != "constant" and before != num_steps:
+        raise CheckpointError(
+            f"epochs, max_steps: the checkpoint is of a run of {before} steps; this "
+            f"one is to have {num_steps}, and the {config.schedule} schedule of the "
+            "learning rate depends on it"
+        )
