@@ -1,4 +1,7 @@
-"""``python -m knet_hvd``: what is installed, and which codec kernels are in use."""
+"""``python -m knet_hvd``: what is installed, and which codec kernels are in use.
+
+``python -m knet_hvd export`` writes the model of a checkpoint, see ``checkpoint``.
+"""
 
 import platform
 import sys
@@ -57,7 +60,11 @@ def report() -> list[tuple[str, str]]:
 
 
 def main() -> int:
-    """Write the report to standard output; return the exit code."""
+    """Write the report to standard output, or export; return the exit code."""
+    if sys.argv[1:2] == ["export"]:
+        from knet_hvd.checkpoint.export import main as export_main
+
+        return export_main(sys.argv[2:])
     rows = report()
     width = max(len(name) for name, _ in rows)
     sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text in rows)

@@ -1,0 +1,297 @@
+"""The data-parallel job: going on from a checkpoint is the same as not stopping."""
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import horovod.torch as hvd
+import pytest
+import torch
+
+from knet_hvd import TernaryConfig
+from knet_hvd.checkpoint import CheckpointStore, StopSignals
+from knet_hvd.config import CheckpointError, PreemptionError
+from knet_hvd.data_parallel.agreement import gather_texts
+from knet_hvd.data_parallel.trainer import DataParallelTrainer
+from knet_hvd.data_parallel.training_config import TrainingConfig
+from tests.parallel.helpers import needs_ranks
+
+TOTAL_BATCH = 240  # five steps an epoch of the digits on 1 to 4 ranks
+FEEDBACK = TernaryConfig(error_feedback=True)
+CASES: dict[str, dict[str, Any]] = {
+    "sgd": {"optimizer": "sgd"},
+    "momentum, feedback": {"ternary": FEEDBACK, "exchange": "alltoall"},
+    "adam, feedback, average": {
+        **{"optimizer": "adam", "ternary": FEEDBACK, "average_decay": 0.9},
+        **{"learning_rate": 0.001, "exchange": "allgather"},
+    },
+    "augment, schedule": {"augment": True, "schedule": "polynomial"},
+    "dropout, batch norm": {"model": "alexnet", "width": 0.05, "ternary": FEEDBACK},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One folder for all ranks, whose own temporary folders differ."""
+    return Path(gather_texts(str(tmp_path), "tmp_path")[0]) / "checkpoints"
+
+
+@pytest.fixture
+def signals() -> Iterator[StopSignals]:
+    with StopSignals() as caught:
+        yield caught
+
+
+def make_config(folder: Path | None, **settings: Any) -> TrainingConfig:
+    defaults = {"model": "mlp", "batch_size": TOTAL_BATCH // hvd.size(), "epochs": 2}
+    return TrainingConfig(
+        **{**defaults, "checkpoint_every": 3, "checkpoint_dir": folder, **settings}
+    )
+
+
+def at_step(
+    trainer: DataParallelTrainer, step: int, act: Callable[[], None]
+) -> DataParallelTrainer:
+    """Have something happen on this rank while a step is being made."""
+    make_step = trainer._step
+
+    def wrapped(images: Any, labels: Any, number: int, monitor: Any) -> None:
+        make_step(images, labels, number, monitor)
+        if number == step:
+            act()
+
+    trainer._step = wrapped  # type: ignore[method-assign]
+    return trainer
+
+
+def preempt(config: TrainingConfig, signals: StopSignals, step: int) -> None:
+    """Run until the last rank alone, in that step, is told to stop."""
+    trainer = DataParallelTrainer(config, signals)
+    if hvd.rank() == hvd.size() - 1:
+        at_step(trainer, step, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    with pytest.raises(PreemptionError, match=f"SIGUSR1 after step {step + 2}, saved"):
+        trainer.train()
+    trainer._checkpoints.close()
+    signals.received = ""
+
+
+def train(config: TrainingConfig) -> tuple[dict[str, Any], DataParallelTrainer]:
+    trainer = DataParallelTrainer(config)
+    summary = trainer.train()
+    trainer.close()
+    return summary, trainer
+
+
+def check_resumed(
+    folder: Path, signals: StopSignals, settings: dict[str, Any], step: int
+) -> None:
+    straight, straight_trainer = train(make_config(None, **settings))
+    preempt(make_config(folder, **settings), signals, step)
+    torch.manual_seed(999)  # a new process would not have it either
+    resumed, trainer = train(make_config(folder, resume="must", **settings))
+    assert resumed["resumed_step"] == step + 2
+    assert straight["steps"] == resumed["steps"] == 10
+    for key in ("parameters_sha256", "test_accuracy", "train_loss"):
+        assert straight[key] == resumed[key], key
+    expected = straight_trainer.model.state_dict()
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    assert torch.equal(
+        trainer._state.capture(10)["random_state"], torch.get_rng_state()
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_was_stopped_ends_in_the_same_bits(
+    case: str, folder: Path, signals: StopSignals
+) -> None:
+    check_resumed(folder, signals, CASES[case], step=5)
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_wherever_it_was_stopped(step: int, folder: Path, signals: StopSignals) -> None:
+    """After the first steps, with a checkpoint, and at the end of an epoch."""
+    check_resumed(folder, signals, CASES["momentum, feedback"], step)
+
+
+@pytest.mark.skipif(hvd.size() > 2, reason="repeatable on 2 ranks, see sharp_bits.md")
+@pytest.mark.parametrize("compression", ["ternary", "none", "fp16"])
+def test_horovods_own_optimizer(
+    compression: str, folder: Path, signals: StopSignals
+) -> None:
+    exchange = {"ternary": "allreduce"}.get(compression, "auto")
+    settings = {"compression": compression, "exchange": exchange, "ternary": FEEDBACK}
+    check_resumed(folder, signals, settings, step=5)
+
+
+def test_auto_keeps_to_what_it_chose(folder: Path, signals: StopSignals) -> None:
+    config = make_config(folder, compression="auto")
+    trainer = DataParallelTrainer(config, signals)
+    advice = trainer.advice
+    at_step(trainer, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(PreemptionError, match="SIGTERM"):
+        trainer.train()
+    trainer._checkpoints.close()
+    resumed = DataParallelTrainer(config)
+    assert resumed.advice == advice
+    assert type(resumed.optimizer).__mro__[1] is type(trainer.optimizer).__mro__[1]
+    resumed._checkpoints.close()
+
+
+def test_the_last_ones_are_kept_and_the_last_step_is_one(folder: Path) -> None:
+    train(make_config(folder, keep_checkpoints=2))
+    steps = CheckpointStore(folder).steps()
+    assert steps[0] == 10
+    # One that was due while the one before was still being written comes later.
+    assert len(steps) == 2
+    names = {entry.name for entry in folder.iterdir()}
+    assert names == {".lock", *(f"step-{step:09d}" for step in steps)}
+    again, _ = train(make_config(folder, keep_checkpoints=2))
+    assert (again["resumed_step"], again["steps"]) == (10, 10)
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("what", ["manifest.json", "the last shard"])
+def test_all_ranks_take_the_last_good_one(
+    what: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    straight, _ = train(make_config(folder))
+    steps = CheckpointStore(folder).steps()
+    gather_texts("", "seen")
+    if hvd.rank() == 0:
+        name = what
+        if what == "the last shard":  # which only the last rank reads
+            name = f"shard-{hvd.size() - 1:05d}.safetensors"
+        damage(folder / "step-000000010" / name)
+    gather_texts("", "damaged")
+    resumed, _ = train(make_config(folder))
+    assert resumed["resumed_step"] == steps[1]
+    assert resumed["parameters_sha256"] == straight["parameters_sha256"]
+    if hvd.rank() == 0:
+        assert "damaged checkpoint: " in caplog.text
+        assert (folder / "step-000000010.damaged").is_dir()
+
+
+def test_no_good_one_is_an_error_and_not_a_new_beginning(folder: Path) -> None:
+    train(make_config(folder, epochs=1, checkpoint_every=100))
+    gather_texts("", "trained")
+    if hvd.rank() == 0:
+        damage(folder / "step-000000005" / "shard-00000.safetensors")
+    gather_texts("", "damaged")
+    with pytest.raises(CheckpointError, match=r"no checkpoint .* is good: .*SHA-256"):
+        DataParallelTrainer(make_config(folder))
+    gather_texts("", "refused")
+    assert (folder / "step-000000005").is_dir()
+
+
+def test_another_configuration_names_what_differs(folder: Path) -> None:
+    train(make_config(folder, epochs=1))
+    changed = {"learning_rate": 0.5, "ternary": FEEDBACK, "log_every": 3, "epochs": 4}
+    with pytest.raises(CheckpointError) as error:
+        DataParallelTrainer(make_config(folder, **changed))
+    assert "learning_rate: 0.01 there, 0.5 here" in str(error.value)
+    assert "ternary.error_feedback: False there, True here" in str(error.value)
+    assert "log_every" not in str(error.value)
+    assert "epochs" not in str(error.value)
+    with pytest.raises(CheckpointError, match=r"240 in all.*keep it, with --batch"):
+        DataParallelTrainer(make_config(folder, batch_size=7))
+    with pytest.raises(CheckpointError, match="is of step 5, and the run is to have 4"):
+        DataParallelTrainer(make_config(folder, max_steps=4))
+    with pytest.raises(CheckpointError, match="resume is never"):
+        DataParallelTrainer(make_config(folder, resume="never"))
+
+
+def test_a_schedule_that_would_change(folder: Path) -> None:
+    train(make_config(folder, epochs=1, schedule="polynomial"))
+    with pytest.raises(CheckpointError, match=r"run of 5 steps; .* to have 10"):
+        DataParallelTrainer(make_config(folder, epochs=2, schedule="polynomial"))
+
+
+def test_nothing_to_go_on_from(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="resume must: there is no checkpoint"):
+        DataParallelTrainer(make_config(folder, resume="must"))
+
+
+def test_a_second_job_in_the_folder(folder: Path) -> None:
+    first = DataParallelTrainer(make_config(folder, epochs=1))
+    with pytest.raises(CheckpointError, match=r"in use by another job .*process"):
+        DataParallelTrainer(make_config(folder, epochs=1))
+    first.train()
+    first.close()
+    assert train(make_config(folder, epochs=1))[0]["resumed_step"] == 5
+
+
+def test_a_folder_that_is_not_the_same_on_all_hosts(tmp_path: Path) -> None:
+    if hvd.size() == 1:
+        pytest.skip("one rank has one folder")
+    # The same path, as the ranks see it, leads elsewhere: so it is without a shared
+    # file system.
+    os.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"all hosts share|cannot be written"):
+        DataParallelTrainer(make_config(Path("checkpoints")))
+
+
+def limit_file_size(num_bytes: int) -> Callable[[], None]:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+
+
+def test_a_disk_that_is_full_on_one_rank(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file size limit on the last rank stands for it: writing fails half-way."""
+    straight, _ = train(make_config(None, ternary=FEEDBACK))
+    trainer = DataParallelTrainer(make_config(folder, ternary=FEEDBACK))
+    if hvd.rank() == hvd.size() - 1:
+        at_step(trainer, 4, limit_file_size(10_000))
+        at_step(trainer, 7, limit_file_size(resource.RLIM_INFINITY))
+    try:
+        summary = trainer.train()
+    finally:
+        limit_file_size(resource.RLIM_INFINITY)()
+    trainer.close()
+    assert summary["parameters_sha256"] == straight["parameters_sha256"]
+    if hvd.rank() == 0:
+        assert "step-000000006 could not be written" in caplog.text
+        assert f"rank {hvd.size() - 1}: File too large" in caplog.text
+        assert "the latest is of step 3" in caplog.text
+    assert CheckpointStore(folder).steps()[0] == 10
+    assert not list(folder.glob("*.partial"))
+
+
+def test_a_last_checkpoint_that_cannot_be_written_is_an_error(folder: Path) -> None:
+    trainer = DataParallelTrainer(make_config(folder, epochs=1))
+    if hvd.rank() == 0:
+        at_step(trainer, 4, limit_file_size(10_000))
+    try:
+        summary = trainer.train()
+        with pytest.raises(CheckpointError, match=r"step-000000005 could not .*step 3"):
+            trainer.close()
+    finally:
+        limit_file_size(resource.RLIM_INFINITY)()
+    assert summary["steps"] == 5
+    gather_texts("", "failed")
+    assert train(make_config(folder, epochs=1))[0]["resumed_step"] == 3
+
+
+@needs_ranks(2)
+def test_ranks_that_are_told_to_stop_at_different_moments(
+    folder: Path, signals: StopSignals
+) -> None:
+    trainer = DataParallelTrainer(make_config(folder), signals)
+    steps: list[int] = []
+    at_step(trainer, 3 + hvd.rank(), lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    with pytest.raises(PreemptionError) as stop:
+        trainer.train()
+    trainer._checkpoints.close()
+    steps.append(CheckpointStore(folder).steps()[0])
+    assert gather_texts(str(stop.value), "stops") == [str(stop.value)] * hvd.size()
+    assert steps == [5]
