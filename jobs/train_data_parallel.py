@@ -60,6 +60,8 @@ def run(config: TrainingConfig, signals: StopSignals) -> None:
     trainer = DataParallelTrainer(config, signals)
     if trainer.advice and hvd.rank() == 0:
         print(trainer.advice, flush=True)
+    if trainer.resumed_step and hvd.rank() == 0:
+        print(f"going on after step {trainer.resumed_step}", flush=True)
     summary = trainer.train()
     if hvd.rank() == 0:
         if config.summary is not None:

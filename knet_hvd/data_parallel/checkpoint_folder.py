@@ -69,16 +69,26 @@ def open_store(config: CheckpointConfig) -> tuple[CheckpointStore, FolderLock | 
             store.clean()
         except (OSError, CheckpointError) as problem:
             error = _describe(problem, config)
-    holder = _raise_any(error, holder)[0]
-    _raise_any(_check_shared(config, holder))
-    found = store.steps() if hvd.rank() == 0 else []
-    if config.resume == "never" and found:
-        error = (
-            f"checkpoint folder {folder} holds checkpoints (the latest of step "
-            f"{found[0]}) and resume is never: choose another folder, or resume auto"
-        )
-    _raise_any(error)
+    try:
+        holder = _raise_any(error, holder)[0]
+        _raise_any(_check_shared(config, holder))
+        _raise_any(_check_empty(store, config))
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
     return store, lock
+
+
+def _check_empty(store: CheckpointStore, config: CheckpointConfig) -> str:
+    """Return what is wrong with beginning anew in this folder."""
+    found = store.steps() if hvd.rank() == 0 and config.resume == "never" else []
+    if not found:
+        return ""
+    return (
+        f"checkpoint folder {store.folder} holds checkpoints (the latest of step "
+        f"{found[0]}) and resume is never: choose another folder, or resume auto"
+    )
 
 
 def _describe(problem: Exception, config: CheckpointConfig) -> str:

@@ -1,5 +1,6 @@
 """The checkpoints of a data-parallel job, from the first step to the last."""
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,8 @@ from knet_hvd.data_parallel.resume_checks import check_configuration, check_num_
 from knet_hvd.data_parallel.training_config import TrainingConfig
 
 KIND = "data_parallel"
+_VERSIONS = {"torch": torch.__version__}
+_logger = logging.getLogger("knet_hvd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +58,33 @@ class JobCheckpoints:
         if config.checkpoint_dir is None:
             return
         self._store, self._lock = open_store(config)
+        try:
+            self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self) -> None:
+        """Read the latest good checkpoint, and check that it is of this job."""
         self._saved = load_latest(self._store, KIND, shards_to_read)
-        if self._saved is None and config.resume == "must":
+        if self._saved is None and self.config.resume == "must":
             raise CheckpointError(
-                f"resume must: there is no checkpoint in {config.checkpoint_dir}"
+                f"resume must: there is no checkpoint in {self.config.checkpoint_dir}"
             )
         if self._saved is not None:
-            check_configuration(self._saved.manifest, config)
+            check_configuration(self._saved.manifest, self.config)
+            self._note_versions(self._saved.manifest)
+
+    @staticmethod
+    def _note_versions(manifest: Manifest) -> None:
+        before = dict(manifest.versions)
+        if before != _VERSIONS and hvd.rank() == 0:
+            _logger.warning(
+                "the checkpoint was written with %s, this is %s: the run goes on, but "
+                "perhaps not in the same bits",
+                before,
+                _VERSIONS,
+            )
 
     @property
     def position(self) -> Position:
@@ -132,7 +155,7 @@ class JobCheckpoints:
                 shards=shards,
                 configuration=configuration,
                 details=details | position,
-                versions={"torch": torch.__version__},
+                versions=_VERSIONS,
             )
 
         self._schedule = CheckpointSchedule(

@@ -49,6 +49,13 @@ class DataParallelTrainer:
         check_agreement(facts, "the job's configuration")
         self.config = config
         self._checkpoints = JobCheckpoints(config, signals)
+        try:
+            self._build(config)
+        except BaseException:
+            self._checkpoints.close()
+            raise
+
+    def _build(self, config: TrainingConfig) -> None:
         self.dataset: ImageDataset = load_dataset(config.data, config.data_dir)
         self._inputs = ModelInputs(self.dataset, config)
         torch.manual_seed(config.seed)
@@ -84,8 +91,15 @@ class DataParallelTrainer:
         advice = getattr(self.optimizer, "compression_advice", None)
         return str(advice or self._checkpoints.advice)
 
+    @property
+    def resumed_step(self) -> int:
+        """Steps that a checkpoint held, from which the run goes on; 0 without one."""
+        return self._checkpoints.position.step
+
     def train(self) -> dict[str, Any]:
         """Run all steps and return the summary, the same on every rank.
+
+        After it, ``close``.
 
         Raises:
             PreemptionError: On every rank, if a signal ended the run; it is saved.
@@ -171,15 +185,14 @@ class DataParallelTrainer:
         return evaluate(self.model, shadow, self.dataset, self._forward)
 
     def _summary(self, accuracy: float, steps: int, elapsed_s: float) -> dict[str, Any]:
-        resumed_step = self._checkpoints.position.step
-        images = (steps - resumed_step) * self.config.batch_size * hvd.size()
+        images = (steps - self.resumed_step) * self.config.batch_size * hvd.size()
         return {
             "test_accuracy": accuracy,
             "train_loss": float(self._state.loss),
             "train_seconds": elapsed_s,
             "samples_per_second": images / elapsed_s,
             "steps": steps,
-            "resumed_step": resumed_step,
+            "resumed_step": self.resumed_step,
             "num_ranks": hvd.size(),
             "num_parameters": sum(p.numel() for p in self.model.parameters()),
             "wire_bytes_per_step": self.wire_bytes.compressed,

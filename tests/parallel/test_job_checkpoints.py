@@ -15,6 +15,7 @@ from knet_hvd import TernaryConfig
 from knet_hvd.checkpoint import CheckpointStore, StopSignals
 from knet_hvd.config import CheckpointError, PreemptionError
 from knet_hvd.data_parallel.agreement import gather_texts
+from knet_hvd.data_parallel.job_state import merge_compression_states
 from knet_hvd.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.data_parallel.training_config import TrainingConfig
 from tests.parallel.helpers import needs_ranks
@@ -280,6 +281,18 @@ def test_a_last_checkpoint_that_cannot_be_written_is_an_error(folder: Path) -> N
     assert summary["steps"] == 5
     gather_texts("", "failed")
     assert train(make_config(folder, epochs=1))[0]["resumed_step"] == 3
+
+
+def test_residuals_on_another_number_of_ranks_owe_the_same() -> None:
+    residuals = [torch.randn(4, 5) for _ in range(3)]
+    states = [{"step": 4, "residuals": {"w": each}} for each in residuals]
+    states[1]["residuals"] = {"w": residuals[1], "v": torch.ones(2)}
+    merged = merge_compression_states(states, step=9)
+    assert merged["step"] == 9
+    mean = torch.stack(residuals).double().mean(0)
+    torch.testing.assert_close(merged["residuals"]["w"], mean.float())
+    assert merged["residuals"]["v"].tolist() == pytest.approx([1 / 3, 1 / 3])
+    assert states[0] == {"step": 4, "residuals": {"w": residuals[0]}}
 
 
 @needs_ranks(2)

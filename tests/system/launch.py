@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +46,8 @@ def horovodrun(command: list[str], num_ranks: int = 2) -> list[str]:
     return [str(BIN / "horovodrun"), "--gloo", *hosts, *command]
 
 
-def run(line: list[str], **environment: str) -> Result:
-    """Run a command line; it and all it started end after ``LIMIT_S`` seconds."""
-    process = subprocess.Popen(
+def _start(line: list[str], **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         line,
         env={
             **os.environ,
@@ -64,6 +65,28 @@ def run(line: list[str], **environment: str) -> Result:
         text=True,
         start_new_session=True,
     )
+
+
+@contextmanager
+def started(line: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """Start a command line; whatever is left of it in the end is killed."""
+    process = _start(line)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGCONT)
+            os.killpg(process.pid, signal.SIGTERM)  # the launcher ends its ranks
+            try:
+                process.communicate(timeout=10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+
+
+def run(line: list[str], **environment: str) -> Result:
+    """Run a command line; it and all it started end after ``LIMIT_S`` seconds."""
+    process = _start(line, **environment)
     try:
         out, err = process.communicate(timeout=LIMIT_S)
     except subprocess.TimeoutExpired:

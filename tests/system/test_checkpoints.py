@@ -1,0 +1,244 @@
+"""Jobs that are stopped, killed or moved go on from their checkpoints."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from knet_hvd.checkpoint import STOPPED_EXIT_CODE, CheckpointStore
+from knet_hvd.models import build_model, parameters_sha256
+from tests.system import launch
+from tests.system.launch import JOB, ROOT, Result, horovodrun, mpirun, run, started
+
+FLAGS = ["--model", "mlp", "--batch-size", "32", "--epochs", "8"]
+FLAGS += ["--ternary.error-feedback", "--learning-rate", "0.02", "--log-every", "1"]
+NUM_STEPS = 8 * 22  # of 64 images on 2 ranks
+
+
+def job(folder: Path, *flags: str) -> list[str]:
+    """Return the command of a rank; later flags override earlier ones."""
+    saved = ["--checkpoint-dir", str(folder / "checkpoints"), "--checkpoint-every", "9"]
+    return [*JOB, *FLAGS, *saved, "--summary", str(folder / "summary.json"), *flags]
+
+
+def summary_of(result: Result, folder: Path) -> dict[str, Any]:
+    assert result.code == 0, result.text
+    return json.loads((folder / "summary.json").read_text())
+
+
+def steps_of(folder: Path) -> list[int]:
+    return CheckpointStore(folder / "checkpoints").steps()
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Wait until something holds, while the process runs."""
+    while not condition() and process.poll() is None:
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run that nobody disturbs, and that writes no checkpoints."""
+    folder = tmp_path_factory.mktemp("straight")
+    curves = ["--logdir", str(folder / "curves"), "--summary", str(folder / "s.json")]
+    result = run(mpirun(*[[*JOB, *FLAGS, *curves]] * 2))
+    assert result.code == 0, result.text
+    return {**json.loads((folder / "s.json").read_text()), "curves": folder / "curves"}
+
+
+def losses(logdir: Path) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(logdir), {"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in events.Scalars("train/loss")]
+
+
+def test_a_signal_to_mpirun_stops_the_job_and_the_same_command_goes_on(
+    straight: dict[str, Any], tmp_path: Path
+) -> None:
+    line = mpirun(*[job(tmp_path, "--logdir", str(tmp_path / "curves"))] * 2)
+    with started(line) as process:
+        wait_for(lambda: steps_of(tmp_path), process)
+        process.send_signal(signal.SIGUSR1)
+        _, err = process.communicate(timeout=launch.LIMIT_S)
+    assert process.returncode == STOPPED_EXIT_CODE == 75, err
+    stopped = re.findall(r"stopped by SIGUSR1 after step (\d+), saved in (\S+):", err)
+    assert len(stopped) == 1, err
+    step = int(stopped[0][0])
+    assert 9 <= step < NUM_STEPS
+    assert Path(stopped[0][1]) == tmp_path / "checkpoints" / f"step-{step:09d}"
+    summary = summary_of(run(line), tmp_path)
+    assert summary["resumed_step"] == step
+    assert summary["parameters_sha256"] == straight["parameters_sha256"]
+    assert losses(tmp_path / "curves") == losses(straight["curves"])
+
+
+def rank_pids(mark: str) -> list[int]:
+    """Return the processes whose command line holds a path of this test."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if Path(os.fsdecode(command[0])).name.startswith("python") and any(
+                mark.encode() in word for word in command
+            ):
+                found.append(int(entry.name))
+    return found
+
+
+def test_sigterm_to_one_rank_alone_stops_all(
+    straight: dict[str, Any], tmp_path: Path
+) -> None:
+    """As srun and scancel do it, but only one rank gets it."""
+    line = mpirun(*[job(tmp_path)] * 2)
+    with started(line) as process:
+        wait_for(lambda: steps_of(tmp_path), process)
+        os.kill(rank_pids(str(tmp_path))[-1], signal.SIGTERM)
+        _, err = process.communicate(timeout=launch.LIMIT_S)
+    assert process.returncode == STOPPED_EXIT_CODE, err
+    assert "stopped by SIGTERM after step" in err
+    summary = summary_of(run(line), tmp_path)
+    assert summary["parameters_sha256"] == straight["parameters_sha256"]
+
+
+def test_kills_at_random_moments_lose_nothing_that_was_saved(
+    straight: dict[str, Any], tmp_path: Path
+) -> None:
+    random = Random(os.getpid())
+    line = mpirun(*[job(tmp_path)] * 2)
+    seen = 0
+    for trial in range(3):
+        with started(line) as process:
+            wait_for(lambda seen=seen: (steps_of(tmp_path) or [0])[0] > seen, process)
+            time.sleep(random.random() / 4)
+            if trial == 0:  # one rank, and the launcher ends the other
+                os.kill(random.choice(rank_pids(str(tmp_path))), signal.SIGKILL)
+            else:  # the node
+                for pid in [process.pid, *rank_pids(str(tmp_path))]:
+                    os.kill(pid, signal.SIGKILL)
+            process.communicate(timeout=launch.LIMIT_S)
+        assert process.returncode not in (0, STOPPED_EXIT_CODE)
+        seen = steps_of(tmp_path)[0]
+    summary = summary_of(run(line), tmp_path)
+    assert summary["resumed_step"] == seen
+    assert summary["parameters_sha256"] == straight["parameters_sha256"]
+    assert not list((tmp_path / "checkpoints").glob("*.partial"))
+
+
+def test_another_number_of_ranks_goes_on(
+    straight: dict[str, Any], tmp_path: Path
+) -> None:
+    steps = ("50", "90", "130", str(NUM_STEPS))
+    for num_ranks, step in zip((2, 4, 1, 2), steps, strict=True):
+        flags = ["--batch-size", str(64 // num_ranks), "--max-steps", step]
+        result = run(mpirun(*[job(tmp_path, *flags)] * num_ranks))
+        summary = summary_of(result, tmp_path)
+    assert summary["resumed_step"] == 130
+    assert summary["test_accuracy"] > straight["test_accuracy"] - 0.05
+    refused = run(mpirun(*[job(tmp_path)] * 3))
+    assert refused.code == 1
+    assert refused.err.count("2 ranks with 32 images each, 64 in all") == 3
+
+
+def test_two_jobs_in_one_folder(straight: dict[str, Any], tmp_path: Path) -> None:
+    line = mpirun(*[job(tmp_path)] * 2)
+    with started(line) as process:
+        wait_for(lambda: steps_of(tmp_path), process)
+        process.send_signal(signal.SIGSTOP)  # mpirun alone: its ranks go on
+        os.kill(rank_pids(str(tmp_path))[0], signal.SIGSTOP)
+        try:
+            second = run(mpirun(*[job(tmp_path)] * 2))
+        finally:
+            os.kill(rank_pids(str(tmp_path))[0], signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
+        assert second.code == 1, second.text
+        messages = re.findall(r"rank \d: checkpoint folder .*in use by.*", second.err)
+        assert len(messages) == 2, second.text
+        process.communicate(timeout=launch.LIMIT_S)
+    assert process.returncode == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["parameters_sha256"] == straight["parameters_sha256"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=7500k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_full(
+    straight: dict[str, Any], small_disk: Path, tmp_path: Path
+) -> None:
+    """Room for two checkpoints where three are to be kept."""
+    flags = ["--checkpoint-dir", str(small_disk / "checkpoints")]
+    result = run(mpirun(*[job(tmp_path, *flags)] * 2))
+    assert result.code == 1, result.text
+    assert "No space left on device); the latest is of step" in result.err
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["parameters_sha256"] == straight["parameters_sha256"]
+    store = CheckpointStore(small_disk / "checkpoints")
+    assert store.steps()
+    for step in store.steps():
+        manifest = store.read_manifest(step)
+        assert [store.read_shard(manifest, rank)["loss"] for rank in range(2)]
+
+
+def test_a_folder_that_cannot_be_written_stops_the_job_before_training(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    flags = ["--checkpoint-dir", str(tmp_path / "file" / "below")]
+    result = run(mpirun(*[job(tmp_path, *flags)] * 2))
+    assert result.code == 1
+    for rank in range(2):
+        expected = rf"rank {rank}: checkpoint folder .* cannot be written \(Not a dir"
+        assert re.search(expected, result.err), result.text
+    assert "training:" not in result.text
+
+
+def test_horovodrun_goes_on_and_the_model_can_be_exported(tmp_path: Path) -> None:
+    out = tmp_path / "model.pt"
+    for steps in ("10", "20"):
+        summary = summary_of(
+            run(horovodrun(job(tmp_path, "--max-steps", steps))), tmp_path
+        )
+    assert summary["resumed_step"] == 10
+    export = [sys.executable, "-m", "knet_hvd", "export"]
+    result = run([*export, str(tmp_path / "checkpoints"), str(out)])
+    assert result.code == 0, result.text
+    model = build_model("mlp", in_shape=(1, 8, 8), num_classes=10)
+    model.load_state_dict(torch.load(out, weights_only=True))
+    assert parameters_sha256(model) == summary["parameters_sha256"]
+
+
+def test_help_names_the_exit_code() -> None:
+    result = run([*JOB, "--help"])
+    assert "exits with code 75" in " ".join(result.out.split()).replace("│", "")
+
+
+def test_the_documentation_names_what_there_is() -> None:
+    text = (ROOT / "docs" / "checkpoints.md").read_text()
+    flags = set(re.findall(r"`(--[a-z-]+)", text))
+    known = run([*JOB, "--help"]).out
+    foreign = {"--signal", "--average", "--requeue"}
+    assert flags - foreign
+    for flag in flags - foreign:
+        assert flag in known, flag
