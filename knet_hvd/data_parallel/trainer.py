@@ -1,6 +1,7 @@
 """The training loop of the data-parallel job."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -106,8 +107,8 @@ class DataParallelTrainer:
             KnetError: On every rank, if training diverged.
         """
         config, start = self.config, self._checkpoints.position
+        step, first_batch, elapsed_s = start.step, start.batch, 0.0
         first_step = self._checkpoints.first_logged_step
-        step, epoch_start, elapsed_s = start.step, start.batch, 0.0
         with (
             open_logger(config.logdir, hvd.rank(), first_step) as logger,
             profile_steps(config.profile, hvd.rank()) as after_step,
@@ -117,29 +118,35 @@ class DataParallelTrainer:
             monitor = TrainingMonitor(config, logger, self.optimizer, self.wire_bytes)
             for epoch in range(start.epoch, config.epochs):
                 begin = time.perf_counter()
-                for images, labels in self.batches.batches(epoch, epoch_start):
-                    if step == self.num_steps:
-                        break
-                    self._checkpoints.before_step()
-                    self._step(images, labels, step, monitor)
-                    step += 1
-                    self._checkpoints.after_step(step, step == self.num_steps)
+                for made in self._epoch(epoch, first_batch, step, monitor):
+                    step = made
                     after_step()
                     bar.update()
-                epoch_start = 0
+                first_batch = 0
                 elapsed_s += time.perf_counter() - begin
                 check_finite(self.model, step)
                 accuracy = self.evaluate()
-                loss = float(self._state.loss)
-                bar.set_postfix(
-                    loss=f"{loss:.3f}", test=f"{accuracy:.4f}", refresh=False
-                )
+                loss = f"{float(self._state.loss):.3f}"
+                bar.set_postfix(loss=loss, test=f"{accuracy:.4f}", refresh=False)
                 monitor.after_epoch(accuracy, step)
                 if step == self.num_steps:
                     break
             summary = self._summary(accuracy, step, elapsed_s)
             monitor.finish(summary)
         return summary
+
+    def _epoch(
+        self, epoch: int, first_batch: int, step: int, monitor: TrainingMonitor
+    ) -> Iterator[int]:
+        """Make the steps that are left of an epoch; yield the number made in all."""
+        for images, labels in self.batches.batches(epoch, first_batch):
+            if step == self.num_steps:
+                break
+            self._checkpoints.before_step()
+            self._step(images, labels, step, monitor)
+            step += 1
+            self._checkpoints.after_step(step, step == self.num_steps)
+            yield step
 
     def close(self) -> None:
         """Wait for the last checkpoint, and let another job have the folder.
