@@ -1,7 +1,7 @@
 """What a data-parallel job is made of between two steps, as trees for a checkpoint."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class JobState:
         average: The moving average of the parameters.
         seed: The job's seed.
         loss: Of this rank's latest batch.
+        before_capture: Called whenever the state is captured.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class JobState:
     average: MovingAverage
     seed: int
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
+    before_capture: Callable[[], None] = lambda: None
 
     def capture(self, step: int) -> Tree:
         """Return this rank's shard; nothing of it changes with the next step.
@@ -51,6 +53,7 @@ class JobState:
                 useless ones.
         """
         check_finite(self.model, step)
+        self.before_capture()
         shard: dict[str, Any] = {
             "random_state": torch.get_rng_state(),
             "compression": compression_state(self.optimizer),  # already copies

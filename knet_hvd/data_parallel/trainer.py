@@ -115,6 +115,8 @@ class DataParallelTrainer:
             progress(desc="training", rank=hvd.rank(), total=self.num_steps) as bar,
         ):
             bar.update(step)
+            # The run after a kill goes on from here, and so must its curves.
+            self._state.before_capture = logger.flush
             monitor = TrainingMonitor(config, logger, self.optimizer, self.wire_bytes)
             for epoch in range(start.epoch, config.epochs):
                 begin = time.perf_counter()

@@ -71,6 +71,9 @@ class MetricLogger:
             TypeError: A setting is not bool, int, float or str.
         """
 
+    def flush(self) -> None:
+        """Write out what is pending."""
+
     def close(self) -> None:
         """Write out what is pending; the logger takes nothing afterwards."""
 
@@ -160,6 +163,10 @@ class TensorBoardLogger(MetricLogger):
         for message in build(dict(config), dict(metrics)):
             file_writer.add_summary(message)
         self.scalars(metrics, self._last_step)
+
+    def flush(self) -> None:
+        """Write out what is pending: see `MetricLogger.flush`."""
+        self._writer.flush()
 
     def close(self) -> None:
         """Write out what is pending and close the event file."""

@@ -24,6 +24,7 @@ from tests.system.launch import JOB, ROOT, Result, horovodrun, mpirun, run, star
 FLAGS = ["--model", "mlp", "--batch-size", "32", "--epochs", "8"]
 FLAGS += ["--ternary.error-feedback", "--learning-rate", "0.02", "--log-every", "1"]
 NUM_STEPS = 8 * 22  # of 64 images on 2 ranks
+pytestmark = pytest.mark.timeout(500)  # some start five jobs
 
 
 def job(folder: Path, *flags: str) -> list[str]:
@@ -118,7 +119,7 @@ def test_kills_at_random_moments_lose_nothing_that_was_saved(
     straight: dict[str, Any], tmp_path: Path
 ) -> None:
     random = Random(os.getpid())
-    line = mpirun(*[job(tmp_path)] * 2)
+    line = mpirun(*[job(tmp_path, "--logdir", str(tmp_path / "curves"))] * 2)
     seen = 0
     for trial in range(3):
         with started(line) as process:
@@ -135,6 +136,7 @@ def test_kills_at_random_moments_lose_nothing_that_was_saved(
     summary = summary_of(run(line), tmp_path)
     assert summary["resumed_step"] == seen
     assert summary["parameters_sha256"] == straight["parameters_sha256"]
+    assert losses(tmp_path / "curves") == losses(straight["curves"])
     assert not list((tmp_path / "checkpoints").glob("*.partial"))
 
 
