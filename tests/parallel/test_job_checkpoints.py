@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -240,47 +241,41 @@ def test_a_folder_that_is_not_the_same_on_all_hosts(tmp_path: Path) -> None:
         DataParallelTrainer(make_config(Path("checkpoints")))
 
 
-def limit_file_size(num_bytes: int) -> Callable[[], None]:
-    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-
-
-def test_a_disk_that_is_full_on_one_rank(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A file size limit on the last rank stands for it: writing fails half-way."""
-    straight, _ = train(make_config(None, ternary=FEEDBACK))
-    trainer = DataParallelTrainer(make_config(folder, ternary=FEEDBACK))
-    if hvd.rank() == hvd.size() - 1:
-        at_step(trainer, 4, limit_file_size(10_000))
-        at_step(trainer, 7, limit_file_size(resource.RLIM_INFINITY))
+@contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    """Have this process fail to write more, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:
-        summary = trainer.train()
+        yield
     finally:
-        limit_file_size(resource.RLIM_INFINITY)()
-    trainer.close()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("failing", [0, hvd.size() - 1])
+def test_a_disk_that_is_full_on_one_rank(
+    failing: int, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    straight, _ = train(make_config(None, ternary=FEEDBACK))
+    train(make_config(folder, ternary=FEEDBACK, epochs=1))
+    before = CheckpointStore(folder).steps()
+    config = make_config(folder, ternary=FEEDBACK)
+    trainer = DataParallelTrainer(config)
+    with files_of_at_most(10_000) if hvd.rank() == failing else nullcontext():
+        summary = trainer.train()
+        with pytest.raises(CheckpointError, match="step-000000010 could not be writ"):
+            trainer.close()
     assert summary["parameters_sha256"] == straight["parameters_sha256"]
     if hvd.rank() == 0:
-        assert "step-000000006 could not be written" in caplog.text
-        assert f"rank {hvd.size() - 1}: File too large" in caplog.text
-        assert "the latest is of step 3" in caplog.text
+        text = f"(rank {failing}: File too large); the latest is of step 5"
+        assert text in caplog.text
+    assert CheckpointStore(folder).steps() == before
+    gather_texts("", "failed")
+    again, _ = train(config)
+    assert again["resumed_step"] == 5
+    assert again["parameters_sha256"] == straight["parameters_sha256"]
     assert CheckpointStore(folder).steps()[0] == 10
     assert not list(folder.glob("*.partial"))
-
-
-def test_a_last_checkpoint_that_cannot_be_written_is_an_error(folder: Path) -> None:
-    trainer = DataParallelTrainer(make_config(folder, epochs=1))
-    if hvd.rank() == 0:
-        at_step(trainer, 4, limit_file_size(10_000))
-    try:
-        summary = trainer.train()
-        with pytest.raises(CheckpointError, match=r"step-000000005 could not .*step 3"):
-            trainer.close()
-    finally:
-        limit_file_size(resource.RLIM_INFINITY)()
-    assert summary["steps"] == 5
-    gather_texts("", "failed")
-    assert train(make_config(folder, epochs=1))[0]["resumed_step"] == 3
 
 
 def test_residuals_on_another_number_of_ranks_owe_the_same() -> None:
