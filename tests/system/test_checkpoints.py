@@ -24,7 +24,7 @@ from tests.system.launch import JOB, ROOT, Result, horovodrun, mpirun, run, star
 FLAGS = ["--model", "mlp", "--batch-size", "32", "--epochs", "8"]
 FLAGS += ["--ternary.error-feedback", "--learning-rate", "0.02", "--log-every", "1"]
 NUM_STEPS = 8 * 22  # of 64 images on 2 ranks
-pytestmark = pytest.mark.timeout(500)  # some start five jobs
+pytestmark = pytest.mark.timeout(900)  # some start five jobs
 
 
 def job(folder: Path, *flags: str) -> list[str]:
