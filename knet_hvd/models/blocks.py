@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 Shape: TypeAlias = tuple[int, int, int]
 
@@ -127,9 +128,27 @@ def init_truncated_normal(
         std: The standard deviation before values beyond two of it are redrawn.
         bias: The value of all biases.
     """
-    nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+    truncated_normal_(layer.weight, std)
     if layer.bias is not None:
         nn.init.constant_(layer.bias, bias)
+
+
+def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
+    """Draw values again and again until all are within two standard deviations.
+
+    PyTorch leaves a tensor on the meta device as it is, where other functions call
+    operations that can be seen; so this one can be seen by a `TorchFunctionMode`.
+
+    Args:
+        tensor: Changed in place.
+        std: The standard deviation before values beyond two of it are redrawn.
+    """
+    if has_torch_function_unary(tensor):
+        result: Tensor = handle_torch_function(
+            truncated_normal_, (tensor,), tensor, std
+        )
+        return result
+    return nn.init.trunc_normal_(tensor, std=std, a=-2 * std, b=2 * std)
 
 
 def init_kaiming(model: nn.Module) -> None:

@@ -1,11 +1,8 @@
 """Build what a stage runs with from the configuration."""
 
-from collections import OrderedDict
-
 import torch
-from torch import nn
 
-from knet_hvd.models import build_model
+from knet_hvd.models import BlockBuilder
 from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decoupled import DecoupledRunner
 from knet_hvd.pipeline.decouplers import Backprop, Decoupler, Delayed, Objective
@@ -34,8 +31,7 @@ def build_stage(
 ) -> Stage:
     """Return a stage with the initial weights that a single process would have.
 
-    The whole network is drawn, since each block's numbers follow those of the block
-    before; blocks of other stages are then let go.
+    Blocks of other stages never get memory.
 
     Args:
         config: The job's configuration.
@@ -44,13 +40,11 @@ def build_stage(
         in_shape: Channels, height and width of an image.
         num_classes: The number of logits.
     """
-    torch.manual_seed(config.seed)
-    model = build_model(
+    builder = BlockBuilder(
         config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
     )
-    children = list(model.named_children())
-    own = stage_blocks(len(children), cuts, index)
-    blocks = nn.Sequential(OrderedDict(children[own.start : own.stop]))
+    torch.manual_seed(config.seed)
+    blocks = builder.build(stage_blocks(len(builder.skeleton), cuts, index))
     optimizer = make_optimizer(
         blocks, config.optimizer, config.learning_rate, config.weight_decay
     )

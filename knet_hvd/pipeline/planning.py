@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from knet_hvd.comm import Mesh, World, measure_links
 from knet_hvd.comm.encodings import max_payload_bytes
-from knet_hvd.models import build_model
+from knet_hvd.models import BlockBuilder
 from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers.delayed import Delayed
 from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decoupler
@@ -74,13 +74,13 @@ def measure_costs(
         num_classes: The number of logits.
     """
     torch.manual_seed(config.seed)
-    model = build_model(
+    builder = BlockBuilder(
         config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
     )
     inputs = torch.randn(config.microbatch_size, *in_shape)
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
         own = profile_blocks(
-            model,
+            builder,
             inputs.contiguous(memory_format=torch.channels_last),
             _DecouplerTrial(config, num_classes),
             throttle_of(world.rank, config.slow_rank),
@@ -88,7 +88,10 @@ def measure_costs(
     profiles = gather_profiles(world, own)
     links = measure_links(world)
     sizes = memory_bytes(
-        model, shapes, config.batch_size, num_states=_STATES[config.optimizer]
+        builder.skeleton,
+        shapes,
+        config.batch_size,
+        num_states=_STATES[config.optimizer],
     )
     kind = decoupler_class(config.decoupler)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from knet_hvd.comm import World
-from knet_hvd.models import num_parameters
+from knet_hvd.models import BlockBuilder, num_parameters
 from knet_hvd.pipeline.throttle import Throttle
 
 _REPEATS = 7
@@ -48,7 +48,7 @@ class BlockProfile:
 
 
 def profile_blocks(
-    model: nn.Sequential,
+    builder: BlockBuilder,
     inputs: Tensor,
     decouple: Callable[[Tensor], object],
     throttle: Throttle,
@@ -56,7 +56,7 @@ def profile_blocks(
     """Measure each block on a batch of random numbers.
 
     Args:
-        model: The whole network, in training mode; its weights do not change.
+        builder: Makes the blocks, each of which is let go of before the next.
         inputs: fp32 [n, c, h, w].
         decouple: Does what a stage that ends with an output of that kind does for its
             gradient.
@@ -66,18 +66,16 @@ def profile_blocks(
         The least of some times for each.
     """
     forward_s, train_s, decoupler_s = [], [], []
-    state = {name: value.clone() for name, value in model.state_dict().items()}
     activation = inputs
-    for index, block in enumerate(model):
+    for index, block in enumerate(builder.each()):
         leaf = activation.detach().requires_grad_(index > 0)
         forward_s.append(_least_s(partial(_forward, block, leaf), throttle))
         train_s.append(_least_s(partial(_train, block, leaf), throttle))
         activation = _forward(block, leaf)
-        last = index == len(model) - 1
+        last = index == len(builder.skeleton) - 1
         seconds = 0.0 if last else _least_s(partial(decouple, activation), throttle)
         decoupler_s.append(seconds)
-    model.load_state_dict(state)  # running statistics have moved
-    model.zero_grad()
+        del block, leaf  # before the next one gets memory
     return BlockProfile(forward_s=forward_s, train_s=train_s, decoupler_s=decoupler_s)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from knet_hvd.models import MODELS, build_model, num_parameters
+from knet_hvd.models import MODELS, BlockBuilder, build_model, num_parameters
 from knet_hvd.models.cifarnet import _pool, _response_norm
 from knet_hvd.models.response_norm import ResponseNorm
 
@@ -179,3 +179,31 @@ def test_response_norm_equals_pytorchs(channels: int, size: int) -> None:
     (gradient,) = torch.autograd.grad((actual * weight).sum(), x)
     (reference,) = torch.autograd.grad((expected * weight).sum(), x)
     torch.testing.assert_close(gradient, reference)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_some_blocks_have_the_values_of_the_whole_network(name: str) -> None:
+    torch.manual_seed(3)
+    whole = build_model(name, in_shape=CIFAR10, num_classes=10, width=0.3)
+    following = torch.rand(3)
+    expected = whole.state_dict()
+    builder = BlockBuilder(name, in_shape=CIFAR10, num_classes=10, width=0.3)
+    for own in (range(1), range(1, 3), range(2, len(whole)), range(len(whole))):
+        torch.manual_seed(3)
+        blocks = builder.build(own)
+        assert torch.equal(torch.rand(3), following), "the generator went elsewhere"
+        names = [list(whole._modules)[index] for index in own]
+        assert [key for key, _ in blocks.named_children()] == names
+        for key, value in blocks.state_dict().items():
+            assert torch.equal(value, expected[key]), key
+        assert all(parameter.requires_grad for parameter in blocks.parameters())
+    assert all(tensor.is_meta for tensor in builder.skeleton.state_dict().values())
+
+
+def test_each_block_can_be_run_by_itself() -> None:
+    builder = BlockBuilder("cifarnet", in_shape=CIFAR10, num_classes=10, width=0.1)
+    activation = torch.randn(2, *CIFAR10)
+    for block in builder.each():
+        activation = block(activation)
+        assert bool(torch.isfinite(activation).all())
+    assert activation.shape == (2, 10)
