@@ -3,6 +3,7 @@
     mpirun -np 2 python jobs/train_pipeline.py --stages 2 --decoupler local
     mpirun -np 4 python jobs/train_pipeline.py --stages 4 --model vgg16 --width 0.5
     mpirun -np 2 python jobs/train_pipeline.py --decoupler synthetic --logdir runs/dni
+    mpirun -np 4 python jobs/train_pipeline.py --stages 2 --replicas 2
 
 Prints a line for each run; --summary writes the results as JSON, --logdir the curves of
 each stage for TensorBoard.

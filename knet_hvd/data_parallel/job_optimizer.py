@@ -1,11 +1,12 @@
 """The distributed optimizer of a training job, and what it sends."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import horovod.torch as hvd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from knet_hvd.data_parallel.adapter import TernaryCompressor
 from knet_hvd.data_parallel.distributed_optimizer import DistributedOptimizer
@@ -47,8 +48,8 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> tuple[Any, WireB
         base = torch.optim.SGD(parameters, rate, momentum, weight_decay=decay)
     names = list(model.named_parameters())
     ternary = replace(config.ternary, seed=(config.ternary.seed + config.seed) % 2**32)
-    full = allreduce_bytes(4 * sum(p.numel() for p in parameters), hvd.size())
     if config.exchange == "allreduce" and config.compression == "ternary":
+        full = allreduce_bytes(4 * sum(p.numel() for p in parameters), hvd.size())
         compressor = TernaryCompressor(names, ternary=ternary)
         optimizer = hvd.DistributedOptimizer(base, names, compressor)
         return optimizer, WireBytes(compressor.wire_bytes_per_step, full)
@@ -59,14 +60,26 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> tuple[Any, WireB
         ternary=ternary,
         exchange="auto" if config.exchange == "allreduce" else config.exchange,
     )
+    return optimizer, wire_bytes(optimizer, parameters, config.compression, hvd.size())
+
+
+def wire_bytes(
+    optimizer: Any, parameters: Sequence[Tensor], compression: str, num_ranks: int
+) -> WireBytes:
+    """Return what a distributed optimizer sends in a step.
+
+    Args:
+        optimizer: What ``DistributedOptimizer`` returned.
+        parameters: Its parameters, fp32.
+        compression: As it was asked for.
+        num_ranks: Ranks that average.
+    """
+    full = allreduce_bytes(4 * sum(p.numel() for p in parameters), num_ranks)
     advice = optimizer.compression_advice
     if isinstance(optimizer, TernaryOptimizer):
-        sent = optimizer.wire_bytes_per_step
-    elif config.compression == "fp16" or (advice and advice.method == "fp16"):
-        sent = full / 2
-    else:
-        sent = full
-    return optimizer, WireBytes(sent, full)
+        return WireBytes(optimizer.wire_bytes_per_step, full)
+    halved = compression == "fp16" or (advice and advice.method == "fp16")
+    return WireBytes(full / 2 if halved else full, full)
 
 
 def compression_state(optimizer: Any) -> dict[str, Any]:

@@ -121,6 +121,17 @@ class GradientReducer:
         steps = self.steps.run(bucket)
         self._in_flight[number] = _InFlight(steps, next(steps))
 
+    def poll(self) -> bool:
+        """Go on without waiting; return whether `finish` would not wait.
+
+        For callers that have made all gradients, and do not want to wait for ever.
+        """
+        for number in range(len(self._buckets)):
+            if number not in self._in_flight and number not in self._done:
+                self._start(number)
+        self._advance_all()
+        return not self._in_flight
+
     def finish(self) -> None:
         """Wait until every parameter has its averaged gradient; ends the step.
 

@@ -73,6 +73,17 @@ class TernaryOptimizer(torch.optim.Optimizer):
             parameter.grad = gradient.to_dense()
             self._was_sparse.add(parameter)
 
+    def poll(self) -> bool:
+        """Return whether ``step`` would not wait; call it behind ``backward`` only.
+
+        Raises:
+            KnetError: If a parameter was unfrozen after the optimizer was made.
+        """
+        if self._reducer is None or self._synchronized:
+            return True
+        self._prepare()
+        return self._reducer.poll()
+
     def synchronize(self) -> None:
         """Wait until all gradients are averaged, for example to clip them before step.
 
@@ -80,9 +91,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
             KnetError: If a parameter was unfrozen after the optimizer was made.
         """
         if self._reducer is not None:
-            self._check_unfrozen()
-            for parameter in self._managed:
-                self._densify(parameter)
+            self._prepare()
             self._reducer.finish()
             self._reset_passes()
             for parameter in self._was_sparse:
@@ -90,6 +99,11 @@ class TernaryOptimizer(torch.optim.Optimizer):
                     parameter.grad = parameter.grad.to_sparse()
             self._was_sparse.clear()
         self._synchronized = True
+
+    def _prepare(self) -> None:
+        self._check_unfrozen()
+        for parameter in self._managed:
+            self._densify(parameter)
 
     def _check_unfrozen(self) -> None:
         for group in self.param_groups:

@@ -116,5 +116,6 @@ def make_runner(
         config.log_every,
         throttle,
         max_delay=max_delay(config, stage),
-        deterministic=config.deterministic,
+        # Replicas have to make the same updates in the same order.
+        deterministic=config.deterministic or config.replicas > 1,
     )

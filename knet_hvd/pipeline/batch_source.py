@@ -21,7 +21,11 @@ class BatchSource:
     """
 
     def __init__(
-        self, dataset: ImageDataset, config: PipelineConfig, images: bool
+        self,
+        dataset: ImageDataset,
+        config: PipelineConfig,
+        images: bool,
+        replica: int = 0,
     ) -> None:
         """Keep what this stage needs of a data set.
 
@@ -29,6 +33,7 @@ class BatchSource:
             dataset: All of it; let go of afterwards unless images are wanted.
             config: The job's configuration.
             images: Whether this is the first stage.
+            replica: Whose share of every batch, and of what is evaluated.
 
         Raises:
             ValueError: If the data set is smaller than a batch.
@@ -40,13 +45,16 @@ class BatchSource:
             images=dataset.train_images if images else dataset.train_labels,
             labels=dataset.train_labels,
             batch_size=config.batch_size,
+            rank=replica,
+            num_ranks=config.replicas,
             seed=config.seed,
             transform=augment if config.augment and images else None,
         )
         self.num_batches = len(self._batches)
+        self._share = slice(replica, None, config.replicas)
 
     def num_samples(self, split: str) -> int:
-        """Return the images of a split, train or test."""
+        """Return the images of a split, train or test, all replicas' shares."""
         return len(self._labels[split])
 
     def training(self, epoch: int) -> Iterator[tuple[Tensor | None, Tensor]]:
@@ -65,7 +73,7 @@ class BatchSource:
     def evaluation(
         self, split: str, batch_size: int
     ) -> Iterator[tuple[Tensor | None, Tensor]]:
-        """Yield inputs and labels of a whole split in its own order.
+        """Yield inputs and labels of this replica's share of a split, in its order.
 
         Args:
             split: train or test.
@@ -74,16 +82,17 @@ class BatchSource:
         Yields:
             As `training`.
         """
-        for start in range(0, len(self._labels[split]), batch_size):
+        labels = self._labels[split][self._share]
+        for start in range(0, len(labels), batch_size):
             span = slice(start, start + batch_size)
-            yield self._images(split, span), self._labels[split][span]
+            yield self._images(split, span), labels[span]
 
     def _images(self, split: str, span: slice) -> Tensor | None:
         if self._dataset is None:
             return None
         train = split == "train"
         images = self._dataset.train_images if train else self._dataset.test_images
-        return self._inputs(images[span])
+        return self._inputs(images[self._share][span])
 
     def _inputs(self, images: Tensor) -> Tensor | None:
         """Return what the network takes: normalized, in channels last."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from knet_hvd.comm import Encoding
+from knet_hvd.compression import TernaryConfig
 from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryConfig
 from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
 from knet_hvd.pipeline.stage import Precision
@@ -32,7 +33,18 @@ class PipelineConfig:
     """Width factor of the model's layers."""
 
     stages: int | None = None
-    """Stages of the pipeline; as many as there are ranks if not given."""
+    """Stages of the pipeline; if not given, as many as the ranks hold: their number by
+    `replicas`."""
+
+    replicas: int = 1
+    """Replicas of each stage: the pipeline is there so many times, and each trains on
+    its own share of every batch. There have to be stages * replicas ranks."""
+
+    compression: Literal["none", "fp16", "ternary"] = "ternary"
+    """How gradients cross between replicas; none and fp16 are Horovod's own."""
+
+    ternary: TernaryConfig = field(default_factory=TernaryConfig)
+    """Settings of the ternary codes between replicas."""
 
     cuts: tuple[int, ...] = ()
     """Blocks before each cut, such as `1 3`; see placement if empty."""
@@ -102,7 +114,7 @@ class PipelineConfig:
     """Stop after this many steps, if that is earlier."""
 
     batch_size: int = 64
-    """Images a step."""
+    """Images a replica a step: with replicas a step takes replicas * batch_size."""
 
     augment: bool = False
     """Random crops and flips (meant for cifar10)."""
@@ -116,7 +128,8 @@ class PipelineConfig:
 
     deterministic: bool = False
     """Take gradients that come back after exactly `max_delay` steps, not as soon as
-    they are there: the same command then gives the same weights, bit for bit."""
+    they are there (with replicas always so): the same command then gives the same
+    weights, bit for bit."""
 
     logdir: Path | None = None
     """Folder for TensorBoard, one run for each stage; none is written without it."""
@@ -130,7 +143,7 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         for name in (
             "epochs", "batch_size", "log_every", "microbatches", "credits",
-            "stages", "max_steps", "max_delay",
+            "stages", "replicas", "max_steps", "max_delay",
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:

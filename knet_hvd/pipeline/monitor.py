@@ -4,6 +4,7 @@ from knet_hvd.comm import World
 from knet_hvd.config import to_flat_dict
 from knet_hvd.metrics import MetricLogger, ThroughputMeter, open_logger
 from knet_hvd.pipeline.config import PipelineConfig
+from knet_hvd.pipeline.replicas import Replicas
 from knet_hvd.pipeline.runner import Runner
 from knet_hvd.pipeline.stage_links import StageLinks
 
@@ -12,7 +13,12 @@ class StageMonitor:
     """Write a stage's scalars every ``log_every`` steps; nothing without ``logdir``."""
 
     def __init__(
-        self, config: PipelineConfig, runner: Runner, links: StageLinks, world: World
+        self,
+        config: PipelineConfig,
+        runner: Runner,
+        links: StageLinks,
+        world: World,
+        replicas: Replicas,
     ) -> None:
         """Open the stage's run, `stage0` and so on.
 
@@ -21,18 +27,20 @@ class StageMonitor:
             runner: Knows loss, staleness and the quality of synthetic gradients.
             links: Know the bytes.
             world: Knows the time waited.
+            replicas: Of this stage; the first one writes.
 
         Raises:
             ValueError: If the folder cannot be written.
         """
         self._config = config
+        self._replicas = replicas
         self._runner = runner
         self._links = links
         self._waiter = world.waiter
         self._throughput = ThroughputMeter()
         index = runner.stage.index
         logdir = None if config.logdir is None else config.logdir / f"stage{index}"
-        self.logger: MetricLogger = open_logger(logdir, rank=0)
+        self.logger: MetricLogger = open_logger(logdir, rank=replicas.index)
         rows = [f"| {key} | {value} |" for key, value in to_flat_dict(config).items()]
         table = "\n".join(["| setting | value |", "|-|-|", *rows])
         self.logger.text("configuration", table, 0)
@@ -47,10 +55,10 @@ class StageMonitor:
 
         Args:
             step: The number of the step.
-            num_samples: Its images.
+            num_samples: Its images on this replica.
             now_s: The time at its end.
         """
-        self._throughput.update(num_samples)
+        self._throughput.update(num_samples * self._replicas.number)
         if self._config.logdir is None or (step + 1) % self._config.log_every:
             return
         start_s, idle_s, sent_bytes = self._mark
@@ -62,6 +70,8 @@ class StageMonitor:
             "wire/bytes_per_step": sent / self._config.log_every,
             "throughput/samples_per_s": self._throughput.samples_per_s,
         }
+        if self._replicas.number > 1:
+            scalars["wire/gradient_bytes_per_step"] = self._replicas.gradient_bytes
         for name, value in self._runner.decoupler.metrics.items():
             group = "train" if name == "loss" else "synthetic_gradient"
             scalars[f"{group}/{name}"] = float(value)

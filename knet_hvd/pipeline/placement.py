@@ -49,7 +49,7 @@ class Plan:
 
     Attributes:
         cuts: Blocks before each cut.
-        order: The rank of each stage.
+        order: The rank of each stage; with replicas all of its ranks, stage by stage.
         step_s: Seconds a step of the slowest stage or link.
     """
 

@@ -21,6 +21,8 @@ from knet_hvd.pipeline.profile import (
     memory_bytes,
     profile_blocks,
 )
+from knet_hvd.pipeline.replica_placement import group_costs, ranks_of_groups
+from knet_hvd.pipeline.replicas import num_stages
 from knet_hvd.pipeline.splitting import check_cuts, equal_cuts
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.throttle import throttle_of
@@ -36,7 +38,7 @@ def plan_stages(
     in_shape: tuple[int, int, int],
     num_classes: int,
 ) -> Plan:
-    """Return the cuts and the rank of each stage.
+    """Return the cuts and the ranks of each stage, replica by replica.
 
     Args:
         config: The job's configuration.
@@ -49,12 +51,14 @@ def plan_stages(
         ValueError: If configured cuts do not leave each stage a block.
         KnetError: If no placement fits the ranks' memory.
     """
-    num_stages = world.size
+    number = num_stages(config, world.size)
     if config.cuts or config.placement == "equal":
-        cuts = config.cuts or equal_cuts(len(shapes), num_stages)
-        check_cuts(cuts, len(shapes), num_stages)
-        return Plan(cuts, tuple(range(num_stages)), 0.0)
-    return place(measure_costs(config, world, shapes, in_shape, num_classes))
+        cuts = config.cuts or equal_cuts(len(shapes), number)
+        check_cuts(cuts, len(shapes), number)
+        return Plan(cuts, tuple(range(world.size)), 0.0)
+    costs = measure_costs(config, world, shapes, in_shape, num_classes)
+    groups = place(group_costs(costs, config.replicas))
+    return ranks_of_groups(groups, config.replicas)
 
 
 def measure_costs(
@@ -83,7 +87,7 @@ def measure_costs(
             builder,
             inputs.contiguous(memory_format=torch.channels_last),
             _DecouplerTrial(config, num_classes),
-            throttle_of(world.rank, config.slow_rank),
+            throttle_of(world, config.slow_rank),
         )
     profiles = gather_profiles(world, own)
     links = measure_links(world)
@@ -158,16 +162,19 @@ def plan_table(plan: Plan, names: Sequence[str]) -> str:
         names: Of the blocks.
     """
     bounds = [0, *plan.cuts, len(names)]
+    mesh = mesh_of(plan)
     rows = [
-        f"| {stage} | {rank} | {', '.join(names[bounds[stage] : bounds[stage + 1]])} |"
-        for stage, rank in enumerate(plan.order)
+        f"| {stage} | {', '.join(map(str, mesh.replicas(stage)))} "
+        f"| {', '.join(names[bounds[stage] : bounds[stage + 1]])} |"
+        for stage in range(mesh.num_stages)
     ]
     return "\n".join(["| stage | rank | blocks |", "|-|-|-|", *rows])
 
 
 def mesh_of(plan: Plan) -> Mesh:
     """Return which rank is which stage."""
-    return Mesh(len(plan.order), 1, plan.order)
+    stages = len(plan.cuts) + 1
+    return Mesh(stages, len(plan.order) // stages, plan.order)
 
 
 def plan_facts(plan: Plan) -> dict[str, str]:

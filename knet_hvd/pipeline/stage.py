@@ -1,13 +1,38 @@
 """Stages: the run of blocks that one rank holds, and its optimizer."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 OptimizerName = Literal["sgd", "momentum", "adam"]
 Precision = Literal["fp32", "bf16"]
+
+
+class Optimizer(Protocol):
+    """What updates parameters: PyTorch's optimizers, or one that averages first."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Return the groups, whose `lr` may be set."""
+
+    def step(self) -> Any:
+        """Update."""
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+
+
+def update(optimizer: Optimizer | None) -> None:
+    """Let an optimizer make its step, and drop the gradients.
+
+    Args:
+        optimizer: None where there is nothing to learn.
+    """
+    if optimizer is not None:
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +82,7 @@ class Stage:
         index: int,
         num_stages: int,
         blocks: nn.Sequential,
-        optimizer: torch.optim.Optimizer | None,
+        optimizer: Optimizer | None,
         precision: Precision = "fp32",
     ) -> None:
         """Take the blocks of a stage.
@@ -111,9 +136,7 @@ class Stage:
 
     def update(self) -> None:
         """Let the optimizer make its step, and drop the gradients."""
-        if self.optimizer is not None:
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+        update(self.optimizer)
 
 
 def make_optimizer(

@@ -3,6 +3,9 @@
 import re
 import time
 
+from knet_hvd.comm import World
+from knet_hvd.comm.waiting import Waiter
+
 
 class Throttle:
     """Stretch the time of the code that runs within it.
@@ -11,11 +14,12 @@ class Throttle:
     it would slow the other ranks as well.
     """
 
-    def __init__(self, factor: float = 1.0) -> None:
+    def __init__(self, factor: float = 1.0, waiter: Waiter | None = None) -> None:
         """Set how many times longer everything takes.
 
         Args:
             factor: 1 or more; 1 changes nothing.
+            waiter: Knows the time waited for other ranks, which is not stretched.
 
         Raises:
             ValueError: If it is below 1.
@@ -23,17 +27,22 @@ class Throttle:
         if not factor >= 1:
             raise ValueError(f"factor: expected at least 1, got {factor}")
         self.factor = factor
+        self._waiter = waiter
         self._start_s = 0.0
 
     def __enter__(self) -> "Throttle":
         """Begin to measure."""
-        self._start_s = time.perf_counter()
+        self._start_s = self._busy_s()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Add what is missing."""
         if self.factor > 1:
-            time.sleep((self.factor - 1) * (time.perf_counter() - self._start_s))
+            time.sleep((self.factor - 1) * (self._busy_s() - self._start_s))
+
+    def _busy_s(self) -> float:
+        idle_s = 0.0 if self._waiter is None else self._waiter.idle_s
+        return time.perf_counter() - idle_s
 
 
 def parse_slow_rank(text: str | None) -> tuple[int, float]:
@@ -59,12 +68,12 @@ def parse_slow_rank(text: str | None) -> tuple[int, float]:
     return int(match[1]), float(match[2])
 
 
-def throttle_of(rank: int, slow_rank: str | None) -> Throttle:
-    """Return the throttle of a rank.
+def throttle_of(world: World, slow_rank: str | None) -> Throttle:
+    """Return the throttle of this rank.
 
     Args:
-        rank: This process.
+        world: Knows the rank.
         slow_rank: The setting.
     """
     slow, factor = parse_slow_rank(slow_rank)
-    return Throttle(factor if rank == slow else 1.0)
+    return Throttle(factor if world.rank == slow else 1.0, world.waiter)

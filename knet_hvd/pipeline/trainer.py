@@ -30,9 +30,10 @@ from knet_hvd.pipeline.planning import (
     plan_stages,
     plan_table,
 )
+from knet_hvd.pipeline.replicas import num_stages, open_replicas
 from knet_hvd.pipeline.splitting import block_names, output_shapes
 from knet_hvd.pipeline.stage_links import open_links
-from knet_hvd.pipeline.summary import StageSummary, summarize
+from knet_hvd.pipeline.summary import StageSummary, merge_replicas, summarize
 from knet_hvd.pipeline.throttle import throttle_of
 
 _PATIENCE = 20
@@ -59,13 +60,10 @@ class PipelineTrainer:
         check_agreement(world, facts, "the job's configuration")
         self.config = config
         self._world = world
-        if config.stages not in (None, world.size):
-            raise ValueError(
-                f"stages: expected as many as there are ranks, {world.size}, "
-                f"got {config.stages}"
-            )
+        num_stages(config, world.size)
         if config.deterministic:
             torch.use_deterministic_algorithms(True)
+        self._replicas = open_replicas(config, world)
         self._build(config, world)
 
     def _build(self, config: PipelineConfig, world: World) -> None:
@@ -81,7 +79,9 @@ class PipelineTrainer:
         self._plan_table = plan_table(self.plan, names)
         mesh, cuts = mesh_of(self.plan), self.plan.cuts
         index = mesh.stage_of(world.rank)
-        self._source = BatchSource(dataset, config, images=index == 0)
+        self._source = BatchSource(
+            dataset, config, images=index == 0, replica=self._replicas.index
+        )
         del dataset  # only the first stage keeps images
         self.stage = build_stage(
             config, cuts, index, in_shape=in_shape, num_classes=num_classes
@@ -95,12 +95,13 @@ class PipelineTrainer:
         )
         out_shape = shapes[cuts[index] - 1] if not self.stage.is_last else ()
         decoupler = build_stage_decoupler(config, self.stage, out_shape, num_classes)
+        self._replicas.attach(self.stage, decoupler)
         self._runner = make_runner(
             config,
             self.stage,
             decoupler,
             self._links,
-            throttle_of(world.rank, config.slow_rank),
+            throttle_of(world, config.slow_rank),
         )
         self.num_steps = self._source.num_batches * config.epochs
         if config.max_steps is not None:
@@ -110,13 +111,15 @@ class PipelineTrainer:
     def train(self) -> dict[str, Any]:
         """Run all steps and return the summary, the same on every rank."""
         self._step, self._frame_step, self._elapsed_s, self._idle_s = 0, 0, 0.0, 0.0
-        self._train_bytes = 0
+        self._train_bytes, self._waited_s = 0, 0.0
         accuracy = 0.0
-        monitor = StageMonitor(self.config, self._runner, self._links, self._world)
+        monitor = StageMonitor(
+            self.config, self._runner, self._links, self._world, self._replicas
+        )
         monitor.logger.text("placement", self._plan_table, 0)
         self._memory.restart_peak()
         # The last stage alone knows loss and accuracy, so its rank shows them.
-        bar_rank = 0 if self.stage.is_last else 1
+        bar_rank = self._replicas.index if self.stage.is_last else 1
         with (
             monitor.logger,
             progress(desc="training", rank=bar_rank, total=self.num_steps) as bar,
@@ -133,10 +136,13 @@ class PipelineTrainer:
                     break
             train_accuracy = self.evaluate("train")
         self._links.close()
-        return self._summary(accuracy, train_accuracy, peak_bytes)
+        summary = self._summary(accuracy, train_accuracy, peak_bytes)
+        self._replicas.close()
+        return summary
 
     def _train_epoch(self, epoch: int, monitor: StageMonitor, bar: Any) -> None:
         start_s, start_idle_s = time.perf_counter(), self._world.waiter.idle_s
+        start_waited_s = self._replicas.waited_s
         start_bytes = self._links.sent_bytes
         monitor.restart(start_s)
         for inputs, labels in self._source.training(epoch):
@@ -150,6 +156,7 @@ class PipelineTrainer:
         self._runner.drain()
         self._elapsed_s += time.perf_counter() - start_s
         self._idle_s += self._world.waiter.idle_s - start_idle_s
+        self._waited_s += self._replicas.waited_s - start_waited_s
         self._train_bytes += self._links.sent_bytes - start_bytes
 
     def _set_learning_rate(self) -> None:
@@ -176,8 +183,11 @@ class PipelineTrainer:
         Args:
             split: train or test.
         """
+        self._replicas.before_evaluation(self.stage, self._runner.decoupler)
         batches = self._source.evaluation(split, self.config.microbatch_size)
         correct = count_correct(self.stage, self._links, batches, first_step=0)
+        if self.stage.is_last:
+            correct = self._replicas.total(correct)
         return correct / self._source.num_samples(split)
 
     def _summary(
@@ -186,13 +196,18 @@ class PipelineTrainer:
         """Return the summary of all stages."""
         own = StageSummary(
             stage=self.stage.index,
+            replica=self._replicas.index,
             rank=self._world.rank,
+            ranks=[self._world.rank],
             blocks=[name for name, _ in self.stage.blocks.named_children()],
             parameters=num_parameters(self.stage.blocks),
             decoupler_parameters=num_parameters(self._runner.decoupler.modules),
             idle_fraction=self._idle_s / self._elapsed_s,
             peak_memory_bytes=peak_bytes,
+            replica_wait_fraction=self._waited_s / self._elapsed_s,
             sent_bytes_per_step=self._train_bytes / self._step,
+            gradient_bytes_per_step=self._replicas.gradient_bytes,
+            uncompressed_gradient_bytes_per_step=self._replicas.uncompressed_bytes,
             train_seconds=self._elapsed_s,
             train_accuracy=train_accuracy,
             test_accuracy=accuracy,
@@ -202,7 +217,7 @@ class PipelineTrainer:
         texts = self._world.gather_text(
             json.dumps(own.to_dict()), "the other stages' results", _PATIENCE
         )
-        stages = [StageSummary.from_dict(json.loads(text)) for text in texts]
-        stages.sort(key=lambda stage: stage.stage)
-        images = self._step * self.config.batch_size
+        parts = [StageSummary.from_dict(json.loads(text)) for text in texts]
+        stages = merge_replicas(parts)
+        images = self._step * self.config.batch_size * self.config.replicas
         return summarize(self.config, stages, self._step, images)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,15 @@ def test_tensorboard_shows_every_stage(tmp_path: Path) -> None:
     assert {"train/loss", "test/accuracy"} <= tags[2]
 
 
-def start(folder: Path, decoupler: str, num_ranks: int) -> subprocess.Popen[str]:
+def start(
+    folder: Path, decoupler: str, num_ranks: int, flags: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     """Start a job that would never end."""
     log = (folder / "log").open("w")
+    command = [*JOB, *LONG, decoupler, "--logdir", str(folder), *flags]
     bin_folder = Path(sys.executable).parent
     return subprocess.Popen(
-        mpirun(*[[*JOB, *LONG, decoupler, "--logdir", str(folder)]] * num_ranks),
+        mpirun(*[command] * num_ranks),
         env={
             **os.environ,
             "PATH": f"{bin_folder}:{os.environ['PATH']}",
@@ -190,6 +194,41 @@ def test_a_rank_that_is_killed_ends_the_others(
             os.killpg(job.pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize(("decoupler", "victim"), [("backprop", 3), ("local", 0)])
+def test_a_replica_that_is_killed_ends_the_others(
+    decoupler: str, victim: int, tmp_path: Path
+) -> None:
+    job = start(tmp_path, decoupler, num_ranks=4, flags=["--replicas", "2"])
+    try:
+        pids = pids_of_ranks(job.pid, 4)
+        wait_for_training(tmp_path, 2)
+        time.sleep(random.uniform(0, 3))
+        os.kill(pids[victim], signal.SIGKILL)
+        killed = time.monotonic()
+        code = job.wait(timeout=60)
+        text = (tmp_path / "log").read_text()
+        assert code != 0, text
+        while any(running(pid) for pid in pids):
+            assert time.monotonic() - killed < SOON_S, text
+            time.sleep(0.1)
+        for rank in set(range(4)) - {victim}:
+            assert f"train_pipeline: rank {rank}: stopped" in text, text
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+
+
+def test_replicas_and_stages_in_one_job(tmp_path: Path) -> None:
+    flags = ["--replicas", "2", "--batch-size", "32", "--epochs", "8"]
+    summary, result = train_job(tmp_path, *flags, num_ranks=4)
+    assert summary["test_accuracy"] > 0.9, result.text
+    assert [stage["ranks"] for stage in summary["stages"]] == [[0, 1], [2, 3]]
+    # ternary codes: a fifteenth of what fp32 gradients would be, or less
+    assert summary["gradient_compression_ratio"] > 12
+    crossing = summary["bytes_per_step"] - summary["gradient_bytes_per_step"]
+    assert crossing == 2 * (64 + 32 * 256 * 4)
+
+
 def test_a_rank_that_stalls_only_slows_the_others(tmp_path: Path) -> None:
     job = start(tmp_path, "synthetic", num_ranks=2)
     try:
@@ -245,6 +284,11 @@ def test_ranks_that_disagree(flags: list[str], messages: tuple[str, str]) -> Non
     ("flags", "message"),
     [
         (["--stages", "3"], "expected as many as there are ranks, 2, got 3"),
+        (["--replicas", "3"], "expected a divisor of 2, the number of ranks, got 3"),
+        (
+            ["--stages", "2", "--replicas", "2"],
+            "expected as many as there are ranks, 2, got 2 * 2 = 4: start 4 ranks",
+        ),
         (["--model", "resnet"], "unknown model 'resnet'"),
         (["--data", "mnist"], "no directory was given"),
         (["--microbatches", "5"], "expected a divisor of batch_size 64, got 5"),

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.pipeline.stage import Batch, Optimizer, Stage
 
 
 class Decoupler(ABC):
@@ -20,6 +20,7 @@ class Decoupler(ABC):
         gradients_return: Whether the next stage sends gradients back.
         locked: Whether a step may only begin when the last one is over.
         modules: What this decoupler trains besides the stage; empty if nothing.
+        optimizer: Updates the modules; None if there is nothing to learn.
         metrics: What the last observed batch showed, by name.
     """
 
@@ -29,6 +30,7 @@ class Decoupler(ABC):
     def __init__(self) -> None:
         """Start without modules and metrics."""
         self.modules = nn.ModuleList()
+        self.optimizer: Optimizer | None = None
         self.metrics: dict[str, Tensor] = {}
 
     def forward(self, stage: Stage, batch: Batch) -> None:

@@ -17,7 +17,7 @@ from knet_hvd.pipeline.decouplers.auxiliary import (
     local_gradient,
 )
 from knet_hvd.pipeline.decouplers.base import Decoupler, present
-from knet_hvd.pipeline.stage import Batch, Stage, make_optimizer
+from knet_hvd.pipeline.stage import Batch, Stage, make_optimizer, update
 
 
 class Local(Decoupler):
@@ -41,7 +41,7 @@ class Local(Decoupler):
         super().__init__()
         self._loss = AuxiliaryLoss(shape, num_labels, config)
         self.modules.append(self._loss)
-        self._optimizer = make_optimizer(self._loss, "adam", config.learning_rate)
+        self.optimizer = make_optimizer(self._loss, "adam", config.learning_rate)
 
     def learn(self, stage: Stage, batch: Batch) -> bool:
         """Go backward from the local loss through its layers and the stage."""
@@ -50,9 +50,7 @@ class Local(Decoupler):
             self._loss, output, batch.labels
         )
         output.backward(gradient)
-        if self._optimizer is not None:
-            self._optimizer.step()
-            self._optimizer.zero_grad()
+        update(self.optimizer)
         batch.output = None
         return True
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from knet_hvd.pipeline.decouplers.base import Decoupler, present
 from knet_hvd.pipeline.decouplers.synthesizer import Synthesizer, SynthesizerConfig
-from knet_hvd.pipeline.stage import Batch, Stage, make_optimizer
+from knet_hvd.pipeline.stage import Batch, Stage, make_optimizer, update
 
 
 class Synthetic(Decoupler):
@@ -44,9 +44,7 @@ class Synthetic(Decoupler):
         super().__init__()
         self._synthesizer = Synthesizer(shape, config, num_labels)
         self.modules.append(self._synthesizer)
-        self._optimizer = make_optimizer(
-            self._synthesizer, "adam", config.learning_rate
-        )
+        self.optimizer = make_optimizer(self._synthesizer, "adam", config.learning_rate)
 
     def learn(self, stage: Stage, batch: Batch) -> bool:
         """Go backward from the predicted gradient."""
@@ -65,9 +63,7 @@ class Synthetic(Decoupler):
         prediction = self._predict(stage, batch)
         loss = functional.mse_loss(prediction, target)
         loss.backward()
-        if self._optimizer is not None:
-            self._optimizer.step()
-            self._optimizer.zero_grad()
+        update(self.optimizer)
         if batch.prediction is not None:
             self.metrics["synthesizer_loss"] = loss.detach()
             self.metrics.update(compare(batch.prediction, target))
