@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test: single process, system, and the parallel ones on 1 to 4 ranks with MPI and 2 with Gloo.
+# Runs every test: single process, system, slurm, and the parallel ones on 1 to 4 ranks with MPI and 2 with Gloo.
 # Ends with "N passed, N failed" over all runs.
 #
 #   tools/test.sh [PYTEST ARGUMENTS]
@@ -32,7 +32,7 @@ run() {
 rank_pytest=(bash -c 'rank=${OMPI_COMM_WORLD_RANK:-${HOROVOD_RANK:-0}}
   exec python -m pytest --junitxml="$KNET_RESULTS/rank-$rank.xml" "$@"' pytest)
 
-for folder in tests/single tests/system; do
+for folder in tests/single tests/system tests/slurm; do
   [[ -d $folder ]] && run "${folder#tests/}" "${rank_pytest[@]}" "$folder" "$@"
 done
 

@@ -1,0 +1,96 @@
+# shellcheck shell=bash
+# What the job scripts share: the checks before a job starts, and starting its ranks.
+
+# die MESSAGE: end the job with one line that says why.
+die() {
+  echo "$SLURM_JOB_NAME: $1" >&2
+  exit 1
+}
+
+# set_up: activate the software and check that python and the launcher are there.
+set_up() {
+  if [[ -n $KNET_VENV ]]; then
+    [[ -r $KNET_VENV/bin/activate ]] ||
+      die "no virtual environment in $KNET_VENV: run 'make setup', or edit KNET_VENV in slurm/env.sh"
+    # shellcheck source=/dev/null
+    . "$KNET_VENV/bin/activate"
+  fi
+  command -v python >/dev/null || die "no python in PATH: load its module in slurm/env.sh"
+  export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_PER_TASK_HET_GROUP_0:-1}}
+  export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+}
+
+# check_job [NUM_NODES]: end early where the job could not run: launcher, MPI on each node, network, GPUs, data.
+# Sets `results`, the folder for what the job leaves, and `data`, its flags of the data set.
+check_job() {
+  local found num_nodes=${1:-$SLURM_JOB_NUM_NODES}
+  case $KNET_LAUNCHER in
+    mpirun | srun) ;;
+    *) die "KNET_LAUNCHER is mpirun or srun, not '$KNET_LAUNCHER': edit slurm/env.sh" ;;
+  esac
+  command -v "$KNET_LAUNCHER" >/dev/null || die "no $KNET_LAUNCHER in PATH: load MPI's module in slurm/env.sh"
+  [[ $KNET_DATA == digits || -n $KNET_DATA_DIR ]] ||
+    die "data set $KNET_DATA is read from files: name their folder as KNET_DATA_DIR in slurm/env.sh"
+  python -c 'import mpi4py, torch, knet_hvd' 2>/dev/null ||
+    die "python cannot import torch, mpi4py and knet_hvd: 'python -m knet_hvd doctor' tells why"
+  data=(--data "$KNET_DATA")
+  if [[ -n $KNET_DATA_DIR ]]; then data+=(--data-dir "$KNET_DATA_DIR"); fi
+  results=$KNET_RUNS/$SLURM_JOB_NAME-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}
+  mkdir -p "$results" 2>/dev/null || die "results cannot be written to $results: edit KNET_RUNS in slurm/env.sh"
+  found=$(launch bash slurm/check_node.sh "$KNET_INTERFACE" "$KNET_GPUS_PER_NODE" "$KNET_DATA_DIR" 2>&1) ||
+    die "$(first_reason "$found")"
+  found=$(grep '^node .* is ready' <<<"$found" | sort -u | wc -l) || true
+  ((found == num_nodes)) ||
+    die "$KNET_LAUNCHER started ranks on $found of $num_nodes nodes: does its MPI know Slurm? See docs/slurm.md"
+}
+
+# first_reason TEXT: the line of a failed check, or what the launcher itself said first.
+first_reason() {
+  grep -m 1 '^node .*: ' <<<"$1" || echo "$KNET_LAUNCHER does not start ranks: $(grep -m 1 '[[:alpha:]]' <<<"$1")"
+}
+
+# launch COMMAND...: run it on every rank of the allocation, which for a heterogeneous job are all components.
+launch() {
+  local flags=(--bind-to none)
+  if [[ $KNET_LAUNCHER == srun ]]; then
+    flags=("--mpi=$KNET_SRUN_MPI" --kill-on-bad-exit=1)
+    if [[ -n ${SLURM_HET_SIZE:-} ]]; then flags+=("--het-group=0-$((SLURM_HET_SIZE - 1))"); fi
+    export SRUN_CPUS_PER_TASK=$OMP_NUM_THREADS # srun does not take it over from sbatch
+    if [[ -n $KNET_INTERFACE ]]; then export OMPI_MCA_btl_tcp_if_include=$KNET_INTERFACE; fi
+    srun "${flags[@]}" "$@"
+    return
+  fi
+  if [[ -n $KNET_INTERFACE ]]; then flags+=(--mca btl_tcp_if_include "$KNET_INTERFACE"); fi
+  if [[ -n ${SLURM_HET_SIZE:-} ]]; then
+    # Open MPI sees the first component only, so it is told of all nodes and how to reach them.
+    het_hosts >"$results/hosts"
+    flags+=(--prtemca ras ^slurm --prtemca plm ssh --prtemca plm_ssh_agent "$PWD/slurm/srun_agent.sh")
+    flags+=(--prtemca plm_ssh_no_tree_spawn 1 --leave-session-attached --hostfile "$results/hosts")
+  fi
+  mpirun "${flags[@]}" "$@"
+}
+
+# het_hosts: every node of all components with its ranks, as a host file.
+het_hosts() {
+  local group nodes tasks host
+  for ((group = 0; group < SLURM_HET_SIZE; group++)); do
+    nodes=SLURM_JOB_NODELIST_HET_GROUP_$group tasks=SLURM_NTASKS_PER_NODE_HET_GROUP_$group
+    while read -r host; do
+      echo "$host slots=${!tasks:-1}"
+    done < <(scontrol show hostnames "${!nodes}")
+  done
+}
+
+# free_port [PORT]: print the port, or the first free one from 6006 on; fail if it is in use.
+free_port() {
+  local port ports=("$@")
+  (($# > 0)) || mapfile -t ports < <(seq 6006 6105)
+  for port in "${ports[@]}"; do
+    # Bash connects where a server listens.
+    if ! (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      echo "$port"
+      return
+    fi
+  done
+  return 1
+}
