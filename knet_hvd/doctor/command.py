@@ -13,6 +13,7 @@ from knet_hvd.doctor.facts import Facts
 from knet_hvd.doctor.findings import Finding, exit_code, merge
 from knet_hvd.doctor.machine import measure_facts
 from knet_hvd.doctor.report import Report
+from knet_hvd.doctor.speed_checks import check_links, check_speeds
 
 _TIMEOUT_S = 60.0
 
@@ -44,7 +45,7 @@ def _examine_ranks(facts: Facts, slow_rank: str | None) -> tuple[Report, bool]:
     """Return the report, the same on all ranks, and whether this one writes it."""
     # Where there is no MPI there are no ranks, and these could not be imported.
     from knet_hvd.comm import World, abort
-    from knet_hvd.doctor.ranks import check_links, check_speeds, measure_ranks
+    from knet_hvd.doctor.ranks import measure_ranks
     from knet_hvd.pipeline.throttle import throttle_of
 
     try:
@@ -61,7 +62,8 @@ def _examine_ranks(facts: Facts, slow_rank: str | None) -> tuple[Report, bool]:
         versions = world.gather_text(json.dumps(_versions(facts)), "the versions")
         findings.append(check_versions([json.loads(other) for other in versions]))
         compute_s, links = measure_ranks(world, throttle_of(world.rank, slow_rank))
-        findings += [check_speeds(compute_s), check_links(links, hosts)]
+        rates = {pair: v.bytes_per_s for pair, v in links.items() if pair[0] < pair[1]}
+        findings += [check_speeds(compute_s), check_links(rates, hosts)]
         writes = world.rank == 0
         world.close()
     except (KnetError, ValueError) as error:

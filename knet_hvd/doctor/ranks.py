@@ -1,32 +1,17 @@
-"""Time links and processors of all ranks, and compare them."""
+"""Time links and processors of all ranks."""
 
 import json
-import statistics
 import time
-from collections.abc import Sequence
-from itertools import combinations
 
 import torch
 
 from knet_hvd.comm import World, measure_links
-from knet_hvd.doctor.findings import Finding
 from knet_hvd.doctor.report import Links
+from knet_hvd.doctor.speed_checks import pairs_to_measure
 from knet_hvd.pipeline.throttle import Throttle
 
-FAR_SLOWER = 2.0
-"""Times slower than the others that a rank's processor is reported from."""
-FAR_SLOWER_LINK = 4.0
-"""The same for links, whose times scatter more."""
-_MAX_ALL_PAIRS = 8
 _REPEATS = 9
 _SIDE = 512
-
-
-def pairs_to_measure(num_ranks: int) -> list[tuple[int, int]]:
-    """Return all pairs of few ranks, or the neighbours in a ring of many."""
-    if num_ranks <= _MAX_ALL_PAIRS:
-        return list(combinations(range(num_ranks), 2))
-    return [*((rank, rank + 1) for rank in range(num_ranks - 1)), (0, num_ranks - 1)]
 
 
 def measure_ranks(world: World, throttle: Throttle) -> tuple[list[float], Links]:
@@ -61,58 +46,3 @@ def _compute_s(throttle: Throttle) -> float:
             torch.mm(matrix, matrix)
         times.append(time.perf_counter() - start)
     return min(times[1:])
-
-
-def check_speeds(compute_s: Sequence[float]) -> Finding:
-    """Judge whether a rank computes far slower than the others.
-
-    Args:
-        compute_s: Seconds of the same computation on each rank, two or more.
-    """
-    slow = []
-    for rank, seconds in enumerate(compute_s):
-        others = [*compute_s[:rank], *compute_s[rank + 1 :]]
-        ratio = seconds / statistics.median(others)
-        if ratio >= FAR_SLOWER:
-            slow.append(
-                f"rank {rank} computes {ratio:.1f} times slower than the others"
-            )
-    if slow:
-        return Finding(
-            "equal speed", "warning", "; ".join(slow),
-            "see what else runs there, its clock and OMP_NUM_THREADS; a pipeline can "
-            "allow for it: --placement measured",
-        )  # fmt: skip
-    ratio = max(compute_s) / min(compute_s)
-    found = f"the slowest rank computes {ratio:.2f} times slower than the fastest"
-    return Finding("equal speed", "ok", found)
-
-
-def check_links(links: Links, hosts: Sequence[str]) -> Finding:
-    """Judge whether a link is far slower than others of its kind.
-
-    Links within a machine are one kind, those between machines the other.
-
-    Args:
-        links: By source and target.
-        hosts: The machine of each rank.
-    """
-    rates: dict[bool, dict[tuple[int, int], float]] = {True: {}, False: {}}
-    for (source, target), link in links.items():
-        if source < target:
-            within = hosts[source] == hosts[target]
-            rates[within][source, target] = link.bytes_per_s
-    slow = []
-    for of_kind in rates.values():
-        for pair, rate in of_kind.items():
-            others = [other for each, other in of_kind.items() if each != pair]
-            if others and rate * FAR_SLOWER_LINK <= statistics.median(others):
-                ratio = statistics.median(others) / rate
-                slow.append(f"{pair[0]}-{pair[1]} is {ratio:.1f} times slower")
-    if slow:
-        return Finding(
-            "links", "warning", f"between ranks {', '.join(slow)} than others like it",
-            "look at that machine's network: interface (btl_tcp_if_include), cable, "
-            "other traffic",
-        )  # fmt: skip
-    return Finding("links", "ok", f"{len(links) // 2} measured, none far slower")

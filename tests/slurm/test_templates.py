@@ -64,6 +64,9 @@ def test_heterogeneous(slurm: Slurm) -> None:
     summary = summary_of(slurm, "heterogeneous", *SHORT)
     assert summary["num_stages"] == 3
     assert summary["config"]["placement"] == "measured"
+    assert sorted(stage["rank"] for stage in summary["stages"]) == [0, 1, 2]
+    (hosts,) = slurm.runs.glob("*/hosts")
+    assert sorted(hosts.read_text().splitlines()) == ["n1 slots=1", "n2 slots=2"]
 
 
 def test_seeds(slurm: Slurm) -> None:
