@@ -1,7 +1,6 @@
 """Run the doctor on all ranks, and write the report once."""
 
 import json
-import os
 import platform
 import sys
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from knet_hvd.doctor.facts import Facts
 from knet_hvd.doctor.findings import Finding, exit_code, merge
 from knet_hvd.doctor.machine import measure_facts
 from knet_hvd.doctor.report import Report
+from knet_hvd.doctor.software import launched_rank
 from knet_hvd.doctor.speed_checks import check_links, check_speeds
 
 _TIMEOUT_S = 60.0
@@ -31,7 +31,7 @@ def run_doctor(*, as_json: bool = False, slow_rank: str | None = None) -> int:
     facts = measure_facts()
     if facts.mpi.num_ranks == 1:
         report = Report(findings=check_rank(facts, 1), hosts=[facts.machine.host])
-        writes = _launched_rank() == 0
+        writes = launched_rank() == 0
     else:
         report, writes = _examine_ranks(facts, slow_rank)
     if writes:
@@ -61,7 +61,7 @@ def _examine_ranks(facts: Facts, slow_rank: str | None) -> tuple[Report, bool]:
         )
         versions = world.gather_text(json.dumps(_versions(facts)), "the versions")
         findings.append(check_versions([json.loads(other) for other in versions]))
-        compute_s, links = measure_ranks(world, throttle_of(world.rank, slow_rank))
+        compute_s, links = measure_ranks(world, throttle_of(world, slow_rank))
         rates = {pair: v.bytes_per_s for pair, v in links.items() if pair[0] < pair[1]}
         findings += [check_speeds(compute_s), check_links(rates, hosts)]
         writes = world.rank == 0
@@ -81,11 +81,3 @@ def _versions(facts: Facts) -> dict[str, str]:
         "horovod": facts.horovod.version or "not usable",
         "MPI": facts.mpi.library,
     }
-
-
-def _launched_rank() -> int:
-    """Return the launcher's number of this process; 0 without launcher."""
-    for name in ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "HOROVOD_RANK"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return 0

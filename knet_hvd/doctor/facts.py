@@ -14,6 +14,7 @@ class MpiFacts:
         loaded: Paths of all MPI libraries in this process.
         num_ranks: Ranks of MPI's world.
         launched: Ranks that the launcher says it has started; 1 without launcher.
+        by_gloo: Whether horovodrun has started this process, without MPI.
     """
 
     error: str = ""
@@ -22,6 +23,7 @@ class MpiFacts:
     loaded: tuple[str, ...] = ()
     num_ranks: int = 1
     launched: int = 1
+    by_gloo: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,11 @@ def check_mpi(mpi: MpiFacts) -> Finding:
             "start with the mpirun of the same MPI that mpi4py loads, or with the "
             "plugin of srun that it was built for (srun --mpi=list)",
         )  # fmt: skip
+    if mpi.by_gloo:
+        return Finding(
+            "MPI", "warning", f"{mpi.library}, not in use: horovodrun started Gloo",
+            "nothing for data parallelism; to check all ranks and links, use mpirun",
+        )  # fmt: skip
     ranks = "1 rank" if mpi.num_ranks == 1 else f"{mpi.num_ranks} ranks"
     return Finding("MPI", "ok", f"{mpi.library}, {ranks}")
 

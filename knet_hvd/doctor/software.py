@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,17 +13,26 @@ import torch
 from knet_hvd import ops
 from knet_hvd.doctor.facts import CodecFacts, HorovodFacts, MpiFacts, TorchFacts
 
-_LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "HOROVOD_SIZE")
+# Slurm's come last: the daemons of mpirun are tasks of Slurm themselves.
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS")
+_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "HOROVOD_RANK", "SLURM_PROCID")
 _TRY_MPI = "import knet_hvd.comm"
 _TRY_LIMIT_S = 120
 
 
 def num_launched() -> int:
     """Return the ranks that the launcher says it has started; 1 without launcher."""
-    sizes = [os.environ.get(name, "") for name in _LAUNCHED]
-    if "SLURM_STEP_NUM_TASKS" in os.environ and "PMIX_RANK" in os.environ:
-        sizes.append(os.environ["SLURM_STEP_NUM_TASKS"])
-    return max((int(size) for size in sizes if size.isdigit()), default=1)
+    return _first_number(_SIZES, default=1)
+
+
+def launched_rank() -> int:
+    """Return the launcher's number of this process; 0 without launcher."""
+    return _first_number(_RANKS, default=0)
+
+
+def _first_number(names: Sequence[str], default: int) -> int:
+    texts = (os.environ.get(name, "") for name in names)
+    return next((int(text) for text in texts if text.isdigit()), default)
 
 
 def measure_mpi() -> MpiFacts:
@@ -41,6 +51,7 @@ def measure_mpi() -> MpiFacts:
         threads=described.threads,
         num_ranks=described.num_ranks,
         launched=launched,
+        by_gloo=os.environ.get("HOROVOD_CONTROLLER") == "gloo",
     )
 
 

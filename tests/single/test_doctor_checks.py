@@ -58,6 +58,7 @@ def test_a_healthy_rank_has_nothing_to_mend(facts: Facts) -> None:
 DEFECTS: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("mpi", {"error": "cannot load MPI library"}, "MPI", "problem", "cannot load MPI"),
     ("mpi", {"num_ranks": 1}, "MPI", "problem", "each takes itself for the only one"),
+    ("mpi", {"by_gloo": True}, "MPI", "warning", "horovodrun started Gloo"),
     ("mpi", {"threads": "serialized"}, "MPI threads", "problem", "serialized threads"),
     ("horovod", {"mpi_threads": False}, "MPI threads", "problem", "says it does not"),
     ("horovod", {"error": "no module"}, "Horovod", "problem", "no module"),

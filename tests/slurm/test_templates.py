@@ -40,6 +40,15 @@ def has_replicas() -> bool:
     return "--replicas" in done.stdout
 
 
+def test_doctor(slurm: Slurm) -> None:
+    job = slurm.submit("doctor", "--json")
+    assert slurm.wait(job) == {"COMPLETED"}, slurm.text()
+    (out,) = slurm.folder.glob("doctor*.out")
+    report = json.loads(out.read_text())
+    assert sorted(report["hosts"]) == ["n1", "n2"]
+    assert len(report["links"]) == 1
+
+
 def test_data_parallel(slurm: Slurm) -> None:
     summary = summary_of(slurm, "data_parallel", *SHORT, "--batch-size", "16")
     assert summary["num_ranks"] == 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.launch import Result, mpirun, run
+from tests.system.launch import Result, horovodrun, mpirun, run
 
 DOCTOR = [sys.executable, "-m", "knet_hvd", "doctor"]
 CHECKS = {
@@ -89,6 +89,13 @@ def test_ranks_that_do_not_find_each_other_are_told_why() -> None:
     result = examine(PMI_SIZE="2", PMI_RANK="0")
     assert result.code == 1, result.text
     assert "2 ranks were started, but each takes itself for the only one" in result.out
+
+
+def test_under_gloo_one_rank_reports_and_says_what_is_left_out() -> None:
+    result = run(horovodrun(DOCTOR))
+    assert result.code == 0, result.text
+    assert result.text.count("Nothing would stop a job") == 1
+    assert "horovodrun started Gloo" in result.text
 
 
 def test_one_rank_with_a_problem_is_named_and_fails_all() -> None:
