@@ -85,11 +85,12 @@ def main() -> int:
               file=sys.stderr)  # fmt: skip
         return 1
     print("", *tables, sep="\n\n")
+    print("\nOn one machine nothing is slow about the network, so ternary gradients")
     print(
-        "\nOn one machine nothing is slow about the network, so ternary gradients only"
+        "only cost time here; over 1 Gbit/s and less they save it. Stages of a locked"
     )
-    print("cost time here; over 1 Gbit/s and less they save it. The stages of a locked")
-    print("pipeline wait for each other; decoupled ones learn at once.")
+    print("pipeline wait for each other and decoupled ones do not, which pays where a")
+    print("step is longer than the few milliseconds of this one.")
     tensorboard = Path(sys.executable).with_name("tensorboard")
     print(f"\nThe curves and gradient histograms of all runs:\n"
           f"  {tensorboard} --logdir {RUNS.relative_to(ROOT)}")  # fmt: skip
