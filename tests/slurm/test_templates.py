@@ -1,18 +1,15 @@
 """Each template on a real Slurm of two nodes, with the digits data set."""
 
-import functools
 import json
 import re
 import socket
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.slurm.submit import LIMIT_S, ROOT, Slurm
+from tests.slurm.submit import LIMIT_S, Slurm
 
 SHORT = ["--max-steps", "30"]
 
@@ -28,16 +25,6 @@ def summary_of(slurm: Slurm, template: str, *flags: str) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     assert summary["test_accuracy"] > 0.3  # it has learned
     return summary
-
-
-@functools.cache
-def has_replicas() -> bool:
-    """Return whether the pipeline job has replicas of stages yet."""
-    command = [sys.executable, str(ROOT / "jobs" / "train_pipeline.py"), "--help"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=True
-    )
-    return "--replicas" in done.stdout
 
 
 def test_doctor(slurm: Slurm) -> None:
@@ -62,8 +49,6 @@ def test_pipeline(slurm: Slurm) -> None:
 
 
 def test_hybrid(slurm: Slurm) -> None:
-    if not has_replicas():
-        pytest.skip("jobs/train_pipeline.py has no --replicas yet")
     summary = summary_of(slurm, "hybrid", *SHORT)
     assert summary["num_stages"] == 2
     assert summary["config"]["replicas"] == 2
