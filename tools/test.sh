@@ -4,11 +4,11 @@
 #
 #   tools/test.sh [PYTEST ARGUMENTS]
 #
-# KNET_TEST_LIMIT_S: the longest that one run may take (default 900 seconds)
+# KNET_TEST_LIMIT_S: the longest that one run may take (default 1800 seconds)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:$PATH"
-limit_s=${KNET_TEST_LIMIT_S:-900}
+limit_s=${KNET_TEST_LIMIT_S:-1800}
 results=build/test-results
 # mpirun gives its ranks a terminal even where its own output goes to a file.
 [[ -t 1 ]] || export NO_COLOR=1
