@@ -20,6 +20,9 @@ KNET_INTERFACE=${KNET_INTERFACE-}
 KNET_LAUNCHER=${KNET_LAUNCHER-mpirun}
 KNET_SRUN_MPI=${KNET_SRUN_MPI-pmix}
 
+# Seconds that starting ranks on all nodes may take before a job gives up.
+KNET_START_LIMIT_S=${KNET_START_LIMIT_S-120}
+
 # The data set, and the folder of its files, which all nodes see; digits needs none.
 KNET_DATA=${KNET_DATA-digits}
 KNET_DATA_DIR=${KNET_DATA_DIR-}

@@ -22,9 +22,10 @@ class Slurm:
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self.folder = folder
         self.runs = folder / "runs"
+        self.path = f"{Path(sys.executable).parent}:{environment['PATH']}"
         self._environment = {
             **environment,
-            "PATH": f"{Path(sys.executable).parent}:{environment['PATH']}",
+            "PATH": self.path,
             "KNET_VENV": "",
             "KNET_RUNS": str(self.runs),
             "OMPI_ALLOW_RUN_AS_ROOT": "1",

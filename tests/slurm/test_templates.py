@@ -126,6 +126,23 @@ def test_what_is_missing_is_said_in_one_line(
     assert not list(slurm.runs.glob("*/summary.json"))
 
 
+@pytest.mark.parametrize("fault", ["exit 1", "sleep 1000"], ids=["fails", "hangs"])
+def test_a_launcher_that_starts_nothing_is_named(
+    fault: str, slurm: Slurm, tmp_path: Path
+) -> None:
+    launcher = tmp_path / "bin" / "mpirun"
+    launcher.parent.mkdir()
+    launcher.write_text(f"#!/bin/sh\necho no route to host\n{fault}\n")
+    launcher.chmod(0o755)
+    path = f"{launcher.parent}:{slurm.path}"
+    job = slurm.submit("data_parallel", PATH=path, KNET_START_LIMIT_S="3")
+    assert slurm.wait(job) == {"FAILED"}, slurm.text()
+    (line,) = slurm.errors()
+    assert line.startswith("data_parallel: mpirun d"), line
+    reason = "within 3 s" if "sleep" in fault else "no route to host"
+    assert reason in line
+
+
 def test_a_port_in_use_is_named(slurm: Slurm) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
