@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "sinfo", "srun")
@@ -110,7 +110,23 @@ def cluster(num_nodes: int = 2, cpus: int = 4) -> Iterator[dict[str, str]]:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+        for pid in processes_of(environment):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # slurmd is gone, and they did not obey it
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes_of(environment: dict[str, str]) -> list[int]:
+    """Return the processes of a cluster: its jobs inherit where its settings are."""
+    mark = f"SLURM_CONF={environment['SLURM_CONF']}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it has just ended
+    return [pid for pid in found if pid != os.getpid()]
 
 
 def _configure(folder: Path, num_nodes: int, cpus: int) -> None:
