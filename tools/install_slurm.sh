@@ -16,9 +16,9 @@ command -v apt-get >/dev/null || skip "skipped: no apt-get; the tests of slurm/ 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive
-install() { apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge; }
+install() { timeout 300 apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge; }
 # The list of packages may be missing or old.
-{ install || { apt-get update && install; }; } >"$log" 2>&1 || {
+{ install || { timeout 300 apt-get update && install; }; } >"$log" 2>&1 || {
   tail -n 5 "$log"
   skip "skipped: apt-get could not install Slurm; the tests of slurm/ will be skipped"
 }
