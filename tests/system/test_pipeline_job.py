@@ -45,9 +45,10 @@ def train_job(
 def test_bf16_learns_and_sends_fp32(decoupler: str, tmp_path: Path) -> None:
     flags = ["--model", "mnist8", "--decoupler", decoupler, "--cuts", "4"]
     flags += ["--synthesizer.hidden-units", "16", "--synthesizer.kernel-size", "3"]
-    low, result = train_job(tmp_path, *flags, "--precision", "bf16", "--epochs", "8")
+    # After 8 epochs a synthesizer is still learning: 0.45 to 0.91, by seed and load.
+    low, result = train_job(tmp_path, *flags, "--precision", "bf16", "--epochs", "24")
     full, _ = train_job(tmp_path / "fp32", *flags, "--max-steps", "2")
-    assert low["test_accuracy"] > 0.8, result.text
+    assert low["test_accuracy"] > 0.85, result.text
     assert low["bytes_per_step"] == full["bytes_per_step"]
 
 
