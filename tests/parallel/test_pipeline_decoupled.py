@@ -93,7 +93,7 @@ def test_bytes_are_those_of_the_frames(world: World, decoupler: str) -> None:
         frames = 1 if decoupler == "local" else 2
         assert summary["bytes_per_step"] == frames * link.spec.frame_bytes
     _, halved = train(
-        world, decoupler=decoupler, max_steps=30, epochs=1,
+        world, decoupler=decoupler, max_steps=60, epochs=2,
         activation_encodings=("bf16",), gradient_encodings=("bf16",),
     )  # fmt: skip
     assert halved["bytes_per_step"] < 0.52 * summary["bytes_per_step"]

@@ -62,7 +62,7 @@ def test_placement_measures_in_bf16(decoupler: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("decoupler", ["backprop", "local", "delayed"])
 def test_the_summary_holds_what_a_reader_needs(decoupler: str, tmp_path: Path) -> None:
-    flags = ["--stages", "2", "--epochs", "8", "--decoupler", decoupler]
+    flags = ["--stages", "2", "--epochs", "16", "--decoupler", decoupler]
     summary, result = train_job(tmp_path, *flags)
     assert set(summary) >= KEYS
     assert summary["test_accuracy"] > 0.9, result.text
