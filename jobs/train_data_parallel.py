@@ -11,6 +11,7 @@ where it was stopped; after SIGUSR1 or SIGTERM the job saves its state and exits
 code 75. Other exit codes: 0 done, 1 an error, 2 a wrong flag.
 """
 
+import os
 import sys
 import time
 
@@ -27,6 +28,7 @@ from knet_hvd.config import (
 )
 from knet_hvd.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.data_parallel.training_config import TrainingConfig
+from knet_hvd.data_parallel.watchdog import Watchdog
 
 GRACE_S = 2.0
 
@@ -53,11 +55,17 @@ def fail(message: str) -> int:
     return 1
 
 
-def run(config: TrainingConfig, signals: StopSignals) -> None:
+def give_up(message: str) -> None:
+    """End this process at once: its main thread waits for a rank that hangs."""
+    fail(message)
+    os._exit(1)
+
+
+def run(config: TrainingConfig, signals: StopSignals, watchdog: Watchdog) -> None:
     """Train and report."""
     if config.summary is not None and hvd.rank() == 0:
         check_writable(config.summary)
-    trainer = DataParallelTrainer(config, signals)
+    trainer = DataParallelTrainer(config, signals, watchdog.progress)
     if trainer.advice and hvd.rank() == 0:
         print(trainer.advice, flush=True)
     if trainer.resumed_step and hvd.rank() == 0:
@@ -84,7 +92,8 @@ def main() -> int:
     with StopSignals() if saves else StopSignals(()) as signals:
         hvd.init()
         try:
-            run(config, signals)
+            with Watchdog(config.timeout_s, give_up) as watchdog:
+                run(config, signals, watchdog)
         except PreemptionError as stop:
             if hvd.rank() == 0:
                 print(f"train_data_parallel: {stop}", file=sys.stderr, flush=True)

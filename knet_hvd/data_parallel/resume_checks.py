@@ -10,6 +10,7 @@ MAY_DIFFER = frozenset(
     (
         *("checkpoint_dir", "checkpoint_every", "keep_checkpoints", "resume"),
         *("data_dir", "epochs", "max_steps", "logdir", "summary", "profile"),
+        "timeout_s",
         *("log_every", "histogram_every", "histogram_layers", "batch_size"),
     )
 )

@@ -1,7 +1,7 @@
 """The training loop of the data-parallel job."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -29,13 +29,17 @@ class DataParallelTrainer:
     """Train one model on all ranks of Horovod."""
 
     def __init__(
-        self, config: TrainingConfig, signals: StopSignals | None = None
+        self,
+        config: TrainingConfig,
+        signals: StopSignals | None = None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         """Load data, build the model and the optimizer; Horovod is initialized.
 
         Args:
             config: The same on every rank.
             signals: Those that ask the job to save its state and stop.
+            on_progress: Called after each step and each evaluation.
 
         Raises:
             CheckpointError: On every rank, if it cannot go on from the latest
@@ -49,6 +53,7 @@ class DataParallelTrainer:
         )
         check_agreement(facts, "the job's configuration")
         self.config = config
+        self._on_progress = on_progress
         self._checkpoints = JobCheckpoints(config, signals)
         try:
             self._build(config)
@@ -128,6 +133,7 @@ class DataParallelTrainer:
                 elapsed_s += time.perf_counter() - begin
                 check_finite(self.model, step)
                 accuracy = self.evaluate()
+                self._on_progress()
                 loss = f"{float(self._state.loss):.3f}"
                 bar.set_postfix(loss=loss, test=f"{accuracy:.4f}", refresh=False)
                 monitor.after_epoch(accuracy, step)
@@ -148,6 +154,7 @@ class DataParallelTrainer:
             self._step(images, labels, step, monitor)
             step += 1
             self._checkpoints.after_step(step, step == self.num_steps)
+            self._on_progress()
             yield step
 
     def close(self) -> None:

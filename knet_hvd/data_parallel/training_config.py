@@ -78,6 +78,10 @@ class TrainingConfig(CheckpointConfig):
     """bf16: autocast of forward and backward; parameters, gradients and what crosses
     the network stay as they are. Faster on CPUs with AMX or AVX-512 BF16."""
 
+    timeout_s: float = 600.0
+    """Longest time without progress, a step or an evaluation, before the job is taken
+    to hang, and ended."""
+
     seed: int = 0
     """Seed of the initial parameters, the order of images, dropout and codes."""
 
@@ -115,8 +119,9 @@ class TrainingConfig(CheckpointConfig):
             raise ValueError(f"max_steps: expected at least 1, got {self.max_steps}")
         if self.crop_size is not None and self.crop_size < 1:
             raise ValueError(f"crop_size: expected at least 1, got {self.crop_size}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: expected > 0, got {self.learning_rate}")
+        for name in ("learning_rate", "timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected > 0, got {getattr(self, name)}")
         if not 0 <= self.average_decay < 1:
             raise ValueError(
                 f"average_decay: expected 0 to 1, got {self.average_decay}"

@@ -140,6 +140,22 @@ def test_kills_at_random_moments_lose_nothing_that_was_saved(
     assert not list((tmp_path / "checkpoints").glob("*.partial"))
 
 
+def test_a_rank_that_hangs_is_given_up(
+    straight: dict[str, Any], tmp_path: Path
+) -> None:
+    """Neither the launcher nor Horovod sees anything wrong with a stopped process."""
+    line = mpirun(*[job(tmp_path, "--timeout-s", "8")] * 2)
+    with started(line) as process:
+        wait_for(lambda: steps_of(tmp_path), process)
+        os.kill(rank_pids(str(tmp_path))[0], signal.SIGSTOP)
+        _, err = process.communicate(timeout=launch.LIMIT_S)
+    assert process.returncode == 1
+    assert re.search(r"rank \d: no progress for 8 s: another rank hangs", err), err
+    summary = summary_of(run(mpirun(*[job(tmp_path)] * 2)), tmp_path)
+    assert summary["resumed_step"] >= 9
+    assert summary["parameters_sha256"] == straight["parameters_sha256"]
+
+
 def test_another_number_of_ranks_goes_on(
     straight: dict[str, Any], tmp_path: Path
 ) -> None:
