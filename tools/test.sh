@@ -33,7 +33,9 @@ rank_pytest=(bash -c 'rank=${OMPI_COMM_WORLD_RANK:-${HOROVOD_RANK:-0}}
   exec python -m pytest --junitxml="$KNET_RESULTS/rank-$rank.xml" "$@"' pytest)
 
 for folder in tests/single tests/system tests/slurm; do
-  [[ -d $folder ]] && run "${folder#tests/}" "${rank_pytest[@]}" "$folder" "$@"
+  # Two files at a time: while the jobs of one wait or end, those of the other run.
+  [[ $folder == tests/system ]] && together=(-n 2 --dist loadfile) || together=()
+  [[ -d $folder ]] && run "${folder#tests/}" "${rank_pytest[@]}" "$folder" "${together[@]}" "$@"
 done
 
 if [[ -d tests/parallel ]]; then
