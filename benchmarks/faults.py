@@ -5,13 +5,14 @@
 
 Each trial starts a job with checkpoints (two replicas; two stages; two stages of two
 replicas), waits for its first checkpoint, and does it harm: kills a rank or all, stops
-one for some seconds or for good, cuts a host off the network, fills the disk, asks it to
-stop, or starts a second job in its folder. The job must then end soon, with the right
-exit code and a reason, and leave no process; or go on, where the fault passes. At last
-the same command is run again: it must go on from the last checkpoint that was on the
-disk, and end with the parameters of an undisturbed run, bit for bit. Another trial gives
-the job a log directory that cannot be written. Prints JSON, or with --table Markdown;
-exits with 1 if anything was lost. Cutting the network and filling disks needs root.
+one for some seconds or for good, cuts a host off the network, fills the disk, asks it
+to stop, or starts a second job in its folder. The job must then end soon, with the
+right exit code and a reason, and leave no process; or go on, where the fault passes. At
+last the same command is run again: it must go on from the last checkpoint that was on
+the disk, and end with the parameters of an undisturbed run, bit for bit. Other trials
+give the job a log directory that cannot be written. Prints JSON, or with --table
+Markdown, and every loss as it comes; exits with 1 if there was one. Cutting the network
+and filling disks needs root.
 """
 
 import argparse
@@ -43,15 +44,17 @@ from knet_hvd.metrics import progress
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 60.0
-TIMEOUT_FLAGS = ["--timeout-s", "12"]
-SHARED = ["--epochs", "20", "--checkpoint-every", "20", *TIMEOUT_FLAGS]
+TIMEOUT_FLAGS = ["--timeout-s", "20"]
+SHARED = ["--epochs", "80", "--checkpoint-every", "20", *TIMEOUT_FLAGS]
 PIPELINE = ["train_pipeline.py", *SHARED, "--deterministic", "--width", "0.5"]
 SYNTHESIZER = ["--synthesizer.hidden-units", "8", "--synthesizer.kernel-size", "3"]
 JOBS: dict[str, tuple[int, list[str]]] = {
     "data_parallel": (
         2,
-        ["train_data_parallel.py", *SHARED, "--model", "mlp"]
-        + ["--ternary.error-feedback", "--learning-rate", "0.02"],
+        [
+            *("train_data_parallel.py", *SHARED, "--model", "mlp"),
+            *("--ternary.error-feedback", "--learning-rate", "0.02"),
+        ],
     ),
     "pipeline": (2, [*PIPELINE, "--decoupler", "synthetic", *SYNTHESIZER]),
     "hybrid": (
@@ -122,7 +125,7 @@ class Campaign:
             ended_s = time.monotonic() - injected
             undo()
             check_end(fault, code, text)
-            assert not any(running.notes), running.notes
+            assert not running.notes, running.notes
             assert not wait_until_gone(folder), "processes are left"
             saved = store.steps()[0]
             # The same command once more: it has to go on where the disk says.
@@ -266,15 +269,17 @@ def main() -> int:
         campaign = Campaign(Path(folder), args.seed)
         with progress(desc="faults", rank=0, total=args.trials) as bar:
             for number in range(args.trials):
-                trials.append(campaign.trial(*kinds[number % len(kinds)]))
+                trial = campaign.trial(*kinds[number % len(kinds)])
+                trials.append(trial)
                 bar.update()
+                if trial["lost"]:
+                    print("\n", json.dumps(trial), file=sys.stderr, flush=True)
     lost = sum(bool(trial["lost"]) for trial in trials)
     if args.table:
         print(table(trials), "", sep="\n")
     else:
-        print(
-            json.dumps({"trials": len(trials), "lost": lost, "all": trials}, indent=2)
-        )
+        summary = {"trials": len(trials), "lost": lost, "all": trials}
+        print(json.dumps(summary, indent=2))
     return int(lost > 0)
 
 

@@ -59,6 +59,7 @@ def measure_network(network: str, rounds: int, calibrations: int) -> dict[str, A
     # Tensors that cross on their own, as compression="auto" counts them.
     num_tensors = sum(math.prod(shape) >= MIN_VALUES for _, shape in shapes)
     size = (num_values(shapes), num_tensors)
+    exchange_times(methods, 1)  # buffers and connections are made
     samples = exchange_times(methods, rounds)
     predictions: dict[str, list[float]] = {name: [] for name in METHODS}
     advised = []
@@ -80,13 +81,11 @@ def measure_network(network: str, rounds: int, calibrations: int) -> dict[str, A
 
 
 def exchange_times(methods: dict[str, Any], rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each method in each round, after one to warm up."""
+    """Return the seconds of each method in each round."""
     samples: dict[str, list[float]] = {name: [] for name in methods}
-    for number in range(1 + rounds):
+    for _ in range(rounds):
         for name, method in methods.items():
-            elapsed_s = exchange_s(method)
-            if number:
-                samples[name].append(elapsed_s)
+            samples[name].append(exchange_s(method))
     return samples
 
 
