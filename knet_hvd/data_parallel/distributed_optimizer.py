@@ -25,6 +25,7 @@ from knet_hvd.data_parallel.exchanges import check_exchange, make_exchange
 from knet_hvd.data_parallel.parameters import group_names, named_parameters_of
 from knet_hvd.data_parallel.reducer import GradientReducer
 from knet_hvd.data_parallel.ternary_optimizer import TernaryOptimizer
+from knet_hvd.performance import Advice
 
 _CHOICES = ("ternary", "auto", "none", "fp16")
 
@@ -43,7 +44,7 @@ def DistributedOptimizer(
     *,
     ternary: TernaryConfig | None = None,
     exchange: ExchangeChoice = "auto",
-    max_bucket_values: int = MAX_BUCKET_VALUES,
+    max_bucket_values: int | None = None,
     chunk_values: int = CHUNK_VALUES,
 ) -> Any:
     """Wrap an optimizer so that it averages ternary gradients over all ranks.
@@ -74,8 +75,8 @@ def DistributedOptimizer(
         ternary: Settings of the codec; see ``TernaryConfig``.
         exchange: ``"allgather"``, ``"alltoall"`` or ``"auto"``, the one that sends
             fewer bytes with this number of ranks.
-        max_bucket_values: Scales are shared for buckets of about that many values, as
-            backward produces them.
+        max_bucket_values: Gradients cross in buckets of about that many values, as
+            backward produces them; 4 Mi if not given, or what ``"auto"`` measured.
         chunk_values: Codes cross in payloads of about that many values, so that larger
             gradients are encoded, sent and decoded at the same time.
 
@@ -131,7 +132,11 @@ def DistributedOptimizer(
         divisor = process_set.size() if op == hvd.Average else 1
         codec = TernaryCodec(config, hvd.rank())
         buckets = plan_buckets(
-            parameters, codec, max_bucket_values, grouping, chunk_values
+            parameters,
+            codec,
+            max_bucket_values or _bucket_values(advice),
+            grouping,
+            chunk_values,
         )
         steps = BucketSteps(
             codec,
@@ -145,6 +150,12 @@ def DistributedOptimizer(
     )
     wrapped.compression_advice = advice
     return wrapped
+
+
+def _bucket_values(advice: Advice | None) -> int:
+    """Return the size of buckets that the user did not give."""
+    measured = advice.bucket_values if advice is not None else None
+    return min(measured or MAX_BUCKET_VALUES, MAX_BUCKET_VALUES)
 
 
 def _check_compression(optimizer: torch.optim.Optimizer, compression: Any) -> None:

@@ -15,10 +15,12 @@ class Advice:
     Attributes:
         method: The method advised.
         exchange_s: Predicted seconds of every method.
+        bucket_values: Values to exchange together by that method.
     """
 
     method: ExchangeMethod
     exchange_s: dict[ExchangeMethod, float]
+    bucket_values: int | None = None
 
     @property
     def compresses(self) -> bool:
@@ -73,4 +75,5 @@ def advise(model: CostModel, num_values: float, num_tensors: int = 1) -> Advice:
     }
     fastest = min(seconds, key=lambda method: seconds[method])
     worth_it = seconds["fp32"] >= WORTHWHILE * seconds[fastest]
-    return Advice(fastest if worth_it else "fp32", seconds)
+    chosen: ExchangeMethod = fastest if worth_it else "fp32"
+    return Advice(chosen, seconds, model.bucket_values(chosen))

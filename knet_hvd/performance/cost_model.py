@@ -77,6 +77,17 @@ class CostModel:
             raise ValueError(f"method: expected one of {known}; got {method!r}")
         return self.methods[method].exchange_s(num_values, num_tensors)
 
+    def bucket_values(self, method: ExchangeMethod) -> int:
+        """Return how many values to exchange together.
+
+        Larger buckets would hardly be faster by the value, and smaller ones are
+        complete earlier, so that more of their exchange overlaps with backward.
+
+        Args:
+            method: One that was measured.
+        """
+        return int(self.methods[method].curve.efficient_size())
+
     def step_s(
         self,
         method: ExchangeMethod,

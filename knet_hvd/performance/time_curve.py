@@ -39,6 +39,20 @@ class TimeCurve:
         rise = self.seconds[-1] - self.seconds[-2]
         return max(0.0, rise / (self.sizes[-1] - self.sizes[-2]))
 
+    def efficient_size(self, tolerance: float = 0.1) -> float:
+        """Return the smallest measured size that is about as fast as any, by the unit.
+
+        Args:
+            tolerance: How much longer than the best a unit may take, as a share.
+        """
+        by_unit = [s / size for size, s in zip(self.sizes, self.seconds, strict=True)]
+        limit_s = (1 + tolerance) * min(by_unit)
+        return next(
+            size
+            for size, seconds in zip(self.sizes, by_unit, strict=True)
+            if seconds <= limit_s
+        )
+
     def at(self, size: float) -> float:
         """Return the seconds of a size; no size takes less than the smallest one."""
         if size <= self.sizes[0]:

@@ -36,7 +36,9 @@ def test_auto_trains_as_the_method_it_chose() -> None:
     assert torch.allclose(parameter.mean(), torch.tensor(-(hvd.size() + 1) / 2), 0.1)
     advice = optimizer.compression_advice
     assert set(advice.exchange_s) == {"fp32", "fp16", "allgather", "alltoall"}
-    assert hvd.allgather_object(advice.method) == [advice.method] * hvd.size()
+    own = (advice.method, advice.bucket_values)
+    assert hvd.allgather_object(own) == [own] * hvd.size()
+    assert 2**12 <= advice.bucket_values <= 2**24
 
 
 def test_bf16_leaves_no_choice() -> None:

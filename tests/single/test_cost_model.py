@@ -50,6 +50,14 @@ def test_a_curve_needs_rising_points(sizes: tuple, seconds: tuple) -> None:
         TimeCurve(sizes, seconds)
 
 
+def test_the_efficient_size_is_the_smallest_that_is_nearly_as_fast() -> None:
+    curve = TimeCurve((1, 10, 100, 1000), (5.0, 10.5, 100.0, 1100.0))
+    assert curve.efficient_size() == 10  # 1.05 a unit, where 1.0 is the best
+    assert curve.efficient_size(tolerance=0.01) == 100
+    falling = TimeCurve((1, 10, 100), (5.0, 6.0, 7.0))
+    assert falling.efficient_size() == 100
+
+
 def test_values_and_tensors_cost() -> None:
     assert model(fp32=50.0).exchange_s("fp32", 1e6, 11) == pytest.approx(
         1e-3 + 50e-9 * (1e6 - 1e3) + 10 * 1e-4
