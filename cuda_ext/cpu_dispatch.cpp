@@ -48,7 +48,9 @@ void final_statistics(const double* partial, int64_t num_chunks, double* result)
   for (int part = 0; part < 2; ++part) {
     double lanes[kFinalLanes] = {};
     for (int64_t i = 0; i < num_chunks; ++i) lanes[i % kFinalLanes] += partial[2 * i + part];
-    for (int width = kFinalLanes / 2; width > 0; width /= 2)
+    int used = 1;  // adding the zeros of other lanes would change nothing
+    while (used < kFinalLanes && used < num_chunks) used *= 2;
+    for (int width = used / 2; width > 0; width /= 2)
       for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
     result[part] = lanes[0];
   }

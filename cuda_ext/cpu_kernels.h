@@ -193,9 +193,10 @@ void statistics(const knet::StatisticsArgs& a, int64_t begin, int64_t end) {
   using knet::kStatLanes;
   alignas(64) float buffer[kStatChunk];
   double sum[kStatLanes], square[kStatLanes];
+  const int64_t per_bucket = knet::chunks_per_bucket(a.num_values, a.bucket_size);
   for (int64_t chunk = begin; chunk < end; ++chunk) {
-    const int64_t bucket = chunk / a.chunks_per_bucket;
-    const int64_t offset = chunk % a.chunks_per_bucket * kStatChunk;
+    const int64_t bucket = chunk / per_bucket;
+    const int64_t offset = chunk % per_bucket * kStatChunk;
     const int64_t first = bucket * a.bucket_size + offset;
     const int64_t in_bucket = clamp(a.bucket_size - offset, kStatChunk);
     const int64_t count = clamp(a.num_values - first, in_bucket);

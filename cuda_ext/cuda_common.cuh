@@ -8,7 +8,7 @@
 
 #include <type_traits>
 
-#include "kernels.h"
+#include "cuda_batches.h"
 
 #define KNET_DEVICE __device__ __forceinline__
 
@@ -16,12 +16,9 @@ namespace {
 
 using knet::DType;
 using knet::kGroup;
+using knet::kThreads;
+using knet::kWarp;
 using knet::WireFormat;
-
-// Small blocks of threads spread a small tensor over more multiprocessors, and 32 of them, the
-// most that one holds, still make its full 2048 threads.
-constexpr int kThreads = 64;
-constexpr int kWarp = 32;
 
 template <DType kType>
 using Storage = std::conditional_t<kType == DType::kFloat32, float,
@@ -104,9 +101,9 @@ struct BucketCursor {
 };
 
 // Only a size that is all of one bucket need not be a multiple of kGroup.
-inline uint32_t groups_per_bucket(int64_t num_values, int64_t bucket_size) {
+inline uint32_t groups_per_bucket(int64_t bucket_size) {
   return static_cast<uint32_t>(
-      knet::ceil_div(bucket_size < num_values ? bucket_size : num_values, kGroup));
+      knet::ceil_div(bucket_size < knet::kWholeTensor ? bucket_size : knet::kWholeTensor, kGroup));
 }
 
 // Chunks of kStatChunk values that partition each bucket; empty ones after the last value.
@@ -116,41 +113,46 @@ struct Chunk {
     bucket = static_cast<uint32_t>(chunk) / static_cast<uint32_t>(chunks_per_bucket);
     const int64_t offset = (chunk - bucket * chunks_per_bucket) * knet::kStatChunk;
     first = bucket * bucket_size + offset;
+    is_after_last = bucket > 0 && first - offset >= num_values;
     const int64_t bucket_left = bucket_size - offset, values_left = num_values - first;
     const int64_t left = bucket_left < values_left ? bucket_left : values_left;
     count = static_cast<int>(left < 0 ? 0 : left < knet::kStatChunk ? left : knet::kStatChunk);
   }
   int64_t bucket, first;
   int count;
+  bool is_after_last;  // of the tensor, in the last block of threads
 };
 
 KNET_DEVICE int64_t global_thread() {
   return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 
-inline bool is_aligned(const void* pointer, int64_t bytes) {
-  return reinterpret_cast<uintptr_t>(pointer) % static_cast<uint64_t>(bytes) == 0;
-}
-
-// Calls use(std::integral_constant<DType, dtype>) and returns what it returns.
-template <class Use>
-const char* with_dtype(DType dtype, const Use& use) {
-  switch (dtype) {
-    case DType::kFloat64: return use(std::integral_constant<DType, DType::kFloat64>());
-    case DType::kFloat16: return use(std::integral_constant<DType, DType::kFloat16>());
-    case DType::kBFloat16: return use(std::integral_constant<DType, DType::kBFloat16>());
-    default: return use(std::integral_constant<DType, DType::kFloat32>());
+// The tensor of a block of threads, and the number of a thread among that tensor's.
+struct Place {
+  template <class Item>
+  KNET_DEVICE explicit Place(const knet::Batch<Item>& batch) : tensor(0) {
+    for (int end = batch.count; end - tensor > 1;) {  // the last that begins here or before
+      const int middle = (tensor + end) / 2;
+      (batch.first_block[middle] <= blockIdx.x ? tensor : end) = middle;
+    }
+    const uint32_t block = blockIdx.x - batch.first_block[tensor];
+    thread = static_cast<int64_t>(block) * blockDim.x + threadIdx.x;
   }
+  int tensor;
+  int64_t thread;
+};
+
+KNET_HD bool is_aligned(const void* pointer, int64_t bytes) {
+  return (reinterpret_cast<uintptr_t>(pointer) & static_cast<uint64_t>(bytes - 1)) == 0;
 }
 
-// Starts at least `threads` threads, block_threads to a block; nullptr or the error's text.
+// Starts blocks of block_threads threads each; nullptr or the error's text.
 template <class... Params, class... Args>
-const char* launch(void (*kernel)(Params...), int64_t threads, int block_threads, void* stream,
+const char* launch(void (*kernel)(Params...), int64_t blocks, int block_threads, void* stream,
                    const Args&... args) {
-  const int64_t blocks = knet::ceil_div(threads, block_threads);
   if (blocks == 0)
     return nullptr;
-  if (blocks > 0x7FFFFFFF)
+  if (blocks > knet::kMaxBlocks)
     return "more values than one grid can hold";
   kernel<<<static_cast<uint32_t>(blocks), block_threads, 0, static_cast<cudaStream_t>(stream)>>>(
       args...);

@@ -24,7 +24,19 @@ struct ValueOutput {
 };
 
 template <class Output>
-constexpr int kRun = sizeof(typename Output::T) == 2 ? 8 : 4;
+constexpr int kRun = knet::output_run(sizeof(typename Output::T));
+
+using DecodeBatch = knet::Batch<knet::DecodeItem>;
+using DequantizeBatch = knet::Batch<knet::DequantizeItem>;
+
+// What the tensors of a launch share.
+struct Shared {
+  int64_t num_payloads, row_bytes;
+  uint32_t groups_per_bucket;
+  int32_t divisor;
+  bool rows_aligned;  // each as the first one
+};
+static_assert(sizeof(Shared) <= knet::kSharedBytes);
 
 // Digits of bytes summed over payloads, two bytes to a register: one in each 16 bits.
 template <WireFormat kFormat>
@@ -83,11 +95,11 @@ KNET_DEVICE Run<uint32_t, kWords> load_words(const uint8_t* from) {
 
 // Adds the bytes of every payload; sums[2 i] holds bytes 4 i and 4 i + 2, sums[2 i + 1] the others.
 template <bool kAligned, int kWords, WireFormat kFormat>
-KNET_DEVICE void add_payloads(const knet::DecodeArgs& a, int64_t at,
+KNET_DEVICE void add_payloads(const uint8_t* first, const Shared& shared,
                               DigitSums<kFormat> sums[2 * kWords]) {
 #pragma unroll 4  // loads in flight
-  for (int64_t rank = 0; rank < a.num_payloads; ++rank) {
-    const auto words = load_words<kAligned, kWords>(a.payloads + rank * a.row_bytes + at);
+  for (int64_t rank = 0; rank < shared.num_payloads; ++rank) {
+    const auto words = load_words<kAligned, kWords>(first + rank * shared.row_bytes);
 #pragma unroll
     for (int i = 0; i < kWords; ++i) {
       const uint32_t bytes = DigitSums<kFormat>::valid(words.value[i]);
@@ -99,63 +111,71 @@ KNET_DEVICE void add_payloads(const knet::DecodeArgs& a, int64_t at,
 
 template <class Output, WireFormat kFormat>
 __global__ void __launch_bounds__(kThreads)
-    decode_kernel(const knet::DecodeArgs a, typename Output::T* out, uint32_t groups_per_bucket,
-                  bool payloads_aligned, bool out_aligned) {
+    decode_kernel(const __grid_constant__ DecodeBatch batch, const Shared shared) {
   constexpr int kBytes = kRun<Output>, kPlanes = knet::num_planes(kFormat);
-  const int64_t at = global_thread() * kBytes, block = at / knet::kBlockBytes;
+  const Place place(batch);
+  const knet::DecodeItem& a = batch.items[place.tensor];
+  const int64_t at = place.thread * kBytes, block = at / knet::kBlockBytes;
   const int64_t first = block * kPlanes * kGroup + at % knet::kBlockBytes;
-  if (first >= a.num_values)
+  const int64_t num_values = a.num_values;
+  if (first >= num_values)
     return;
   DigitSums<kFormat> sums[kBytes / 2];
-  payloads_aligned ? add_payloads<true, kBytes / 4>(a, at, sums)
-                   : add_payloads<false, kBytes / 4>(a, at, sums);
-  BucketCursor cursor(block * kPlanes, groups_per_bucket);
+  shared.rows_aligned&& is_aligned(a.payloads, kBytes)
+      ? add_payloads<true, kBytes / 4>(a.payloads + at, shared, sums)
+      : add_payloads<false, kBytes / 4>(a.payloads + at, shared, sums);
+  auto* out = static_cast<typename Output::T*>(a.out);
+  const bool out_aligned = is_aligned(out, 16);
+  BucketCursor cursor(block * kPlanes, shared.groups_per_bucket);
   float factor = 0.0f;
 #pragma unroll
   for (int plane = 0; plane < kPlanes; ++plane) {
     const int64_t value = first + plane * kGroup;
-    if (value >= a.num_values)
+    if (value >= num_values)
       return;
     if (Output::kScaled && (plane == 0 || cursor.next_is_new()))
-      factor = knet::decode_factor(a.scales[cursor.bucket], a.divisor);
+      factor = knet::decode_factor(a.scales[cursor.bucket], shared.divisor);
     Run<typename Output::T, kBytes> run;
 #pragma unroll
     for (int i = 0; i < kBytes; ++i) {
       const uint32_t pair = sums[i / 4 * 2 + i % 2].digit(plane);
       const auto digits = static_cast<int32_t>(i % 4 < 2 ? pair & 0xFFFFu : pair >> 16);
-      run.value[i] = Output::convert(digits - static_cast<int32_t>(a.num_payloads), factor);
+      run.value[i] = Output::convert(digits - static_cast<int32_t>(shared.num_payloads), factor);
     }
-    store_run(run, out, value, a.num_values, out_aligned);
+    store_run(run, out, value, num_values, out_aligned);
   }
 }
 
 template <class Output>
-const char* decode(const knet::DecodeArgs& a, typename Output::T* out, void* stream) {
-  const int64_t blocks = knet::ceil_div(a.num_values, knet::block_values(a.format));
-  const int64_t threads = blocks * (knet::kBlockBytes / kRun<Output>);
-  const auto kernel = a.format == WireFormat::kTrit5 ? decode_kernel<Output, WireFormat::kTrit5>
-                                                     : decode_kernel<Output, WireFormat::kCrumb4>;
-  const uint32_t groups = Output::kScaled ? groups_per_bucket(a.num_values, a.bucket_size) : 1;
-  const bool rows_aligned = a.num_payloads == 1 || a.row_bytes % kRun<Output> == 0;
-  return launch(kernel, threads, kThreads, stream, a, out, groups,
-                rows_aligned && is_aligned(a.payloads, kRun<Output>), is_aligned(out, 16));
+const char* decode(const knet::DecodeArgs& common, const DecodeBatch& batch, int64_t blocks,
+                   void* stream) {
+  const auto kernel = common.format == WireFormat::kTrit5
+                          ? decode_kernel<Output, WireFormat::kTrit5>
+                          : decode_kernel<Output, WireFormat::kCrumb4>;
+  const Shared shared{common.num_payloads, common.row_bytes,
+                      Output::kScaled ? groups_per_bucket(common.bucket_size) : 1, common.divisor,
+                      common.num_payloads == 1 || common.row_bytes % kRun<Output> == 0};
+  return launch(kernel, blocks, kThreads, stream, batch, shared);
 }
 
 // Like decode, a thread takes the same place in several consecutive groups: their loads are in
 // flight together, and one division finds their buckets.
-constexpr int kRows = 4;
-
 template <DType kType>
 __global__ void __launch_bounds__(kThreads)
-    dequantize_kernel(const knet::DequantizeArgs a, uint32_t groups_per_bucket, bool aligned) {
+    dequantize_kernel(const __grid_constant__ DequantizeBatch batch, uint32_t groups_per_bucket,
+                      int32_t divisor) {
   using Output = ValueOutput<kType>;
-  constexpr int kCount = kRun<Output>;
-  const int64_t at = global_thread() * kCount, block = at / kGroup;
-  const int64_t first = block * kRows * kGroup + at % kGroup;
-  if (first >= a.num_values)
+  constexpr int kCount = kRun<Output>, kRows = knet::kDequantizeRows;
+  const Place place(batch);
+  const knet::DequantizeItem& a = batch.items[place.tensor];
+  const int64_t at = place.thread * kCount, block = at / kGroup;
+  const int64_t first = block * kRows * kGroup + at % kGroup, num_values = a.num_values;
+  if (first >= num_values)
     return;
+  auto* out = static_cast<typename Output::T*>(a.out);
+  const bool aligned = is_aligned(a.sums, 2 * kCount) && is_aligned(out, 16);
   Run<int16_t, kCount> rows[kRows];
-  const bool whole = aligned && first + (kRows - 1) * kGroup + kCount <= a.num_values;
+  const bool whole = aligned && first + (kRows - 1) * kGroup + kCount <= num_values;
   if (whole) {
 #pragma unroll
     for (int row = 0; row < kRows; ++row)
@@ -163,41 +183,41 @@ __global__ void __launch_bounds__(kThreads)
   } else {
 #pragma unroll
     for (int row = 0; row < kRows; ++row)
-      rows[row] = load_ragged<int16_t, kCount>(a.sums, first + row * kGroup, a.num_values);
+      rows[row] = load_ragged<int16_t, kCount>(a.sums, first + row * kGroup, num_values);
   }
   BucketCursor cursor(block * kRows, groups_per_bucket);
   float factor = 0.0f;
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
     const int64_t value = first + row * kGroup;
-    if (value >= a.num_values)
+    if (value >= num_values)
       return;
     if (row == 0 || cursor.next_is_new())
-      factor = knet::decode_factor(a.scales[cursor.bucket], a.divisor);
+      factor = knet::decode_factor(a.scales[cursor.bucket], divisor);
     Run<typename Output::T, kCount> run;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) run.value[i] = Output::convert(rows[row].value[i], factor);
-    store_run(run, static_cast<typename Output::T*>(a.values), value, a.num_values, aligned);
+    store_run(run, out, value, num_values, aligned);
   }
 }
 
 }  // namespace
 
-const char* knet::decode_cuda(const DecodeArgs& a, void* stream) {
-  if (a.sums != nullptr)
-    return decode<SumOutput>(a, a.sums, stream);
-  return with_dtype(a.dtype, [&](auto type) {
-    using Output = ValueOutput<decltype(type)::value>;
-    return decode<Output>(a, static_cast<typename Output::T*>(a.values), stream);
+const char* knet::decode_cuda(const DecodeArgs* tensors, int64_t count, void* stream) {
+  if (tensors->sums != nullptr)
+    return in_batches<DecodeItem>(tensors, count, decode_blocks, decode_item,
+                                  [&](const DecodeBatch& batch, int64_t blocks) {
+                                    return decode<SumOutput>(*tensors, batch, blocks, stream);
+                                  });
+  return decode_batches(tensors, count, [&](auto type, const DecodeBatch& batch, int64_t blocks) {
+    return decode<ValueOutput<decltype(type)::value>>(*tensors, batch, blocks, stream);
   });
 }
 
-const char* knet::dequantize_cuda(const DequantizeArgs& a, void* stream) {
-  return with_dtype(a.dtype, [&](auto type) {
-    constexpr int kCount = kRun<ValueOutput<decltype(type)::value>>;
-    const int64_t threads = ceil_div(a.num_values, kRows * kGroup) * (kGroup / kCount);
-    return launch(dequantize_kernel<decltype(type)::value>, threads, kThreads, stream, a,
-                  groups_per_bucket(a.num_values, a.bucket_size),
-                  is_aligned(a.sums, 2 * kCount) && is_aligned(a.values, 16));
-  });
+const char* knet::dequantize_cuda(const DequantizeArgs* tensors, int64_t count, void* stream) {
+  return dequantize_batches(
+      tensors, count, [&](auto type, const DequantizeBatch& batch, int64_t blocks) {
+        return launch(dequantize_kernel<decltype(type)::value>, blocks, kThreads, stream, batch,
+                      groups_per_bucket(tensors->bucket_size), tensors->divisor);
+      });
 }

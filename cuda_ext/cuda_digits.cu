@@ -107,6 +107,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+int64_t count_blocks(int64_t num_words) { return knet::ceil_div(num_words / kPair, kThreads); }
+
 int64_t count_words(const knet::DigitsArgs& a) {
   return knet::ceil_div(a.num_values, static_cast<int64_t>(kLevelWords) * a.num_digits) *
          kLevelWords;
@@ -116,12 +118,12 @@ int64_t count_words(const knet::DigitsArgs& a) {
 
 const char* knet::pack_digits_cuda(const DigitsArgs& a, void* stream) {
   const int64_t words = count_words(a);
-  return launch(pack_kernel, words / kPair, kThreads, stream, a, words, is_aligned(a.values, 4),
-                is_aligned(a.words, 16));
+  return launch(pack_kernel, count_blocks(words), kThreads, stream, a, words,
+                is_aligned(a.values, 4), is_aligned(a.words, 16));
 }
 
 const char* knet::unpack_digits_cuda(const DigitsArgs& a, void* stream) {
   const int64_t words = count_words(a);
-  return launch(unpack_kernel, words / kPair, kThreads, stream, a, Divisors(a.base), words,
+  return launch(unpack_kernel, count_blocks(words), kThreads, stream, a, Divisors(a.base), words,
                 is_aligned(a.values, 4), is_aligned(a.words, 16));
 }

@@ -7,10 +7,18 @@
 
 namespace {
 
+using knet::kQuad;
+using knet::kQuads;
 using knet::kSlots;
+using Batch = knet::Batch<knet::EncodeItem>;
 
-constexpr int kQuad = 4;  // lanes of a thread
-constexpr int kQuads = knet::kLanes / kQuad;
+// What the tensors of a launch share; the key's stream is a tensor's own.
+struct Shared {
+  knet::RandomKey key;
+  uint32_t groups_per_bucket;
+  bool stochastic;
+};
+static_assert(sizeof(Shared) <= knet::kSharedBytes);
 
 // The four values of each slot that the thread of lane `lane` owns in the group at `first`.
 template <class T>
@@ -43,16 +51,20 @@ KNET_DEVICE void add_codes(const Run<Storage<kType>, kQuad> rows[kSlots], float 
 
 template <DType kType, WireFormat kFormat>
 __global__ void __launch_bounds__(kThreads)
-    encode_kernel(const knet::EncodeArgs a, uint32_t groups_per_bucket, bool values_aligned,
-                  bool payload_aligned) {
+    encode_kernel(const __grid_constant__ Batch batch, const Shared shared) {
   constexpr int kPlanes = knet::num_planes(kFormat);
   constexpr uint32_t kZeroByte = kFormat == WireFormat::kTrit5 ? 121 : 85;  // all digits 1
-  const int64_t block = global_thread() / kQuads;
+  const Place place(batch);
+  const knet::EncodeItem& a = batch.items[place.tensor];
+  const int64_t block = place.thread / kQuads, num_values = a.num_values;
   const int lane = static_cast<int>(threadIdx.x % kQuads) * kQuad;
-  if (block * kPlanes * kGroup >= a.num_values)
+  if (block * kPlanes * kGroup >= num_values)
     return;
   const auto* values = static_cast<const Storage<kType>*>(a.values);
-  BucketCursor cursor(block * kPlanes, groups_per_bucket);
+  const bool aligned = is_aligned(values, 16);
+  knet::RandomKey key = shared.key;
+  key.stream = a.stream;
+  BucketCursor cursor(block * kPlanes, shared.groups_per_bucket);
   float inverse = 0.0f;
   uint32_t sums[kSlots], weight = 1;
 #pragma unroll
@@ -60,23 +72,24 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll 1  // five copies of the body would not fit the instruction cache
   for (int plane = 0; plane < kPlanes; ++plane, weight *= knet::radix(kFormat)) {
     const int64_t group = block * kPlanes + plane;
-    if (group * kGroup >= a.num_values)
+    if (group * kGroup >= num_values)
       break;
     Run<Storage<kType>, kQuad> rows[kSlots];  // eight loads in flight while Philox computes
-    load_group(values, group * kGroup, lane, a.num_values, values_aligned, rows);
+    load_group(values, group * kGroup, lane, num_values, aligned, rows);
     if (plane == 0 || cursor.next_is_new())
       inverse = knet::inverse_scale(a.scales[cursor.bucket]);
     uint32_t words[kQuad][4];
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
       for (uint32_t& word : words[i]) word = knet::kNearestThreshold * 0x00010001u;
-      if (a.stochastic)
+      if (shared.stochastic)
         knet::philox4x32((a.first_group + static_cast<uint32_t>(group)) * knet::kLanes + lane + i,
-                         a.key, words[i]);
+                         key, words[i]);
     }
     add_codes<kType>(rows, inverse, words, weight, sums);
   }
   uint8_t* out = a.payload + block * knet::kBlockBytes + lane;
+  const bool payload_aligned = is_aligned(a.payload, kQuad);
 #pragma unroll
   for (int slot = 0; slot < kSlots; ++slot) {
     Run<uint8_t, kQuad> bytes;
@@ -86,18 +99,18 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <WireFormat kFormat>
-const char* encode(const knet::EncodeArgs& a, void* stream) {
-  const int64_t threads = knet::ceil_div(a.num_values, knet::block_values(kFormat)) * kQuads;
-  return with_dtype(a.dtype, [&](auto type) {
-    return launch(encode_kernel<decltype(type)::value, kFormat>, threads, kThreads, stream, a,
-                  groups_per_bucket(a.num_values, a.bucket_size), is_aligned(a.values, 16),
-                  is_aligned(a.payload, kQuad));
+const char* encode(const knet::EncodeArgs* tensors, int64_t count, void* stream) {
+  const Shared shared{tensors->key, groups_per_bucket(tensors->bucket_size), tensors->stochastic};
+  return knet::encode_batches(tensors, count, [&](auto type, const Batch& batch, int64_t blocks) {
+    return launch(encode_kernel<decltype(type)::value, kFormat>, blocks, kThreads, stream, batch,
+                  shared);
   });
 }
 
 }  // namespace
 
-const char* knet::encode_cuda(const EncodeArgs& a, void* stream) {
-  return a.format == WireFormat::kTrit5 ? encode<WireFormat::kTrit5>(a, stream)
-                                        : encode<WireFormat::kCrumb4>(a, stream);
+const char* knet::encode_cuda(const EncodeArgs* tensors, int64_t count, void* stream) {
+  return tensors->format == WireFormat::kTrit5
+             ? encode<WireFormat::kTrit5>(tensors, count, stream)
+             : encode<WireFormat::kCrumb4>(tensors, count, stream);
 }

@@ -14,12 +14,15 @@ static_assert(kStatLanes == kWarp, "a thread is a lane");
 
 template <DType kType>
 __global__ void __launch_bounds__(kThreads)
-    chunk_kernel(const knet::StatisticsArgs a, int64_t num_chunks) {
+    chunk_kernel(const __grid_constant__ knet::Batch<knet::ChunkItem<double>> batch,
+                 int64_t bucket_size) {
   constexpr int kRows = 32;  // a row is loaded while earlier ones are added
-  const int64_t index = global_thread() / kWarp;
-  if (index >= num_chunks)
+  const Place place(batch);
+  const knet::ChunkItem<double>& a = batch.items[place.tensor];
+  const int64_t index = place.thread / kWarp;
+  const Chunk chunk(index, a.chunks_per_bucket, bucket_size, a.num_values);
+  if (chunk.is_after_last)
     return;  // the whole warp
-  const Chunk chunk(index, a.chunks_per_bucket, a.bucket_size, a.num_values);
   const auto* x = static_cast<const Storage<kType>*>(a.values) + chunk.first;
   double sum = 0.0, square = 0.0;
   const auto add = [&](const Storage<kType>& stored) {
@@ -42,22 +45,25 @@ __global__ void __launch_bounds__(kThreads)
     square += __shfl_down_sync(0xFFFFFFFFu, square, width);
   }
   if (threadIdx.x % kWarp == 0)
-    a.partial[2 * index] = sum, a.partial[2 * index + 1] = square;
+    a.result[2 * index] = sum, a.result[2 * index + 1] = square;
 }
 
-// Of the kFinalLanes lanes of a bucket, only the first `width` hold chunks; adding the zeros of the
-// others would change nothing, so that many threads do, and several buckets share a block.
+// Adding the zeros of lanes that hold no chunk would change nothing, so `width` threads do for a
+// bucket, and several buckets share a block.
 __global__ void __launch_bounds__(kFinalLanes)
-    final_kernel(const double* partial, int64_t chunks, int64_t num_buckets, int width,
+    final_kernel(const __grid_constant__ knet::Batch<knet::FinalItem> batch, const double* partial,
                  double* result) {
   __shared__ double sums[kFinalLanes], squares[kFinalLanes];
+  const Place place(batch);
+  const knet::FinalItem& a = batch.items[place.tensor];
+  const int width = knet::final_width(a.chunks_per_bucket);
   const int me = static_cast<int>(threadIdx.x), lane = me % width;
-  const int64_t bucket = global_thread() / width;
+  const int64_t bucket = place.thread / width;
   double sum = 0.0, square = 0.0;
-  if (bucket < num_buckets) {
-    const double* row = partial + 2 * bucket * chunks;
+  if (bucket < a.num_buckets) {
+    const double* row = partial + 2 * (a.first_partial + bucket * a.chunks_per_bucket);
 #pragma unroll 8  // loads in flight
-    for (int64_t i = lane; i < chunks; i += kFinalLanes)
+    for (int64_t i = lane; i < a.chunks_per_bucket; i += kFinalLanes)
       sum += row[2 * i], square += row[2 * i + 1];
   }
   sums[me] = sum, squares[me] = square;
@@ -66,25 +72,25 @@ __global__ void __launch_bounds__(kFinalLanes)
     if (lane < half)
       sums[me] += sums[me + half], squares[me] += squares[me + half];
   }
-  if (lane == 0 && bucket < num_buckets)
-    result[2 * bucket] = sums[me], result[2 * bucket + 1] = squares[me];
-}
-
-int64_t count_buckets(int64_t num_values, int64_t bucket_size) {
-  return num_values > bucket_size ? knet::ceil_div(num_values, bucket_size) : 1;
+  if (lane == 0 && bucket < a.num_buckets) {
+    double* out = result + 2 * (a.first_result + bucket);
+    out[0] = sums[me], out[1] = squares[me];
+  }
 }
 
 // Values are not negative, so they order as their bits do, and NaN is on top. The order of maxima
 // is free: four values a thread, in words of up to 16 bytes.
 template <DType kType>
 __global__ void __launch_bounds__(kThreads)
-    max_kernel(const knet::MaxAbsArgs a, int64_t chunks_per_bucket, int64_t num_chunks,
-               bool aligned) {
+    max_kernel(const __grid_constant__ knet::Batch<knet::ChunkItem<float>> batch,
+               int64_t bucket_size) {
   constexpr int kQuad = 4, kRows = 8;  // rows in flight
-  const int64_t index = global_thread() / kWarp;
-  if (index >= num_chunks)
+  const Place place(batch);
+  const knet::ChunkItem<float>& a = batch.items[place.tensor];
+  const Chunk chunk(place.thread / kWarp, a.chunks_per_bucket, bucket_size, a.num_values);
+  if (chunk.is_after_last)
     return;  // the whole warp
-  const Chunk chunk(index, chunks_per_bucket, a.bucket_size, a.num_values);
+  const bool aligned = is_aligned(a.values, 16);
   const auto* x = static_cast<const Storage<kType>*>(a.values) + chunk.first;
   int32_t largest = 0;
   const auto add = [&](const Run<Storage<kType>, kQuad>& run) {
@@ -113,26 +119,24 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-const char* knet::statistics_cuda(const StatisticsArgs& a, double* result, void* stream) {
-  const int64_t buckets = count_buckets(a.num_values, a.bucket_size);
-  const int64_t chunks = buckets * a.chunks_per_bucket;
-  const char* error = with_dtype(a.dtype, [&](auto type) {
-    return launch(chunk_kernel<decltype(type)::value>, chunks * kWarp, kThreads, stream, a, chunks);
-  });
+const char* knet::statistics_cuda(const StatisticsArgs* tensors, int64_t count, void* stream) {
+  const char* error = chunk_batches(
+      tensors, count, [&](auto type, const Batch<ChunkItem<double>>& batch, int64_t blocks) {
+        return launch(chunk_kernel<decltype(type)::value>, blocks, kThreads, stream, batch,
+                      tensors->bucket_size);
+      });
   if (error != nullptr)
     return error;
-  int width = 1;
-  while (width < kFinalLanes && width < a.chunks_per_bucket) width *= 2;
-  return launch(final_kernel, buckets * width, width < kThreads ? kThreads : width, stream,
-                a.partial, a.chunks_per_bucket, buckets, width, result);
+  const int threads = final_threads(tensors, count);
+  return final_batches(tensors, count, threads, [&](const Batch<FinalItem>& batch, int64_t blocks) {
+    return launch(final_kernel, blocks, threads, stream, batch, tensors->partial, tensors->result);
+  });
 }
 
-const char* knet::max_abs_cuda(const MaxAbsArgs& a, void* stream) {
-  const int64_t longest = a.bucket_size < a.num_values ? a.bucket_size : a.num_values;
-  const int64_t per_bucket = ceil_div(longest, kStatChunk);
-  const int64_t chunks = count_buckets(a.num_values, a.bucket_size) * per_bucket;
-  return with_dtype(a.dtype, [&](auto type) {
-    return launch(max_kernel<decltype(type)::value>, chunks * kWarp, kThreads, stream, a,
-                  per_bucket, chunks, is_aligned(a.values, 16));
-  });
+const char* knet::max_abs_cuda(const MaxAbsArgs* tensors, int64_t count, void* stream) {
+  return max_batches(tensors, count,
+                     [&](auto type, const Batch<ChunkItem<float>>& batch, int64_t blocks) {
+                       return launch(max_kernel<decltype(type)::value>, blocks, kThreads, stream,
+                                     batch, tensors->bucket_size);
+                     });
 }

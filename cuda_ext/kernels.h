@@ -8,6 +8,9 @@
 
 namespace knet {
 
+// A bucket size that is more than any tensor has values: one bucket.
+constexpr int64_t kWholeTensor = int64_t{1} << 36;
+
 struct EncodeArgs {
   const void* values;  // [num_values] of dtype
   DType dtype;
@@ -53,14 +56,14 @@ struct DigitsArgs {
   uint64_t* words;  // [num_blocks * kLevelWords]
 };
 
-// x [num_values] in buckets -> (sum, sum of squares) of each chunk of each bucket.
+// x [num_values] in buckets -> (sum, sum of squares) of each chunk, then of each bucket.
 struct StatisticsArgs {
   const void* values;
   DType dtype;
   int64_t num_values;
   int64_t bucket_size;
   double* partial;  // [num_buckets, chunks_per_bucket, 2]
-  int64_t chunks_per_bucket;
+  double* result;   // [num_buckets, 2]
 };
 
 struct MaxAbsArgs {
@@ -70,6 +73,16 @@ struct MaxAbsArgs {
   int64_t bucket_size;
   float* result;  // [num_buckets]
 };
+
+KNET_HD int64_t count_buckets(int64_t num_values, int64_t bucket_size) {
+  return num_values > bucket_size ? ceil_div(num_values, bucket_size) : 1;
+}
+
+// Chunks of kStatChunk values in each bucket of a tensor.
+KNET_HD int64_t chunks_per_bucket(int64_t num_values, int64_t bucket_size) {
+  const int64_t longest = bucket_size < num_values ? bucket_size : num_values;
+  return longest > 0 ? ceil_div(longest, kStatChunk) : 1;
+}
 
 struct CpuKernels {
   const char* name;
@@ -96,15 +109,19 @@ const CpuKernels& cpu_kernels();
 void final_statistics(const double* partial, int64_t num_chunks, double* result);
 
 #if defined(KNET_WITH_CUDA)
-// CUDA twins: same arguments in device memory, launched on `stream` (a cudaStream_t).
-// They return nullptr or the text of the launch's error. max_abs_cuda needs result to be zero.
-const char* encode_cuda(const EncodeArgs&, void* stream);
-const char* decode_cuda(const DecodeArgs&, void* stream);
-const char* dequantize_cuda(const DequantizeArgs&, void* stream);
+// CUDA twins: same arguments in device memory, launched on `stream` (a cudaStream_t). They return
+// nullptr or the text of the launch's error. max_abs_cuda needs results to be zero.
+//
+// Several tensors share launches (see cuda_batches.h) and all arguments but those that say where a
+// tensor lies, its dtype, its size, its stream of random numbers and its first group.
+const char* encode_cuda(const EncodeArgs* tensors, int64_t count, void* stream);
+const char* decode_cuda(const DecodeArgs* tensors, int64_t count, void* stream);
+const char* dequantize_cuda(const DequantizeArgs* tensors, int64_t count, void* stream);
 const char* pack_digits_cuda(const DigitsArgs&, void* stream);
 const char* unpack_digits_cuda(const DigitsArgs&, void* stream);
-const char* statistics_cuda(const StatisticsArgs&, double* result, void* stream);
-const char* max_abs_cuda(const MaxAbsArgs&, void* stream);
+// The partials of all tensors lie in one piece of memory, and so do the results.
+const char* statistics_cuda(const StatisticsArgs* tensors, int64_t count, void* stream);
+const char* max_abs_cuda(const MaxAbsArgs* tensors, int64_t count, void* stream);
 #endif
 
 }  // namespace knet

@@ -4,7 +4,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include "kernels.h"
+#include "cuda_batches.h"
 
 #if defined(KNET_WITH_CUDA)
 #include <c10/cuda/CUDAGuard.h>
@@ -13,7 +13,10 @@
 
 namespace {
 
+using at::ArrayRef;
+using at::IntArrayRef;
 using at::Tensor;
+using at::TensorList;
 using knet::DType;
 using knet::WireFormat;
 
@@ -29,29 +32,42 @@ DType dtype_of(const Tensor& t) {
   return DType::kFloat32;
 }
 
-int64_t bucket_or_all(int64_t bucket_size, const Tensor& values) {
-  return bucket_size > 0 ? bucket_size : std::max<int64_t>(knet::kGroup, values.numel());
+int64_t bucket_or_all(int64_t bucket_size) {
+  return bucket_size > 0 ? bucket_size : knet::kWholeTensor;
 }
 
-knet::EncodeArgs encode_args(const Tensor& values, const Tensor& scales, int64_t bucket_size,
-                             int64_t format, at::IntArrayRef key, int64_t first_value,
-                             bool stochastic, Tensor& payload) {
+int64_t num_buckets(const Tensor& values, int64_t bucket_size) {
+  return knet::count_buckets(values.numel(), bucket_or_all(bucket_size));
+}
+
+int64_t num_blocks(const Tensor& values, int64_t block_values) {
+  return knet::ceil_div(values.numel(), block_values);
+}
+
+// --- The kernels' arguments for one tensor, or for a part of what many tensors share
+
+// `key` is (seed, rank, step).
+knet::EncodeArgs encode_args(const Tensor& values, const float* scales, int64_t bucket_size,
+                             int64_t format, IntArrayRef key, int64_t stream, int64_t first_value,
+                             bool stochastic, uint8_t* payload) {
   return {values.const_data_ptr(),
           dtype_of(values),
           values.numel(),
-          scales.const_data_ptr<float>(),
-          bucket_or_all(bucket_size, values),
+          scales,
+          bucket_or_all(bucket_size),
           static_cast<WireFormat>(format),
           {static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]),
-           static_cast<uint32_t>(key[2]), static_cast<uint64_t>(key[3])},
+           static_cast<uint32_t>(stream), static_cast<uint64_t>(key[2])},
           static_cast<uint32_t>(first_value / knet::kGroup),
           stochastic,
-          payload.mutable_data_ptr<uint8_t>()};
+          payload};
 }
 
-knet::DecodeArgs decode_args(const Tensor& payloads, int64_t format, const Tensor& out) {
+// Of `payloads`, the bytes from `at` on.
+knet::DecodeArgs decode_args(const Tensor& payloads, int64_t at, int64_t format,
+                             const Tensor& out) {
   knet::DecodeArgs args{};
-  args.payloads = payloads.const_data_ptr<uint8_t>();
+  args.payloads = payloads.const_data_ptr<uint8_t>() + at;
   args.num_payloads = payloads.size(0);
   args.row_bytes = payloads.stride(0);
   args.format = static_cast<WireFormat>(format);
@@ -59,23 +75,24 @@ knet::DecodeArgs decode_args(const Tensor& payloads, int64_t format, const Tenso
   return args;
 }
 
-knet::DecodeArgs decode_args(const Tensor& payloads, const Tensor& scales, int64_t bucket_size,
-                             int64_t format, int64_t divisor, Tensor& out) {
-  knet::DecodeArgs args = decode_args(payloads, format, out);
+knet::DecodeArgs decode_args(const Tensor& payloads, int64_t at, const float* scales,
+                             int64_t bucket_size, int64_t format, int64_t divisor,
+                             const Tensor& out) {
+  knet::DecodeArgs args = decode_args(payloads, at, format, out);
   args.values = out.mutable_data_ptr();
   args.dtype = dtype_of(out);
-  args.scales = scales.const_data_ptr<float>();
-  args.bucket_size = bucket_or_all(bucket_size, out);
+  args.scales = scales;
+  args.bucket_size = bucket_or_all(bucket_size);
   args.divisor = static_cast<int32_t>(divisor);
   return args;
 }
 
-knet::DequantizeArgs dequantize_args(const Tensor& sums, const Tensor& scales, int64_t bucket_size,
-                                     int64_t divisor, Tensor& out) {
-  return {sums.const_data_ptr<int16_t>(),
-          sums.numel(),
-          scales.const_data_ptr<float>(),
-          bucket_or_all(bucket_size, sums),
+knet::DequantizeArgs dequantize_args(const int16_t* sums, const float* scales, int64_t bucket_size,
+                                     int64_t divisor, const Tensor& out) {
+  return {sums,
+          out.numel(),
+          scales,
+          bucket_or_all(bucket_size),
           static_cast<int32_t>(divisor),
           out.mutable_data_ptr(),
           dtype_of(out)};
@@ -91,191 +108,311 @@ knet::DigitsArgs digits_args(const Tensor& values, int64_t base, int64_t offset,
           static_cast<uint64_t*>(words.data_ptr())};
 }
 
-int64_t num_blocks(const Tensor& values, int64_t block_values) {
-  return knet::ceil_div(values.numel(), block_values);
+// --- The kernels, on the CPU and on CUDA devices
+
+struct Cpu {
+  // Runs kernel(args, begin, end) over [0, count) items of `item_values` values each.
+  template <class Args>
+  static void parallel(int64_t count, int64_t item_values,
+                       void (*kernel)(const Args&, int64_t, int64_t), const Args& args) {
+    const int64_t grain = std::max<int64_t>(1, kGrainValues / item_values);
+    at::parallel_for(0, count, grain,
+                     [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+  }
+
+  static void encode(ArrayRef<knet::EncodeArgs> tensors, const Tensor&) {
+    for (const auto& args : tensors) {
+      const int64_t block = knet::block_values(args.format);
+      parallel(knet::ceil_div(args.num_values, block), block, knet::cpu_kernels().encode, args);
+    }
+  }
+  static void decode(ArrayRef<knet::DecodeArgs> tensors, const Tensor&) {
+    for (const auto& args : tensors) {
+      const int64_t block = knet::block_values(args.format);
+      parallel(knet::ceil_div(args.num_values, block), block, knet::cpu_kernels().decode, args);
+    }
+  }
+  static void dequantize(ArrayRef<knet::DequantizeArgs> tensors, const Tensor&) {
+    for (const auto& args : tensors)
+      parallel(knet::ceil_div(args.num_values, knet::kGroup), knet::kGroup,
+               knet::cpu_kernels().dequantize, args);
+  }
+  static void pack_digits(const knet::DigitsArgs& args, const Tensor& values) {
+    const int64_t block = knet::kLevelWords * args.num_digits;
+    parallel(num_blocks(values, block), block, knet::cpu_kernels().pack_digits, args);
+  }
+  static void unpack_digits(const knet::DigitsArgs& args, const Tensor& values) {
+    const int64_t block = knet::kLevelWords * args.num_digits;
+    parallel(num_blocks(values, block), block, knet::cpu_kernels().unpack_digits, args);
+  }
+  static void statistics(ArrayRef<knet::StatisticsArgs> tensors, const Tensor&) {
+    for (const auto& args : tensors) {
+      const int64_t buckets = knet::count_buckets(args.num_values, args.bucket_size);
+      const int64_t chunks = knet::chunks_per_bucket(args.num_values, args.bucket_size);
+      parallel(buckets * chunks, std::min<int64_t>(args.bucket_size, knet::kStatChunk),
+               knet::cpu_kernels().statistics, args);
+      for (int64_t bucket = 0; bucket < buckets; ++bucket)
+        knet::final_statistics(args.partial + 2 * bucket * chunks, chunks,
+                               args.result + 2 * bucket);
+    }
+  }
+  static void max_abs(ArrayRef<knet::MaxAbsArgs> tensors, const Tensor&) {
+    for (const auto& args : tensors)
+      parallel(knet::count_buckets(args.num_values, args.bucket_size), args.bucket_size,
+               knet::cpu_kernels().max_abs, args);
+  }
+};
+
+#if defined(KNET_WITH_CUDA)
+
+struct Cuda {
+  // Runs launch(stream) on the tensor's device and current stream.
+  template <class Launch>
+  static void launch_on(const Tensor& t, const Launch& launch) {
+    const c10::cuda::CUDAGuard guard(t.device());
+    const char* error = launch(c10::cuda::getCurrentCUDAStream().stream());
+    TORCH_CHECK(error == nullptr, "knet_hvd kernel launch failed: ", error);
+  }
+  template <class Args>
+  static void launch_all(const char* (*launch)(const Args*, int64_t, void*), ArrayRef<Args> tensors,
+                         const Tensor& on) {
+    if (!tensors.empty())
+      launch_on(on, [&](void* stream) {
+        return launch(tensors.data(), static_cast<int64_t>(tensors.size()), stream);
+      });
+  }
+
+  static void encode(ArrayRef<knet::EncodeArgs> tensors, const Tensor& on) {
+    launch_all(knet::encode_cuda, tensors, on);
+  }
+  static void decode(ArrayRef<knet::DecodeArgs> tensors, const Tensor& on) {
+    launch_all(knet::decode_cuda, tensors, on);
+  }
+  static void dequantize(ArrayRef<knet::DequantizeArgs> tensors, const Tensor& on) {
+    launch_all(knet::dequantize_cuda, tensors, on);
+  }
+  static void pack_digits(const knet::DigitsArgs& args, const Tensor& on) {
+    launch_on(on, [&](void* stream) { return knet::pack_digits_cuda(args, stream); });
+  }
+  static void unpack_digits(const knet::DigitsArgs& args, const Tensor& on) {
+    launch_on(on, [&](void* stream) { return knet::unpack_digits_cuda(args, stream); });
+  }
+  static void statistics(ArrayRef<knet::StatisticsArgs> tensors, const Tensor& on) {
+    launch_all(knet::statistics_cuda, tensors, on);
+  }
+  static void max_abs(ArrayRef<knet::MaxAbsArgs> tensors, const Tensor& on) {
+    launch_all(knet::max_abs_cuda, tensors, on);
+  }
+};
+
+#endif
+
+// --- The ops of many tensors: what belongs to them lies in their order in what they share
+
+template <class Device>
+Tensor statistics_many(TensorList values, int64_t bucket_size) {
+  std::vector<knet::StatisticsArgs> tensors;
+  int64_t buckets = 0, chunks = 0;
+  for (const Tensor& t : values) {  // where each begins, as numbers until there is memory
+    tensors.push_back(
+        {t.const_data_ptr(), dtype_of(t), t.numel(), bucket_or_all(bucket_size), nullptr, nullptr});
+    buckets += num_buckets(t, bucket_size);
+    chunks += knet::count_chunks(tensors.back());
+  }
+  const auto options = values.front().options().dtype(at::kDouble);
+  const Tensor partial = at::empty({chunks, 2}, options);
+  Tensor result = at::empty({buckets, 2}, options);
+  double *next_partial = partial.mutable_data_ptr<double>(),
+         *next_result = result.mutable_data_ptr<double>();
+  for (auto& args : tensors) {
+    args.partial = next_partial, args.result = next_result;
+    next_partial += 2 * knet::count_chunks(args);
+    next_result += 2 * knet::count_buckets(args.num_values, args.bucket_size);
+  }
+  Device::statistics(tensors, result);
+  return result;
 }
 
-// Runs kernel(args, begin, end) over [0, count) items of `item_values` values each.
-template <class Args>
-void parallel(int64_t count, int64_t item_values, void (*kernel)(const Args&, int64_t, int64_t),
-              const Args& args) {
-  const int64_t grain = std::max<int64_t>(1, kGrainValues / item_values);
-  at::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+template <class Device>
+Tensor max_abs_many(TensorList values, int64_t bucket_size) {
+  int64_t buckets = 0;
+  for (const Tensor& t : values) buckets += num_buckets(t, bucket_size);
+  Tensor result = at::zeros({buckets}, values.front().options().dtype(at::kFloat));
+  std::vector<knet::MaxAbsArgs> tensors;
+  float* next = result.mutable_data_ptr<float>();
+  for (const Tensor& t : values) {
+    tensors.push_back(
+        {t.const_data_ptr(), dtype_of(t), t.numel(), bucket_or_all(bucket_size), next});
+    next += num_buckets(t, bucket_size);
+  }
+  Device::max_abs(tensors, result);
+  return result;
 }
 
-void ternarize_cpu(const Tensor& values, const Tensor& scales, int64_t bucket_size, int64_t format,
-                   at::IntArrayRef key, int64_t first_value, bool stochastic, Tensor& payload) {
-  const auto args =
-      encode_args(values, scales, bucket_size, format, key, first_value, stochastic, payload);
-  const int64_t block = knet::block_values(args.format);
-  parallel(num_blocks(values, block), block, knet::cpu_kernels().encode, args);
+template <class Device>
+void ternarize_many(TensorList values, const Tensor& scales, int64_t bucket_size, int64_t format,
+                    IntArrayRef key, IntArrayRef streams, IntArrayRef first_values, bool stochastic,
+                    Tensor& payload) {
+  std::vector<knet::EncodeArgs> tensors;
+  const float* next_scale = scales.const_data_ptr<float>();
+  auto* next_byte = payload.mutable_data_ptr<uint8_t>();
+  const int64_t block = knet::block_values(static_cast<WireFormat>(format));
+  for (size_t i = 0; i < values.size(); ++i) {
+    tensors.push_back(encode_args(values[i], next_scale, bucket_size, format, key, streams[i],
+                                  first_values[i], stochastic, next_byte));
+    next_scale += num_buckets(values[i], bucket_size);
+    next_byte += num_blocks(values[i], block) * knet::kBlockBytes;
+  }
+  Device::encode(tensors, payload);
 }
 
-void unpack_sum_cpu(const Tensor& payloads, int64_t format, Tensor& sums) {
-  auto args = decode_args(payloads, format, sums);
+template <class Device>
+void decode_mean_many(const Tensor& payloads, const Tensor& scales, int64_t bucket_size,
+                      int64_t format, int64_t divisor, TensorList outs) {
+  std::vector<knet::DecodeArgs> tensors;
+  const float* next_scale = scales.const_data_ptr<float>();
+  const int64_t block = knet::block_values(static_cast<WireFormat>(format));
+  int64_t at = 0;
+  for (const Tensor& out : outs) {
+    tensors.push_back(decode_args(payloads, at, next_scale, bucket_size, format, divisor, out));
+    next_scale += num_buckets(out, bucket_size);
+    at += num_blocks(out, block) * knet::kBlockBytes;
+  }
+  Device::decode(tensors, payloads);
+}
+
+template <class Device>
+void dequantize_many(const Tensor& sums, const Tensor& scales, int64_t bucket_size, int64_t format,
+                     int64_t divisor, TensorList outs) {
+  std::vector<knet::DequantizeArgs> tensors;
+  const float* next_scale = scales.const_data_ptr<float>();
+  const auto* next_sum = sums.const_data_ptr<int16_t>();
+  const int64_t block = knet::block_values(static_cast<WireFormat>(format));
+  for (const Tensor& out : outs) {
+    tensors.push_back(dequantize_args(next_sum, next_scale, bucket_size, divisor, out));
+    next_scale += num_buckets(out, bucket_size);
+    next_sum += num_blocks(out, block) * block;
+  }
+  Device::dequantize(tensors, sums);
+}
+
+// --- The ops of one tensor
+
+template <class Device>
+Tensor statistics(const Tensor& values, int64_t bucket_size) {
+  return statistics_many<Device>(values, bucket_size);
+}
+
+template <class Device>
+Tensor max_abs(const Tensor& values, int64_t bucket_size) {
+  return max_abs_many<Device>(values, bucket_size);
+}
+
+// `key` is (seed, rank, stream, step).
+template <class Device>
+void ternarize(const Tensor& values, const Tensor& scales, int64_t bucket_size, int64_t format,
+               IntArrayRef key, int64_t first_value, bool stochastic, Tensor& payload) {
+  Device::encode(encode_args(values, scales.const_data_ptr<float>(), bucket_size, format,
+                             {key[0], key[1], key[3]}, key[2], first_value, stochastic,
+                             payload.mutable_data_ptr<uint8_t>()),
+                 payload);
+}
+
+template <class Device>
+void unpack_sum(const Tensor& payloads, int64_t format, Tensor& sums) {
+  auto args = decode_args(payloads, 0, format, sums);
   args.sums = sums.mutable_data_ptr<int16_t>();
-  const int64_t block = knet::block_values(args.format);
-  parallel(num_blocks(sums, block), block, knet::cpu_kernels().decode, args);
+  Device::decode(args, sums);
 }
 
-void decode_mean_cpu(const Tensor& payloads, const Tensor& scales, int64_t bucket_size,
-                     int64_t format, int64_t divisor, Tensor& out) {
-  const auto args = decode_args(payloads, scales, bucket_size, format, divisor, out);
-  const int64_t block = knet::block_values(args.format);
-  parallel(num_blocks(out, block), block, knet::cpu_kernels().decode, args);
+template <class Device>
+void decode_mean(const Tensor& payloads, const Tensor& scales, int64_t bucket_size, int64_t format,
+                 int64_t divisor, Tensor& out) {
+  Device::decode(
+      decode_args(payloads, 0, scales.const_data_ptr<float>(), bucket_size, format, divisor, out),
+      out);
 }
 
-void dequantize_cpu(const Tensor& sums, const Tensor& scales, int64_t bucket_size, int64_t divisor,
-                    Tensor& out) {
-  const auto args = dequantize_args(sums, scales, bucket_size, divisor, out);
-  parallel(num_blocks(sums, knet::kGroup), knet::kGroup, knet::cpu_kernels().dequantize, args);
+template <class Device>
+void dequantize(const Tensor& sums, const Tensor& scales, int64_t bucket_size, int64_t divisor,
+                Tensor& out) {
+  Device::dequantize(dequantize_args(sums.const_data_ptr<int16_t>(), scales.const_data_ptr<float>(),
+                                     bucket_size, divisor, out),
+                     out);
 }
 
-void pack_digits_cpu(const Tensor& values, int64_t base, int64_t offset, int64_t num_digits,
-                     Tensor& words) {
-  const auto args = digits_args(values, base, offset, num_digits, words);
-  const int64_t block = knet::kLevelWords * num_digits;
-  parallel(num_blocks(values, block), block, knet::cpu_kernels().pack_digits, args);
+template <class Device>
+void pack_digits(const Tensor& values, int64_t base, int64_t offset, int64_t num_digits,
+                 Tensor& words) {
+  Device::pack_digits(digits_args(values, base, offset, num_digits, words), values);
 }
 
-void unpack_digits_cpu(const Tensor& words, int64_t base, int64_t offset, int64_t num_digits,
-                       Tensor& values) {
-  const auto args = digits_args(values, base, offset, num_digits, words);
-  const int64_t block = knet::kLevelWords * num_digits;
-  parallel(num_blocks(values, block), block, knet::cpu_kernels().unpack_digits, args);
+template <class Device>
+void unpack_digits(const Tensor& words, int64_t base, int64_t offset, int64_t num_digits,
+                   Tensor& values) {
+  Device::unpack_digits(digits_args(values, base, offset, num_digits, words), values);
 }
 
-Tensor chunk_partials(const Tensor& values, int64_t bucket_size) {
-  const int64_t buckets = std::max<int64_t>(1, knet::ceil_div(values.numel(), bucket_size));
-  const int64_t longest = std::min(bucket_size, std::max<int64_t>(1, values.numel()));
-  const int64_t chunks = knet::ceil_div(longest, knet::kStatChunk);
-  return at::empty({buckets, chunks, 2}, values.options().dtype(at::kDouble));
-}
-
-knet::StatisticsArgs statistics_args(const Tensor& values, int64_t bucket_size, Tensor& partial) {
-  return {values.const_data_ptr(),
-          dtype_of(values),
-          values.numel(),
-          bucket_size,
-          partial.mutable_data_ptr<double>(),
-          partial.size(1)};
-}
-
-Tensor statistics_cpu(const Tensor& values, int64_t bucket_size) {
-  Tensor partial = chunk_partials(values, bucket_or_all(bucket_size, values));
-  const auto args = statistics_args(values, bucket_or_all(bucket_size, values), partial);
-  const int64_t chunks = partial.size(1);
-  parallel(partial.size(0) * chunks, std::min<int64_t>(args.bucket_size, knet::kStatChunk),
-           knet::cpu_kernels().statistics, args);
-  Tensor result = at::empty({partial.size(0), 2}, partial.options());
-  for (int64_t bucket = 0; bucket < result.size(0); ++bucket)
-    knet::final_statistics(args.partial + 2 * bucket * chunks, chunks,
-                           result.mutable_data_ptr<double>() + 2 * bucket);
-  return result;
-}
-
-Tensor max_abs_cpu(const Tensor& values, int64_t bucket_size) {
-  const int64_t size = bucket_or_all(bucket_size, values);
-  const int64_t buckets = std::max<int64_t>(1, knet::ceil_div(values.numel(), size));
-  Tensor result = at::empty({buckets}, values.options().dtype(at::kFloat));
-  const knet::MaxAbsArgs args{values.const_data_ptr(), dtype_of(values), values.numel(), size,
-                              result.mutable_data_ptr<float>()};
-  parallel(buckets, size, knet::cpu_kernels().max_abs, args);
-  return result;
+template <class Device>
+void register_kernels(torch::Library& m) {
+  m.impl("statistics", statistics<Device>);
+  m.impl("max_abs", max_abs<Device>);
+  m.impl("ternarize", ternarize<Device>);
+  m.impl("unpack_sum", unpack_sum<Device>);
+  m.impl("decode_mean", decode_mean<Device>);
+  m.impl("dequantize", dequantize<Device>);
+  m.impl("pack_digits", pack_digits<Device>);
+  m.impl("unpack_digits", unpack_digits<Device>);
+  m.impl("statistics_many", statistics_many<Device>);
+  m.impl("max_abs_many", max_abs_many<Device>);
+  m.impl("ternarize_many", ternarize_many<Device>);
+  m.impl("decode_mean_many", decode_mean_many<Device>);
+  m.impl("dequantize_many", dequantize_many<Device>);
 }
 
 std::string cpu_backend() { return knet::cpu_kernels().name; }
 
+// The launches that one call takes on a GPU for fp32 tensors of these sizes.
+int64_t cuda_launches(const std::string& op, IntArrayRef num_values, int64_t bucket_size) {
+  int64_t launches = 0;
+  const int64_t size = bucket_or_all(bucket_size), count = static_cast<int64_t>(num_values.size());
+  const auto add = [&](auto&&...) -> const char* {
+    ++launches;
+    return nullptr;
+  };
+  const auto with = [&](auto args) {
+    std::vector<decltype(args)> tensors(num_values.size(), args);
+    for (size_t i = 0; i < num_values.size(); ++i) {
+      tensors[i].num_values = num_values[i], tensors[i].bucket_size = size;
+    }
+    return tensors;
+  };
+  if (op == "statistics_many") {
+    const auto tensors = with(knet::StatisticsArgs{});
+    knet::chunk_batches(tensors.data(), count, add);
+    knet::final_batches(tensors.data(), count, knet::final_threads(tensors.data(), count), add);
+  } else if (op == "max_abs_many") {
+    knet::max_batches(with(knet::MaxAbsArgs{}).data(), count, add);
+  } else if (op == "ternarize_many") {
+    knet::encode_batches(with(knet::EncodeArgs{}).data(), count, add);
+  } else if (op == "decode_mean_many") {
+    knet::decode_batches(with(knet::DecodeArgs{}).data(), count, add);
+  } else {
+    TORCH_CHECK(op == "dequantize_many", "no op of many tensors has the name ", op);
+    knet::dequantize_batches(with(knet::DequantizeArgs{}).data(), count, add);
+  }
+  return launches;
+}
+
+TORCH_LIBRARY_FRAGMENT(knet_hvd, m) {
+  m.def("cpu_backend() -> str", cpu_backend);
+  m.def("cuda_launches(str op, int[] num_values, int bucket_size) -> int", cuda_launches);
+}
+
+TORCH_LIBRARY_IMPL(knet_hvd, CPU, m) { register_kernels<Cpu>(m); }
+
 #if defined(KNET_WITH_CUDA)
-
-// Runs launch(stream) on the tensor's device and current stream.
-template <class Launch>
-void launch_on(const Tensor& t, const Launch& launch) {
-  const c10::cuda::CUDAGuard guard(t.device());
-  const char* error = launch(c10::cuda::getCurrentCUDAStream().stream());
-  TORCH_CHECK(error == nullptr, "knet_hvd kernel launch failed: ", error);
-}
-
-void ternarize_cuda(const Tensor& values, const Tensor& scales, int64_t bucket_size, int64_t format,
-                    at::IntArrayRef key, int64_t first_value, bool stochastic, Tensor& payload) {
-  const auto args =
-      encode_args(values, scales, bucket_size, format, key, first_value, stochastic, payload);
-  launch_on(values, [&](void* stream) { return knet::encode_cuda(args, stream); });
-}
-
-void unpack_sum_cuda(const Tensor& payloads, int64_t format, Tensor& sums) {
-  auto args = decode_args(payloads, format, sums);
-  args.sums = sums.mutable_data_ptr<int16_t>();
-  launch_on(sums, [&](void* stream) { return knet::decode_cuda(args, stream); });
-}
-
-void decode_mean_cuda(const Tensor& payloads, const Tensor& scales, int64_t bucket_size,
-                      int64_t format, int64_t divisor, Tensor& out) {
-  const auto args = decode_args(payloads, scales, bucket_size, format, divisor, out);
-  launch_on(out, [&](void* stream) { return knet::decode_cuda(args, stream); });
-}
-
-void dequantize_cuda(const Tensor& sums, const Tensor& scales, int64_t bucket_size, int64_t divisor,
-                     Tensor& out) {
-  const auto args = dequantize_args(sums, scales, bucket_size, divisor, out);
-  launch_on(sums, [&](void* stream) { return knet::dequantize_cuda(args, stream); });
-}
-
-void pack_digits_cuda(const Tensor& values, int64_t base, int64_t offset, int64_t num_digits,
-                      Tensor& words) {
-  const auto args = digits_args(values, base, offset, num_digits, words);
-  launch_on(values, [&](void* stream) { return knet::pack_digits_cuda(args, stream); });
-}
-
-void unpack_digits_cuda(const Tensor& words, int64_t base, int64_t offset, int64_t num_digits,
-                        Tensor& values) {
-  const auto args = digits_args(values, base, offset, num_digits, words);
-  launch_on(words, [&](void* stream) { return knet::unpack_digits_cuda(args, stream); });
-}
-
-Tensor statistics_cuda(const Tensor& values, int64_t bucket_size) {
-  Tensor partial = chunk_partials(values, bucket_or_all(bucket_size, values));
-  const auto args = statistics_args(values, bucket_or_all(bucket_size, values), partial);
-  Tensor result = at::empty({partial.size(0), 2}, partial.options());
-  double* out = result.mutable_data_ptr<double>();
-  launch_on(values, [&](void* stream) { return knet::statistics_cuda(args, out, stream); });
-  return result;
-}
-
-Tensor max_abs_cuda(const Tensor& values, int64_t bucket_size) {
-  const int64_t size = bucket_or_all(bucket_size, values);
-  const int64_t buckets = std::max<int64_t>(1, knet::ceil_div(values.numel(), size));
-  Tensor result = at::zeros({buckets}, values.options().dtype(at::kFloat));
-  const knet::MaxAbsArgs args{values.const_data_ptr(), dtype_of(values), values.numel(), size,
-                              result.mutable_data_ptr<float>()};
-  launch_on(values, [&](void* stream) { return knet::max_abs_cuda(args, stream); });
-  return result;
-}
-
-TORCH_LIBRARY_IMPL(knet_hvd, CUDA, m) {
-  m.impl("ternarize", ternarize_cuda);
-  m.impl("unpack_sum", unpack_sum_cuda);
-  m.impl("decode_mean", decode_mean_cuda);
-  m.impl("dequantize", dequantize_cuda);
-  m.impl("pack_digits", pack_digits_cuda);
-  m.impl("unpack_digits", unpack_digits_cuda);
-  m.impl("statistics", statistics_cuda);
-  m.impl("max_abs", max_abs_cuda);
-}
-
+TORCH_LIBRARY_IMPL(knet_hvd, CUDA, m) { register_kernels<Cuda>(m); }
 #endif
-
-TORCH_LIBRARY_FRAGMENT(knet_hvd, m) { m.def("cpu_backend() -> str", cpu_backend); }
-
-TORCH_LIBRARY_IMPL(knet_hvd, CPU, m) {
-  m.impl("ternarize", ternarize_cpu);
-  m.impl("unpack_sum", unpack_sum_cpu);
-  m.impl("decode_mean", decode_mean_cpu);
-  m.impl("dequantize", dequantize_cpu);
-  m.impl("pack_digits", pack_digits_cpu);
-  m.impl("unpack_digits", unpack_digits_cpu);
-  m.impl("statistics", statistics_cpu);
-  m.impl("max_abs", max_abs_cpu);
-}
 
 }  // namespace

@@ -8,7 +8,7 @@ bytes. Read it in the order of the data: gradient -> (residual) -> statistics ->
 from knet_hvd.compression.config import TernaryConfig
 from knet_hvd.compression.error_feedback import ErrorFeedback
 from knet_hvd.compression.levels import LevelsCodec
-from knet_hvd.compression.scales import local_scales
+from knet_hvd.compression.scales import local_scales, local_scales_many
 from knet_hvd.compression.ternary import TernaryCodec
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "TernaryCodec",
     "TernaryConfig",
     "local_scales",
+    "local_scales_many",
 ]

@@ -1,5 +1,6 @@
 """The ternary codec: a gradient and its shared scales to packed codes and back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -66,6 +67,40 @@ class TernaryCodec:
             payload=payload,
         )
 
+    def encode_many(
+        self,
+        values: Sequence[Tensor],
+        scales: Tensor,
+        streams: Sequence[int],
+        step: int,
+        payload: Tensor,
+        first_values: Sequence[int],
+    ) -> Tensor:
+        """Ternarize and pack many gradients, or parts of them, into one payload.
+
+        Args:
+            values: One contiguous gradient [any shape] or more.
+            scales: Shared scales [num_scales of all], fp32.
+            streams: The tensors' numbers, the same on all ranks.
+            step: The step's number.
+            payload: uint8 [payload_bytes of all], overwritten.
+            first_values: Where each of ``values`` begins in its tensor.
+
+        Returns:
+            ``payload``.
+        """
+        return ops.ternarize_many(
+            values,
+            scales,
+            payload,
+            key=(self.config.seed, self.rank, step),
+            streams=streams,
+            first_values=first_values,
+            bucket_size=self.config.bucket_size,
+            wire_format=self.config.wire_format,
+            stochastic=not self.config.error_feedback,
+        )
+
     def decode(
         self, payloads: Tensor, scales: Tensor, out: Tensor, divisor: int = 1
     ) -> Tensor:
@@ -89,6 +124,30 @@ class TernaryCodec:
             wire_format=self.config.wire_format,
         )
 
+    def decode_many(
+        self,
+        payloads: Tensor,
+        scales: Tensor,
+        outs: Sequence[Tensor],
+        divisor: int = 1,
+    ) -> None:
+        """Decode and add payloads of many tensors, and divide the sums.
+
+        Args:
+            payloads: uint8 [num_payloads, at least payload_bytes of all].
+            scales: Shared scales [num_scales of all], fp32.
+            outs: One contiguous gradient [any shape] or more, overwritten.
+            divisor: Number of ranks for a mean, 1 for a sum.
+        """
+        ops.decode_mean_many(
+            payloads,
+            scales,
+            outs,
+            divisor=divisor,
+            bucket_size=self.config.bucket_size,
+            wire_format=self.config.wire_format,
+        )
+
     def unpack(self, payload: Tensor, codes: Tensor) -> Tensor:
         """Unpack one payload [payload_bytes] to codes [n], int16, -1 to 1."""
         return ops.unpack_sum(payload.unsqueeze(0), self.config.wire_format, codes)
@@ -99,4 +158,17 @@ class TernaryCodec:
         """Turn sums of codes [n], int16, into a gradient [any shape of n values]."""
         return ops.dequantize(
             sums, scales, out, divisor=divisor, bucket_size=self.config.bucket_size
+        )
+
+    def dequantize_many(
+        self, sums: Tensor, scales: Tensor, outs: Sequence[Tensor], divisor: int
+    ) -> None:
+        """Turn sums of codes, int16, each tensor's in whole blocks, into gradients."""
+        ops.dequantize_many(
+            sums,
+            scales,
+            outs,
+            divisor=divisor,
+            bucket_size=self.config.bucket_size,
+            wire_format=self.config.wire_format,
         )

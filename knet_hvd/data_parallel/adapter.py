@@ -116,7 +116,7 @@ class TernaryCompressor:
         values = tensor.detach().contiguous()
         if self._feedback is not None:
             values = self._feedback.add_to(state.name, values)
-        deviation = float(standard_deviation(values))
+        deviation = float(standard_deviation([values]))
         if context.scale is None:
             return full_precision_buffer(values, deviation), context
         scales = values.new_tensor([context.scale], dtype=torch.float32)

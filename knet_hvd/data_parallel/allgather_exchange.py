@@ -35,18 +35,12 @@ class AllgatherExchange(Exchange):
         for chunk, handle in zip(bucket.chunks, handles, strict=True):
             gathered = yield handle
             with torch.profiler.record_function("knet_hvd::decode"):
-                self._decode(chunk, gathered.view(self.num_ranks, -1), scales, outputs)
-
-    def _decode(
-        self, chunk: Chunk, payloads: Tensor, scales: Tensor, outputs: list[Tensor]
-    ) -> None:
-        for part in chunk.slices:
-            self.codec.decode(
-                payloads.narrow(1, *part.payload),
-                scales.narrow(0, *part.scales),
-                outputs[part.parameter].narrow(0, *part.values),
-                self.divisor,
-            )
+                self.codec.decode_many(
+                    gathered.view(self.num_ranks, -1),
+                    scales.narrow(0, *chunk.scales),
+                    chunk.parts(outputs),
+                    self.divisor,
+                )
 
     def wire_bytes(self, chunk: Chunk) -> float:
         """See ``Exchange.wire_bytes``."""

@@ -91,14 +91,8 @@ class AlltoallExchange(Exchange):
         sums = self.buffers.get("sums", sum(values), torch.int16, words.device)
         for shard, out in zip(words.split(counts), sums.split(values), strict=True):
             self.levels.unpack(shard, out)
-        for part in chunk.slices:
-            first, count = part.values
-            self.codec.dequantize(
-                sums.narrow(0, part.sums, count),
-                scales.narrow(0, *part.scales),
-                outputs[part.parameter].narrow(0, first, count),
-                self.divisor,
-            )
+        own_scales = scales.narrow(0, *chunk.scales)
+        self.codec.dequantize_many(sums, own_scales, chunk.parts(outputs), self.divisor)
 
     def wire_bytes(self, chunk: Chunk) -> float:
         """See ``Exchange.wire_bytes``."""

@@ -18,7 +18,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from knet_hvd.compression import ErrorFeedback, TernaryCodec, local_scales
+from knet_hvd.compression import ErrorFeedback, TernaryCodec, local_scales_many
 from knet_hvd.config import KnetError
 from knet_hvd.data_parallel.buckets import Chunk, FloatBucket, TernaryBucket
 from knet_hvd.data_parallel.exchange import Exchange, Steps
@@ -59,8 +59,7 @@ class BucketSteps:
         gradients = [_gradient(p.tensor).contiguous() for p in bucket.parameters]
         with torch.profiler.record_function("knet_hvd::statistics"):
             values = self._with_residuals(bucket, gradients)
-            config = self.codec.config
-            scales = torch.cat([local_scales(value, config) for value in values])
+            scales = local_scales_many(values, self.codec.config)
         originals = {
             number: values[number].to(torch.float32, copy=True)
             for number, parameter in enumerate(bucket.parameters)
@@ -129,20 +128,17 @@ class BucketSteps:
         size, device = chunk.payload_bytes, values[0].device
         name = f"codes {chunk.name}"
         payload = self.exchange.buffers.get(name, size, torch.uint8, device)
-        for part in chunk.slices:
-            own_scales = scales.narrow(0, *part.scales)
-            own_payload = payload.narrow(0, *part.payload)
-            self.codec.encode(
-                values[part.parameter].narrow(0, *part.values),
-                own_scales,
-                bucket.parameters[part.parameter].stream,
-                self.step,
-                own_payload,
-                part.values[0],
-            )
-            if sent:
-                out = sent[part.parameter].narrow(0, *part.values)
-                self.codec.decode(own_payload.unsqueeze(0), own_scales, out)
+        own_scales = scales.narrow(0, *chunk.scales)
+        self.codec.encode_many(
+            chunk.parts(values),
+            own_scales,
+            [bucket.parameters[part.parameter].stream for part in chunk.slices],
+            self.step,
+            payload,
+            [part.values[0] for part in chunk.slices],
+        )
+        if sent:
+            self.codec.decode_many(payload.unsqueeze(0), own_scales, chunk.parts(sent))
         return payload
 
     def _float_steps(self, bucket: FloatBucket) -> Steps:

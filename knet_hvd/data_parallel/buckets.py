@@ -32,31 +32,41 @@ class NamedParameter:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A range of one gradient, and where it lies in the buffers of its chunk.
+    """A range of one gradient.
 
     Attributes:
         parameter: The parameter's number in the bucket.
         values: First and number of the range in the flattened gradient.
-        payload: First byte and number of bytes of its codes in the chunk.
         scales: First and number of its scales in the bucket.
-        sums: First of its sums of codes in the chunk; there are as many as values.
     """
 
     parameter: int
     values: tuple[int, int]
-    payload: tuple[int, int]
     scales: tuple[int, int]
-    sums: int
 
 
 @dataclass(slots=True)
 class Chunk:
-    """What crosses the network in one payload: codec and wire work on two at once."""
+    """What crosses the network in one payload: codec and wire work on two at once.
+
+    The codes of its slices lie in their order, whole blocks each, and so do their
+    scales in the bucket, without a gap.
+    """
 
     name: str
     slices: list[Slice] = field(default_factory=list)
     num_values: int = 0
     payload_bytes: int = 0
+
+    @property
+    def scales(self) -> tuple[int, int]:
+        """First and number of its scales in the bucket."""
+        first, last = self.slices[0].scales, self.slices[-1].scales
+        return first[0], sum(last) - first[0]
+
+    def parts(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return its ranges of the parameters' flattened tensors [n]."""
+        return [tensors[s.parameter].narrow(0, *s.values) for s in self.slices]
 
 
 @dataclass(slots=True)
@@ -110,13 +120,10 @@ class TernaryBucket:
         """Put a range of the last parameter into the last chunk or a new one."""
         if not self.chunks or self.chunks[-1].num_values + count > chunk_values:
             self.chunks.append(Chunk(f"{self.name}.{len(self.chunks)}"))
-        chunk, size = self.chunks[-1], codec.payload_bytes(count)
-        planes = ops.block_values(codec.config.wire_format) // ops.BLOCK_BYTES
-        payload, sums = (chunk.payload_bytes, size), chunk.payload_bytes * planes
-        number = len(self.parameters) - 1
-        chunk.slices.append(Slice(number, (first, count), payload, scales, sums))
+        chunk = self.chunks[-1]
+        chunk.slices.append(Slice(len(self.parameters) - 1, (first, count), scales))
         chunk.num_values += count
-        chunk.payload_bytes += size
+        chunk.payload_bytes += codec.payload_bytes(count)
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ Everything here runs on the C++ or CUDA kernels where they were built and on the
 kernels elsewhere, with the same bits as a result. Nothing is differentiated.
 """
 
-from knet_hvd.ops import reference
+from knet_hvd.ops import reference, reference_many
 from knet_hvd.ops.functional import (
     decode_mean,
     dequantize,
@@ -14,6 +14,14 @@ from knet_hvd.ops.functional import (
     ternarize,
     unpack_digits,
     unpack_sum,
+)
+from knet_hvd.ops.functional_many import (
+    cuda_launches,
+    decode_mean_many,
+    dequantize_many,
+    max_abs_many,
+    statistics_many,
+    ternarize_many,
 )
 from knet_hvd.ops.layout import (
     BLOCK_BYTES,
@@ -25,6 +33,7 @@ from knet_hvd.ops.layout import (
     digits_per_word,
     num_buckets,
     num_words,
+    padded_values,
     payload_bytes,
 )
 from knet_hvd.ops.native import backend, is_loaded, warn_if_slow
@@ -37,18 +46,26 @@ __all__ = [
     "WireFormat",
     "backend",
     "block_values",
+    "cuda_launches",
     "decode_mean",
+    "decode_mean_many",
     "dequantize",
+    "dequantize_many",
     "digits_per_word",
     "is_loaded",
     "max_abs",
+    "max_abs_many",
     "num_buckets",
     "num_words",
     "pack_digits",
+    "padded_values",
     "payload_bytes",
     "reference",
+    "reference_many",
     "statistics",
+    "statistics_many",
     "ternarize",
+    "ternarize_many",
     "unpack_digits",
     "unpack_sum",
     "warn_if_slow",

@@ -39,7 +39,8 @@ def check_values(values: Tensor, what: str = "values") -> None:
     )
 
 
-def _check_bucket_size(bucket_size: int) -> None:
+def check_bucket_size(bucket_size: int) -> None:
+    """Check the number of values a scale is for."""
     torch._check(
         bucket_size >= 0 and bucket_size % GROUP_VALUES == 0,
         lambda: (
@@ -49,9 +50,10 @@ def _check_bucket_size(bucket_size: int) -> None:
     )
 
 
-def _check_tensor(
+def check_tensor(
     tensor: Tensor, what: str, dtype: torch.dtype, numel: int, like: Tensor
 ) -> None:
+    """Check a tensor's dtype, size and layout, and that it is where ``like`` is."""
     torch._check(
         tensor.dtype == dtype and tensor.is_contiguous() and tensor.numel() == numel,
         lambda: (
@@ -59,13 +61,19 @@ def _check_tensor(
             f"{tensor.numel()} of {tensor.dtype}, strides {tuple(tensor.stride())}"
         ),
     )
+    check_device(tensor, what, like)
+
+
+def check_device(tensor: Tensor, what: str, like: Tensor) -> None:
+    """Check that a tensor is where ``like`` is."""
     torch._check(
         tensor.device == like.device,
         lambda: f"{what}: expected a tensor on {like.device}, got {tensor.device}",
     )
 
 
-def _check_format(wire_format: int) -> None:
+def check_format(wire_format: int) -> None:
+    """Check the number of a wire format."""
     torch._check(
         0 <= wire_format < len(WIRE_FORMATS),
         lambda: (
@@ -74,8 +82,9 @@ def _check_format(wire_format: int) -> None:
     )
 
 
-def _check_payloads(payloads: Tensor, wire_format: int, numel: int) -> None:
-    _check_format(wire_format)
+def check_payloads(payloads: Tensor, wire_format: int, numel: int) -> None:
+    """Check payloads of ``numel`` codes each."""
+    check_format(wire_format)
     needed = payload_bytes(numel, WIRE_FORMATS[wire_format])
     torch._check(
         payloads.dtype == torch.uint8 and payloads.dim() == 2,
@@ -105,9 +114,35 @@ def _check_digits(values: Tensor, base: int, num_digits: int, words: Tensor) -> 
             f"base {base}, {num_digits} digits"
         ),
     )
-    _check_tensor(values, "values", torch.int16, values.numel(), words)
+    check_tensor(values, "values", torch.int16, values.numel(), words)
     expected = num_words(values.numel(), num_digits)
-    _check_tensor(words, f"words [{LEVEL_WORDS} k]", torch.int64, expected, values)
+    check_tensor(words, f"words [{LEVEL_WORDS} k]", torch.int64, expected, values)
+
+
+def check_place(first_value: int, numel: int) -> None:
+    """Check where the values that are encoded begin in their tensor."""
+    torch._check(
+        first_value >= 0
+        and first_value % GROUP_VALUES == 0
+        and first_value + numel < _MAX_VALUES,
+        lambda: (
+            f"first_value: expected a multiple of {GROUP_VALUES} below 2^35, "
+            f"got {first_value}"
+        ),
+    )
+
+
+def check_key(key: list[int]) -> None:
+    """Check the key of a stream of random numbers."""
+    torch._check(
+        len(key) == 4
+        and all(0 <= part < 2**32 for part in key[:3])
+        and 0 <= key[3] < 2**63,
+        lambda: (
+            f"key: expected (seed, rank, stream, step), the first three below "
+            f"2^32, step below 2^63, got {key}"
+        ),
+    )
 
 
 def check_ternarize(
@@ -122,39 +157,24 @@ def check_ternarize(
 ) -> None:
     """Check the arguments of ``ternarize``."""
     check_values(values)
-    _check_bucket_size(bucket_size)
-    _check_format(wire_format)
+    check_bucket_size(bucket_size)
+    check_format(wire_format)
     buckets = num_buckets(values.numel(), bucket_size)
-    _check_tensor(scales, "scales", torch.float32, buckets, values)
+    check_tensor(scales, "scales", torch.float32, buckets, values)
     needed = payload_bytes(values.numel(), WIRE_FORMATS[wire_format])
-    _check_tensor(payload, "payload", torch.uint8, needed, values)
-    torch._check(
-        first_value >= 0
-        and first_value % GROUP_VALUES == 0
-        and first_value + values.numel() < _MAX_VALUES,
-        lambda: (
-            f"first_value: expected a multiple of {GROUP_VALUES} below 2^35, "
-            f"got {first_value}"
-        ),
-    )
-    torch._check(
-        len(key) == 4
-        and all(0 <= part < 2**32 for part in key[:3])
-        and 0 <= key[3] < 2**63,
-        lambda: (
-            f"key: expected (seed, rank, stream, step), the first three below "
-            f"2^32, step below 2^63, got {key}"
-        ),
-    )
+    check_tensor(payload, "payload", torch.uint8, needed, values)
+    check_place(first_value, values.numel())
+    check_key(key)
 
 
 def check_unpack_sum(payloads: Tensor, wire_format: int, sums: Tensor) -> None:
     """Check the arguments of ``unpack_sum``."""
-    _check_payloads(payloads, wire_format, sums.numel())
-    _check_tensor(sums, "sums", torch.int16, sums.numel(), payloads)
+    check_payloads(payloads, wire_format, sums.numel())
+    check_tensor(sums, "sums", torch.int16, sums.numel(), payloads)
 
 
-def _check_divisor(divisor: int) -> None:
+def check_divisor(divisor: int) -> None:
+    """Check what sums are divided by."""
     torch._check(
         1 <= divisor < 2**31,
         lambda: f"divisor: expected 1 to 2^31 - 1, got {divisor}",
@@ -170,24 +190,24 @@ def check_decode_mean(
     out: Tensor,
 ) -> None:
     """Check the arguments of ``decode_mean``."""
-    _check_divisor(divisor)
+    check_divisor(divisor)
     check_values(out, "out")
-    _check_bucket_size(bucket_size)
-    _check_payloads(payloads, wire_format, out.numel())
+    check_bucket_size(bucket_size)
+    check_payloads(payloads, wire_format, out.numel())
     buckets = num_buckets(out.numel(), bucket_size)
-    _check_tensor(scales, "scales", torch.float32, buckets, out)
+    check_tensor(scales, "scales", torch.float32, buckets, out)
 
 
 def check_dequantize(
     sums: Tensor, scales: Tensor, bucket_size: int, divisor: int, out: Tensor
 ) -> None:
     """Check the arguments of ``dequantize``."""
-    _check_divisor(divisor)
+    check_divisor(divisor)
     check_values(out, "out")
-    _check_bucket_size(bucket_size)
-    _check_tensor(sums, "sums", torch.int16, out.numel(), out)
+    check_bucket_size(bucket_size)
+    check_tensor(sums, "sums", torch.int16, out.numel(), out)
     buckets = num_buckets(out.numel(), bucket_size)
-    _check_tensor(scales, "scales", torch.float32, buckets, out)
+    check_tensor(scales, "scales", torch.float32, buckets, out)
 
 
 def check_pack_digits(
@@ -207,4 +227,4 @@ def check_unpack_digits(
 def check_statistics(values: Tensor, bucket_size: int) -> None:
     """Check the arguments of ``statistics`` and ``max_abs``."""
     check_values(values)
-    _check_bucket_size(bucket_size)
+    check_bucket_size(bucket_size)

@@ -13,7 +13,7 @@ from knet_hvd.ops.native import warn_if_slow
 _ops = torch.ops.knet_hvd
 
 
-def _check(check: Callable[..., None], *arguments: Any) -> None:
+def run_check(check: Callable[..., None], *arguments: Any) -> None:
     """Check arguments here, before a kernel sees them; fake kernels do when tracing."""
     if not torch.compiler.is_compiling():
         check(*arguments)
@@ -33,7 +33,7 @@ def statistics(values: Tensor, bucket_size: int = 0) -> Tensor:
     Raises:
         RuntimeError: If an argument is not of that form.
     """
-    _check(checks.check_statistics, values, bucket_size)
+    run_check(checks.check_statistics, values, bucket_size)
     warn_if_slow(values.device)
     result: Tensor = _ops.statistics(values.detach(), bucket_size)
     return result
@@ -47,7 +47,7 @@ def max_abs(values: Tensor, bucket_size: int = 0) -> Tensor:
     Returns:
         fp32 [num_buckets].
     """
-    _check(checks.check_statistics, values, bucket_size)
+    run_check(checks.check_statistics, values, bucket_size)
     result: Tensor = _ops.max_abs(values.detach(), bucket_size)
     return result
 
@@ -95,7 +95,7 @@ def ternarize(
         payload = values.new_empty(size, dtype=torch.uint8)
     flat, where = values.detach(), (list(key), first_value)
     arguments = (flat, scales, bucket_size, index, *where, stochastic)
-    _check(checks.check_ternarize, *arguments, payload)
+    run_check(checks.check_ternarize, *arguments, payload)
     warn_if_slow(values.device)
     _ops.ternarize(*arguments, payload)
     return payload
@@ -116,7 +116,7 @@ def unpack_sum(payloads: Tensor, wire_format: WireFormat, sums: Tensor) -> Tenso
         RuntimeError: If a payload is shorter than ``sums`` needs.
     """
     index = format_index(wire_format)
-    _check(checks.check_unpack_sum, payloads, index, sums)
+    run_check(checks.check_unpack_sum, payloads, index, sums)
     _ops.unpack_sum(payloads, index, sums)
     return sums
 
@@ -148,7 +148,7 @@ def decode_mean(
     """
     index = format_index(wire_format)
     arguments = (payloads, scales, bucket_size, index, divisor, out.detach())
-    _check(checks.check_decode_mean, *arguments)
+    run_check(checks.check_decode_mean, *arguments)
     _ops.decode_mean(*arguments)
     return out
 
@@ -172,7 +172,7 @@ def dequantize(
         RuntimeError: If an argument is not of that form.
     """
     arguments = (sums, scales, bucket_size, divisor, out.detach())
-    _check(checks.check_dequantize, *arguments)
+    run_check(checks.check_dequantize, *arguments)
     _ops.dequantize(*arguments)
     return out
 
@@ -203,7 +203,7 @@ def pack_digits(
     if words is None:
         size = num_words(values.numel(), num_digits)
         words = values.new_empty(size, dtype=torch.int64)
-    _check(checks.check_pack_digits, values, base, offset, num_digits, words)
+    run_check(checks.check_pack_digits, values, base, offset, num_digits, words)
     _ops.pack_digits(values, base, offset, num_digits, words)
     return words
 
@@ -226,6 +226,6 @@ def unpack_digits(
     Raises:
         RuntimeError: If an argument is not of that form.
     """
-    _check(checks.check_unpack_digits, words, base, offset, num_digits, values)
+    run_check(checks.check_unpack_digits, words, base, offset, num_digits, values)
     _ops.unpack_digits(words, base, offset, num_digits, values)
     return values

@@ -61,6 +61,12 @@ def payload_bytes(numel: int, wire_format: WireFormat) -> int:
     return ceil_div(numel, block_values(wire_format)) * BLOCK_BYTES
 
 
+def padded_values(numel: int, wire_format: WireFormat) -> int:
+    """Return ``numel`` rounded up to whole blocks: where the next tensor's sums are."""
+    block = block_values(wire_format)
+    return ceil_div(numel, block) * block
+
+
 def digits_per_word(base: int, bits: int = 64) -> int:
     """Return how many digits of ``base`` an unsigned word of ``bits`` bits holds."""
     digits, power = 0, base

@@ -13,15 +13,20 @@ Read this file to learn what the native library can do. The PyTorch kernels in
 ``pack_digits``           small integers -> digits in 64-bit words (levels codec)
 ``unpack_digits``         the inverse
 ========================  ==========================================================
+
+``statistics_many``, ``max_abs_many``, ``ternarize_many``, ``decode_mean_many`` and
+``dequantize_many`` do the same for many tensors at once. What belongs to each tensor
+(results, scales, codes, sums) lies in the tensors' order in what they share, codes and
+sums in whole blocks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from knet_hvd.ops import checks
+from knet_hvd.ops import checks, checks_many
 from knet_hvd.ops.layout import num_buckets
 
 library = torch.library.Library("knet_hvd", "DEF")
@@ -48,6 +53,21 @@ library.define(
     "unpack_digits(Tensor words, int base, int offset, int num_digits, "
     "Tensor(a!) values) -> ()"
 )
+library.define("statistics_many(Tensor[] values, int bucket_size) -> Tensor")
+library.define("max_abs_many(Tensor[] values, int bucket_size) -> Tensor")
+library.define(
+    "ternarize_many(Tensor[] values, Tensor scales, int bucket_size, int wire_format, "
+    "int[] key, int[] streams, int[] first_values, bool stochastic, "
+    "Tensor(a!) payload) -> ()"
+)
+library.define(
+    "decode_mean_many(Tensor payloads, Tensor scales, int bucket_size, "
+    "int wire_format, int divisor, Tensor(a!)[] outs) -> ()"
+)
+library.define(
+    "dequantize_many(Tensor sums, Tensor scales, int bucket_size, int wire_format, "
+    "int divisor, Tensor(a!)[] outs) -> ()"
+)
 
 
 def _fake_statistics(values: Tensor, bucket_size: int) -> Tensor:
@@ -62,6 +82,21 @@ def _fake_max_abs(values: Tensor, bucket_size: int) -> Tensor:
     return values.new_empty(shape, dtype=torch.float32)
 
 
+def _all_buckets(values: Sequence[Tensor], bucket_size: int) -> int:
+    checks_many.check_statistics_many(values, bucket_size)
+    return sum(num_buckets(tensor.numel(), bucket_size) for tensor in values)
+
+
+def _fake_statistics_many(values: Sequence[Tensor], bucket_size: int) -> Tensor:
+    shape = (_all_buckets(values, bucket_size), 2)
+    return values[0].new_empty(shape, dtype=torch.float64)
+
+
+def _fake_max_abs_many(values: Sequence[Tensor], bucket_size: int) -> Tensor:
+    shape = (_all_buckets(values, bucket_size),)
+    return values[0].new_empty(shape, dtype=torch.float32)
+
+
 _FAKES: dict[str, Callable[..., Any]] = {
     "statistics": _fake_statistics,
     "max_abs": _fake_max_abs,
@@ -71,6 +106,11 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "dequantize": checks.check_dequantize,
     "pack_digits": checks.check_pack_digits,
     "unpack_digits": checks.check_unpack_digits,
+    "statistics_many": _fake_statistics_many,
+    "max_abs_many": _fake_max_abs_many,
+    "ternarize_many": checks_many.check_ternarize_many,
+    "decode_mean_many": checks_many.check_decode_mean_many,
+    "dequantize_many": checks_many.check_dequantize_many,
 }
 for _name, _fake in _FAKES.items():
     torch.library.register_fake(f"knet_hvd::{_name}", _fake, lib=library)

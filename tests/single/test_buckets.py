@@ -40,12 +40,15 @@ def assert_disjoint(parts: list[tuple[int, int]], total: int) -> None:
 
 def check_slices(bucket: TernaryBucket, how: TernaryCodec) -> None:
     """Slices cover every value once, in order, and fill their chunk's buffers."""
-    codes_per_byte = ops.block_values(how.config.wire_format) // ops.BLOCK_BYTES
     counts = [parameter.tensor.numel() for parameter in bucket.parameters]
     assert_disjoint(bucket.scales, bucket.num_scales)
     assert [n for _, n in bucket.scales] == [how.num_scales(n) for n in counts]
     for chunk in bucket.chunks:
-        assert_disjoint([part.payload for part in chunk.slices], chunk.payload_bytes)
+        sizes = [how.payload_bytes(part.values[1]) for part in chunk.slices]
+        assert chunk.payload_bytes == sum(sizes)
+        begin, count = chunk.scales
+        own = [(first - begin, n) for first, n in (p.scales for p in chunk.slices)]
+        assert_disjoint(own, count)
         assert chunk.num_values == sum(part.values[1] for part in chunk.slices)
     slices = [part for chunk in bucket.chunks for part in chunk.slices]
     assert [part.parameter for part in slices] == sorted(p.parameter for p in slices)
@@ -55,9 +58,6 @@ def check_slices(bucket: TernaryBucket, how: TernaryCodec) -> None:
     for part in slices:
         first, count = part.values
         size, start = how.config.bucket_size, bucket.scales[part.parameter][0]
-        assert part.payload[0] % ops.BLOCK_BYTES == 0
-        assert part.payload[1] == how.payload_bytes(count)
-        assert part.sums == part.payload[0] * codes_per_byte
         assert first % ops.block_values(how.config.wire_format) == 0
         assert first % (size or 1) == 0
         assert part.scales[0] == start + (first // size if size else 0)
@@ -128,7 +128,7 @@ def plan_as_text(dtype: torch.dtype = torch.float32) -> list[object]:
         named(sizes, dtype), codec(), 1500, [frozenset(g) for g in groups]
     )
     parts = [
-        (b.index, b.parameters[s.parameter].name, s.payload, s.scales, s.sums)
+        (b.index, b.parameters[s.parameter].name, s.values, s.scales)
         for b in ternary
         for chunk in b.chunks
         for s in chunk.slices

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map_only
 
 from knet_hvd import ops
 
@@ -18,7 +19,18 @@ def samples(device: str) -> dict[str, tuple[object, ...]]:
     payloads = torch.full((3, 256), 77, dtype=torch.uint8, device=device)
     sums = torch.zeros(1000, dtype=torch.int16, device=device)
     words = torch.zeros(64, dtype=torch.int64, device=device)
+    many, how = [values[:300], values[300:].half()], (128, 0)
+    two_scales, many_sums = torch.full((9,), 0.5, device=device), sums.new_ones(1920)
+    outs = [torch.empty_like(tensor) for tensor in many]
+    keys = ([1, 2, 4], [3, 5], [0, 640])
+    payload_of_two = torch.empty(384, dtype=torch.uint8, device=device)
+    payloads_of_two = torch.full((3, 384), 77, dtype=torch.uint8, device=device)
     return {
+        "statistics_many": (many, 128),
+        "max_abs_many": (many, 128),
+        "ternarize_many": (many, two_scales, *how, *keys, True, payload_of_two),
+        "decode_mean_many": (payloads_of_two, two_scales, *how, 3, outs),
+        "dequantize_many": (many_sums, two_scales, *how, 3, outs),
         "statistics": (values, 128),
         "max_abs": (values, 128),
         "ternarize": (values, scales, 128, 0, [1, 2, 3, 4], 0, True, payload),
@@ -33,7 +45,7 @@ def samples(device: str) -> dict[str, tuple[object, ...]]:
 def test_samples_cover_every_op() -> None:
     defined = torch._C._dispatch_get_all_op_names()
     named = {n.split("::")[1] for n in defined if n.startswith("knet_hvd::")}
-    assert named - {"cpu_backend"} == set(samples("cpu"))
+    assert named - {"cpu_backend", "cuda_launches"} == set(samples("cpu"))
 
 
 @pytest.mark.parametrize("name", list(samples("cpu")))
@@ -45,10 +57,7 @@ def test_opcheck(device, name) -> None:
 def test_fake_kernels_give_the_real_shapes(device, name) -> None:
     real = getattr(OPS, name)(*samples(device)[name])
     with FakeTensorMode() as mode:
-        arguments = [
-            mode.from_tensor(a) if isinstance(a, Tensor) else a
-            for a in samples(device)[name]
-        ]
+        arguments = tree_map_only(Tensor, mode.from_tensor, samples(device)[name])
         fake = getattr(OPS, name)(*arguments)
     if real is None:
         assert fake is None

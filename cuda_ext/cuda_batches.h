@@ -1,0 +1,244 @@
+// Which tensors share a launch, and how its blocks of threads are dealt out among them.
+//
+// What tells tensors apart travels with the parameters of a kernel: no memory on the device, no
+// copy, nothing to wait for, and a CUDA graph keeps it. Plain C++, so that launches can be counted
+// where there is no CUDA.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels.h"
+
+namespace knet {
+
+// Small blocks of threads spread a small tensor over more multiprocessors, and 32 of them, the
+// most that one holds, still make its full 2048 threads.
+constexpr int kThreads = 64;
+constexpr int kWarp = 32;
+constexpr int64_t kMaxBlocks = 0x7FFFFFFF;
+
+// What every version of CUDA passes to a kernel, and the part of it for what tensors share.
+constexpr int kParameterBytes = 4096;
+constexpr int kSharedBytes = 64;
+
+// Tensors of one launch: items[i] has blocks first_block[i] up to first_block[i + 1].
+template <class Item>
+struct Batch {
+  static constexpr int kCapacity =
+      (kParameterBytes - kSharedBytes - 8) / static_cast<int>(sizeof(Item) + sizeof(uint32_t));
+  Item items[kCapacity];
+  uint32_t first_block[kCapacity];
+  int32_t count;
+};
+
+// Calls launch(batch, number of blocks) for as few batches as hold all tensors, in order, but those
+// without a block; returns the first error.
+template <class Item, class Args, class CountBlocks, class MakeItem, class Launch>
+const char* in_batches(const Args* tensors, int64_t count, const CountBlocks& count_blocks,
+                       const MakeItem& make_item, const Launch& launch) {
+  Batch<Item> batch;
+  batch.count = 0;
+  int64_t blocks = 0;
+  for (const Args* tensor = tensors; tensor < tensors + count; ++tensor) {
+    const int64_t more = count_blocks(*tensor);
+    if (more == 0)
+      continue;
+    if (batch.count == batch.kCapacity || (batch.count > 0 && blocks + more > kMaxBlocks)) {
+      if (const char* error = launch(batch, blocks))
+        return error;
+      batch.count = 0, blocks = 0;
+    }
+    batch.first_block[batch.count] = static_cast<uint32_t>(blocks);
+    batch.items[batch.count++] = make_item(*tensor);
+    blocks += more;
+  }
+  return batch.count > 0 ? launch(batch, blocks) : nullptr;
+}
+
+// The same for the tensors of each dtype; launch(integral constant of the dtype, batch, blocks).
+template <class Item, class Args, class CountBlocks, class MakeItem, class Launch>
+const char* in_dtype_batches(const Args* tensors, int64_t count, const CountBlocks& count_blocks,
+                             const MakeItem& make_item, const Launch& launch) {
+  const char* error = nullptr;
+  const auto run = [&](auto dtype) {
+    const auto own_blocks = [&](const Args& a) {
+      return a.dtype == decltype(dtype)::value ? count_blocks(a) : 0;
+    };
+    const auto own_launch = [&](const Batch<Item>& batch, int64_t blocks) {
+      return launch(dtype, batch, blocks);
+    };
+    if (error == nullptr)
+      error = in_batches<Item>(tensors, count, own_blocks, make_item, own_launch);
+  };
+  run(std::integral_constant<DType, DType::kFloat32>());
+  run(std::integral_constant<DType, DType::kFloat64>());
+  run(std::integral_constant<DType, DType::kFloat16>());
+  run(std::integral_constant<DType, DType::kBFloat16>());
+  return error;
+}
+
+// --- encode: four lanes of a block to a thread
+constexpr int kQuad = 4;
+constexpr int kQuads = kLanes / kQuad;
+
+struct EncodeItem {
+  const void* values;
+  int64_t num_values;
+  const float* scales;
+  uint8_t* payload;
+  uint32_t stream, first_group;
+};
+
+template <class Launch>
+const char* encode_batches(const EncodeArgs* tensors, int64_t count, const Launch& launch) {
+  return in_dtype_batches<EncodeItem>(
+      tensors, count,
+      [](const EncodeArgs& a) {
+        return ceil_div(ceil_div(a.num_values, block_values(a.format)) * kQuads, kThreads);
+      },
+      [](const EncodeArgs& a) {
+        return EncodeItem{a.values, a.num_values, a.scales, a.payload, a.key.stream, a.first_group};
+      },
+      launch);
+}
+
+// --- decode and dequantize: adjacent values to a thread, as many as fill 16 bytes of output (fp64:
+// half as many)
+KNET_HD constexpr int output_run(int64_t value_bytes) { return value_bytes == 2 ? 8 : 4; }
+
+inline int output_run(DType dtype) {
+  return output_run(dtype == DType::kFloat16 || dtype == DType::kBFloat16 ? 2 : 4);
+}
+
+struct DecodeItem {
+  const uint8_t* payloads;
+  const float* scales;
+  void* out;
+  int64_t num_values;
+};
+
+inline int64_t decode_blocks(const DecodeArgs& a) {
+  const int run = a.sums != nullptr ? output_run(sizeof *a.sums) : output_run(a.dtype);
+  return ceil_div(ceil_div(a.num_values, block_values(a.format)) * (kBlockBytes / run), kThreads);
+}
+
+inline DecodeItem decode_item(const DecodeArgs& a) {
+  return {a.payloads, a.scales, a.sums != nullptr ? a.sums : a.values, a.num_values};
+}
+
+template <class Launch>
+const char* decode_batches(const DecodeArgs* tensors, int64_t count, const Launch& launch) {
+  return in_dtype_batches<DecodeItem>(tensors, count, decode_blocks, decode_item, launch);
+}
+
+// Dequantize takes the same place in several consecutive groups.
+constexpr int kDequantizeRows = 4;
+
+struct DequantizeItem {
+  const int16_t* sums;
+  const float* scales;
+  void* out;
+  int64_t num_values;
+};
+
+template <class Launch>
+const char* dequantize_batches(const DequantizeArgs* tensors, int64_t count, const Launch& launch) {
+  return in_dtype_batches<DequantizeItem>(
+      tensors, count,
+      [](const DequantizeArgs& a) {
+        const int64_t places = ceil_div(a.num_values, kDequantizeRows * kGroup);
+        return ceil_div(places * (kGroup / output_run(a.dtype)), kThreads);
+      },
+      [](const DequantizeArgs& a) {
+        return DequantizeItem{a.sums, a.scales, a.values, a.num_values};
+      },
+      launch);
+}
+
+// --- statistics and max_abs: a warp to each chunk of each bucket
+template <class Result>
+struct ChunkItem {
+  const void* values;
+  int64_t num_values;
+  Result* result;
+  uint32_t chunks_per_bucket;
+};
+
+template <class Args>
+int64_t count_chunks(const Args& a) {
+  return count_buckets(a.num_values, a.bucket_size) *
+         chunks_per_bucket(a.num_values, a.bucket_size);
+}
+
+template <class Args>
+int64_t chunk_blocks(const Args& a) {
+  return ceil_div(count_chunks(a) * kWarp, kThreads);
+}
+
+template <class Launch>
+const char* chunk_batches(const StatisticsArgs* tensors, int64_t count, const Launch& launch) {
+  return in_dtype_batches<ChunkItem<double>>(
+      tensors, count, chunk_blocks<StatisticsArgs>,
+      [](const StatisticsArgs& a) {
+        const auto chunks = chunks_per_bucket(a.num_values, a.bucket_size);
+        return ChunkItem<double>{a.values, a.num_values, a.partial, static_cast<uint32_t>(chunks)};
+      },
+      launch);
+}
+
+template <class Launch>
+const char* max_batches(const MaxAbsArgs* tensors, int64_t count, const Launch& launch) {
+  return in_dtype_batches<ChunkItem<float>>(
+      tensors, count, chunk_blocks<MaxAbsArgs>,
+      [](const MaxAbsArgs& a) {
+        const auto chunks = chunks_per_bucket(a.num_values, a.bucket_size);
+        return ChunkItem<float>{a.values, a.num_values, a.result, static_cast<uint32_t>(chunks)};
+      },
+      launch);
+}
+
+// Sums of chunks -> sums of buckets, `width` lanes to a bucket. Places count from those of the
+// first tensor, in pairs of doubles, so that one launch takes as many tensors as two of the others
+// do.
+struct FinalItem {
+  uint32_t first_partial, first_result, chunks_per_bucket, num_buckets;
+};
+
+// Of the kFinalLanes lanes of a bucket, only the first `width` hold chunks.
+KNET_HD int final_width(int64_t chunks_per_bucket) {
+  int width = 1;
+  while (width < kFinalLanes && width < chunks_per_bucket) width *= 2;
+  return width;
+}
+
+// Threads of a block, which holds whole buckets: all lanes of the widest one.
+inline int final_threads(const StatisticsArgs* tensors, int64_t count) {
+  int threads = kThreads;
+  for (int64_t i = 0; i < count; ++i) {
+    const int width = final_width(chunks_per_bucket(tensors[i].num_values, tensors[i].bucket_size));
+    threads = width > threads ? width : threads;
+  }
+  return threads;
+}
+
+template <class Launch>
+const char* final_batches(const StatisticsArgs* tensors, int64_t count, int block_threads,
+                          const Launch& launch) {
+  return in_batches<FinalItem>(
+      tensors, count,
+      [&](const StatisticsArgs& a) {
+        const int width = final_width(chunks_per_bucket(a.num_values, a.bucket_size));
+        return ceil_div(count_buckets(a.num_values, a.bucket_size) * width, block_threads);
+      },
+      [&](const StatisticsArgs& a) {
+        return FinalItem{
+            static_cast<uint32_t>((a.partial - tensors->partial) / 2),
+            static_cast<uint32_t>((a.result - tensors->result) / 2),
+            static_cast<uint32_t>(chunks_per_bucket(a.num_values, a.bucket_size)),
+            static_cast<uint32_t>(count_buckets(a.num_values, a.bucket_size)),
+        };
+      },
+      launch);
+}
+
+}  // namespace knet

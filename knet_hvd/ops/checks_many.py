@@ -1,0 +1,127 @@
+"""Checks of the arguments of the ops on many tensors, as ``checks.py`` has them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from knet_hvd.ops.checks import (
+    check_bucket_size,
+    check_device,
+    check_divisor,
+    check_format,
+    check_key,
+    check_payloads,
+    check_place,
+    check_tensor,
+    check_values,
+)
+from knet_hvd.ops.layout import (
+    WIRE_FORMATS,
+    block_values,
+    num_buckets,
+    padded_values,
+    payload_bytes,
+)
+
+
+def _check_tensors(tensors: Sequence[Tensor], what: str) -> None:
+    """Check that there are gradients, all of them on one device."""
+    torch._check(
+        len(tensors) > 0, lambda: f"{what}: expected one tensor or more, got none"
+    )
+    for number, tensor in enumerate(tensors):
+        check_values(tensor, f"{what}[{number}]")
+        check_device(tensor, f"{what}[{number}]", tensors[0])
+
+
+def _check_scales(scales: Tensor, tensors: Sequence[Tensor], bucket_size: int) -> None:
+    buckets = sum(num_buckets(tensor.numel(), bucket_size) for tensor in tensors)
+    check_tensor(scales, "scales", torch.float32, buckets, tensors[0])
+
+
+def _check_count(numbers: Sequence[int], what: str, count: int) -> None:
+    torch._check(
+        len(numbers) == count,
+        lambda: f"{what}: expected one for each of {count} tensors, got {len(numbers)}",
+    )
+
+
+def check_statistics_many(values: Sequence[Tensor], bucket_size: int) -> None:
+    """Check the arguments of ``statistics_many`` and ``max_abs_many``."""
+    _check_tensors(values, "values")
+    check_bucket_size(bucket_size)
+
+
+def check_ternarize_many(
+    values: Sequence[Tensor],
+    scales: Tensor,
+    bucket_size: int,
+    wire_format: int,
+    key: Sequence[int],
+    streams: Sequence[int],
+    first_values: Sequence[int],
+    stochastic: bool,
+    payload: Tensor,
+) -> None:
+    """Check the arguments of ``ternarize_many``."""
+    check_statistics_many(values, bucket_size)
+    check_format(wire_format)
+    _check_scales(scales, values, bucket_size)
+    _check_count(streams, "streams", len(values))
+    _check_count(first_values, "first_values", len(values))
+    torch._check(
+        len(key) == 3,
+        lambda: f"key: expected (seed, rank, step), got {list(key)}",
+    )
+    form, needed = WIRE_FORMATS[wire_format], 0
+    for tensor, stream, first_value in zip(values, streams, first_values, strict=True):
+        check_key([key[0], key[1], stream, key[2]])
+        check_place(first_value, tensor.numel())
+        needed += payload_bytes(tensor.numel(), form)
+    check_tensor(payload, "payload", torch.uint8, needed, values[0])
+
+
+def check_decode_mean_many(
+    payloads: Tensor,
+    scales: Tensor,
+    bucket_size: int,
+    wire_format: int,
+    divisor: int,
+    outs: Sequence[Tensor],
+) -> None:
+    """Check the arguments of ``decode_mean_many``."""
+    _check_outputs(scales, bucket_size, wire_format, divisor, outs)
+    form = WIRE_FORMATS[wire_format]
+    needed = sum(padded_values(out.numel(), form) for out in outs)
+    check_payloads(payloads, wire_format, needed)
+
+
+def check_dequantize_many(
+    sums: Tensor,
+    scales: Tensor,
+    bucket_size: int,
+    wire_format: int,
+    divisor: int,
+    outs: Sequence[Tensor],
+) -> None:
+    """Check the arguments of ``dequantize_many``."""
+    _check_outputs(scales, bucket_size, wire_format, divisor, outs)
+    form = WIRE_FORMATS[wire_format]
+    needed = sum(padded_values(out.numel(), form) for out in outs)
+    what = f"sums, in blocks of {block_values(form)}"
+    check_tensor(sums, what, torch.int16, needed, outs[0])
+
+
+def _check_outputs(
+    scales: Tensor,
+    bucket_size: int,
+    wire_format: int,
+    divisor: int,
+    outs: Sequence[Tensor],
+) -> None:
+    check_divisor(divisor)
+    _check_tensors(outs, "outs")
+    check_bucket_size(bucket_size)
+    check_format(wire_format)
+    _check_scales(scales, outs, bucket_size)
