@@ -4,16 +4,20 @@
     mpirun -np 2 python jobs/train_data_parallel.py --data mnist --data-dir DIR
     horovodrun --gloo -np 2 python jobs/train_data_parallel.py --logdir runs/ternary
     mpirun -np 2 python jobs/train_data_parallel.py --checkpoint-dir runs/checkpoints
+    python -m knet_hvd elastic --min-np 2 --host-discovery-script ./hosts.sh -- \
+        python jobs/train_data_parallel.py --elastic
 
 Prints a line for each run; --summary writes the results as JSON, --logdir the curves
 and gradient histograms for TensorBoard. With --checkpoint-dir, the same command goes on
 where it was stopped; after SIGUSR1 or SIGTERM the job saves its state and exits with
-code 75. Other exit codes: 0 done, 1 an error, 2 a wrong flag.
+code 75. With --elastic, it goes on without workers that die, and takes in new ones.
+Other exit codes: 0 done, 1 an error, 2 a wrong flag.
 """
 
 import os
 import sys
 import time
+from typing import Any
 
 import horovod.torch as hvd
 import tyro
@@ -26,6 +30,7 @@ from knet_hvd.config import (
     check_writable,
     write_json_atomic,
 )
+from knet_hvd.data_parallel.elastic.training import check_launcher, train_elastically
 from knet_hvd.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.data_parallel.training_config import TrainingConfig
 from knet_hvd.data_parallel.watchdog import Watchdog
@@ -65,12 +70,20 @@ def run(config: TrainingConfig, signals: StopSignals, watchdog: Watchdog) -> Non
     """Train and report."""
     if config.summary is not None and hvd.rank() == 0:
         check_writable(config.summary)
+    if config.elastic:
+        report(config, train_elastically(config, watchdog.progress))
+        return
     trainer = DataParallelTrainer(config, signals, watchdog.progress)
     if trainer.advice and hvd.rank() == 0:
         print(trainer.advice, flush=True)
     if trainer.resumed_step and hvd.rank() == 0:
         print(f"going on after step {trainer.resumed_step}", flush=True)
-    summary = trainer.train()
+    report(config, trainer.train())
+    trainer.close()
+
+
+def report(config: TrainingConfig, summary: dict[str, Any]) -> None:
+    """Write the results, on rank 0."""
     if hvd.rank() == 0:
         if config.summary is not None:
             write_json_atomic(config.summary, summary)
@@ -81,7 +94,12 @@ def run(config: TrainingConfig, signals: StopSignals, watchdog: Watchdog) -> Non
             f"{summary['wire_bytes_per_step'] / 1e3:.1f} kB a step and rank "
             f"({summary['compression_ratio']:.1f} times fewer than fp32)"
         )
-    trainer.close()
+        if config.elastic:
+            sizes = ", ".join(map(str, summary["sizes"]))
+            print(
+                f"{summary['resets']} resets: {sizes} workers, {summary['steps_lost']} "
+                "steps made twice"
+            )
 
 
 def main() -> int:
@@ -92,6 +110,7 @@ def main() -> int:
     with StopSignals() if saves else StopSignals(()) as signals:
         hvd.init()
         try:
+            check_launcher(config)
             with Watchdog(config.timeout_s, give_up) as watchdog:
                 run(config, signals, watchdog)
         except PreemptionError as stop:

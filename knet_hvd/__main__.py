@@ -2,6 +2,8 @@
 
 ``python -m knet_hvd export`` writes the model of a checkpoint, see ``checkpoint``.
 
+``python -m knet_hvd elastic`` launches a job that outlives its workers.
+
 ``python -m knet_hvd doctor`` checks what would stop or slow a job; under ``mpirun`` it
 times links and ranks as well.
 """
@@ -70,9 +72,14 @@ def main() -> int:
         from knet_hvd.checkpoint.export import main as export_main
 
         return export_main(sys.argv[2:])
+    if sys.argv[1:2] == ["elastic"]:
+        from knet_hvd.data_parallel.elastic.command import main as elastic_main
+
+        return elastic_main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m knet_hvd", description=__doc__)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("export", help="write the model of a checkpoint")
+    commands.add_parser("elastic", help="launch a job that outlives its workers")
     doctor = commands.add_parser("doctor", help="check what would stop or slow a job")
     doctor.add_argument("--json", action="store_true", help="write JSON, not text")
     doctor.add_argument(

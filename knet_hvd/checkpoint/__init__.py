@@ -9,7 +9,12 @@ from knet_hvd.checkpoint.config import CheckpointConfig, check_same_configuratio
 from knet_hvd.checkpoint.lock import FolderLock, read_holder
 from knet_hvd.checkpoint.manifest import FORMAT_VERSION, Manifest
 from knet_hvd.checkpoint.preemption import STOPPED_EXIT_CODE, StopSignals
-from knet_hvd.checkpoint.shards import DamagedCheckpointError, ShardRecord
+from knet_hvd.checkpoint.shards import (
+    DamagedCheckpointError,
+    ShardRecord,
+    tree_from_bytes,
+    tree_to_bytes,
+)
 from knet_hvd.checkpoint.store import CheckpointStore
 from knet_hvd.checkpoint.trees import Tree, snapshot
 
@@ -28,4 +33,6 @@ __all__ = [
     "check_same_configuration",
     "read_holder",
     "snapshot",
+    "tree_from_bytes",
+    "tree_to_bytes",
 ]

@@ -34,6 +34,36 @@ class ShardRecord:
     num_bytes: int
 
 
+def tree_to_bytes(tree: Tree) -> bytes:
+    """Return a tree as safetensors, which cannot hold code.
+
+    Args:
+        tree: Contiguous CPU tensors that share no memory, as ``snapshot`` makes them,
+            and plain values.
+
+    Raises:
+        TypeError: If the tree holds anything else.
+    """
+    tensors, text = split_tree(tree)
+    tensors[_STRUCTURE] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+    data: bytes = safetensors.torch.save(tensors)
+    return data
+
+
+def tree_from_bytes(data: bytes) -> Tree:
+    """Return the tree of ``tree_to_bytes``.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        tensors = safetensors.torch.load(data)
+        text = bytes(tensors.pop(_STRUCTURE).tolist()).decode()
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(str(error)) from error
+    return join_tree(tensors, text)
+
+
 def shard_name(index: int) -> str:
     """Return the file name of a shard."""
     return f"shard-{index:05d}.safetensors"
@@ -53,9 +83,7 @@ def write_shard(folder: Path, index: int, step: int, tree: Tree) -> ShardRecord:
         TypeError: If the tree holds anything else.
         OSError: If it cannot be written; nothing is left of it.
     """
-    tensors, text = split_tree({"shard": index, "step": step, "content": tree})
-    tensors[_STRUCTURE] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-    data = safetensors.torch.save(tensors)
+    data = tree_to_bytes({"shard": index, "step": step, "content": tree})
     write_durably(folder / shard_name(index), data)
     return ShardRecord(hashlib.sha256(data).hexdigest(), len(data))
 
@@ -85,11 +113,9 @@ def read_shard(folder: Path, index: int, step: int, record: ShardRecord) -> Tree
     if hashlib.sha256(data).hexdigest() != record.sha256:
         raise DamagedCheckpointError(f"{path}: altered, its SHA-256 is another one")
     try:
-        tensors = safetensors.torch.load(data)
-        text = bytes(tensors.pop(_STRUCTURE).tolist()).decode()
-        tree = join_tree(tensors, text)
+        tree = tree_from_bytes(data)
         if (tree["shard"], tree["step"]) != (index, step):
             raise ValueError(f"it is shard {tree['shard']} of step {tree['step']}")
         return tree["content"]
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DamagedCheckpointError(f"{path}: not a shard of it: {error}") from error

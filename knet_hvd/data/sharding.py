@@ -69,31 +69,46 @@ class ShardedBatches:
 
     def __len__(self) -> int:
         """Return the number of batches an epoch, the same on every rank."""
-        return len(self.images) // (self.batch_size * self.num_ranks)
+        return self.num_batches()
 
-    def indices(self, epoch: int) -> Tensor:
+    def num_batches(self, start_image: int = 0) -> int:
+        """Return the batches that are left of an epoch, the same on every rank.
+
+        Args:
+            start_image: Images of the epoch that were used before.
+        """
+        return (len(self.images) - start_image) // (self.batch_size * self.num_ranks)
+
+    def indices(self, epoch: int, start_image: int = 0) -> Tensor:
         """Return the images of this rank in the order of an epoch.
 
         Args:
             epoch: The number of the epoch, from 0.
+            start_image: Images of the epoch that were used before, in this order, by
+                all ranks of a job that then had another number of them.
 
         Returns:
-            int64 [len(self), batch_size].
+            int64 [num_batches(start_image), batch_size].
 
         Raises:
-            ValueError: The epoch is negative.
+            ValueError: The epoch is negative, or there are not so many images.
         """
         if epoch < 0:
             raise ValueError(f"epoch must be 0 or more, got {epoch}")
+        if not 0 <= start_image <= len(self.images):
+            raise ValueError(
+                f"start_image must be 0 to {len(self.images)}, got {start_image}"
+            )
         # Not torch.randperm: numpy guarantees this stream for all versions, and
         # ranks on unlike machines must draw the same one.
         bits = np.random.MT19937(np.random.SeedSequence((self.seed, epoch)))
-        order = np.random.RandomState(bits).permutation(len(self.images))
+        order = np.random.RandomState(bits).permutation(len(self.images))[start_image:]
         share = torch.from_numpy(order[self.rank :: self.num_ranks].astype("int64"))
-        return share[: len(self) * self.batch_size].reshape(len(self), self.batch_size)
+        num_batches = self.num_batches(start_image)
+        return share[: num_batches * self.batch_size].reshape(-1, self.batch_size)
 
     def batches(
-        self, epoch: int, start_batch: int = 0
+        self, epoch: int, start_batch: int = 0, start_image: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch.
 
@@ -101,6 +116,7 @@ class ShardedBatches:
             epoch: The number of the epoch, from 0.
             start_batch: The first batch to yield: a resumed run gets exactly
                 the batches, transform included, that it has not seen yet.
+            start_image: See `indices`; batches count from there.
 
         Returns:
             An iterator over images uint8 [batch_size, c, h, w] and labels
@@ -110,13 +126,14 @@ class ShardedBatches:
             ValueError: The epoch is negative, or `start_batch` is not 0 to
                 `len(self)`.
         """
-        if not 0 <= start_batch <= len(self):
+        indices = self.indices(epoch, start_image)
+        if not 0 <= start_batch <= len(indices):
             raise ValueError(
-                f"start_batch must be 0 to {len(self)}, the number of batches an "
+                f"start_batch must be 0 to {len(indices)}, the number of batches an "
                 f"epoch, got {start_batch}"
             )
         # Checked here and not in the generator, which would wait for next().
-        return self._iterate(epoch, self.indices(epoch), start_batch)
+        return self._iterate(epoch, indices, start_batch)
 
     def _iterate(
         self, epoch: int, indices: Tensor, start_batch: int

@@ -9,6 +9,7 @@ import torch
 
 from knet_hvd.checkpoint import Manifest, ShardRecord, StopSignals
 from knet_hvd.config import CheckpointError, Scalar, to_flat_dict
+from knet_hvd.data import ShardedBatches
 from knet_hvd.data_parallel.auto_compression import named_choice
 from knet_hvd.data_parallel.checkpoint_folder import SavedJob, load_latest, open_store
 from knet_hvd.data_parallel.checkpoint_schedule import CheckpointSchedule
@@ -28,12 +29,29 @@ class Position:
     Attributes:
         step: Steps made so far.
         epoch: Of the step before, whose evaluation may still be due.
-        batch: Steps of that epoch that were made.
+        batch: Steps of that epoch that were made, behind ``images``.
+        images: Images of that epoch that were used when ranks were more or fewer.
+        remaining: What is left of a schedule of the learning rate, 1 to 0; None if it
+            depends on nothing but the number of steps.
     """
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
+    images: int = 0
+    remaining: float | None = None
+
+    def remaining_at(self, step: int, num_steps: int) -> float:
+        """Return what is left of a schedule, 1 to 0, in a run from this position.
+
+        Args:
+            step: Steps made so far.
+            num_steps: Steps of the whole run.
+        """
+        if self.remaining is None:
+            return 1.0 - step / num_steps
+        steps_left = max(num_steps - self.step, 1)
+        return self.remaining * (1.0 - (step - self.step) / steps_left)
 
 
 class JobCheckpoints:
@@ -120,12 +138,12 @@ class JobCheckpoints:
             config, compression=details["compression"], exchange=details["exchange"]
         )
 
-    def begin(self, state: JobState, batches_per_epoch: int, num_steps: int) -> None:
+    def begin(self, state: JobState, batches: ShardedBatches, num_steps: int) -> None:
         """Bring the job to where the checkpoint was, and prepare to save it.
 
         Args:
             state: What is restored and captured.
-            batches_per_epoch: Steps of an epoch.
+            batches: Of the training set.
             num_steps: Steps of the whole run.
 
         Raises:
@@ -145,6 +163,7 @@ class JobCheckpoints:
         details = {"advice": self.advice, **_details(used, state.optimizer)}
         details["num_steps"] = num_steps
         configuration = to_flat_dict(self.config)
+        batches_per_epoch = len(batches)
 
         def describe(step: int, shards: tuple[ShardRecord, ...]) -> Manifest:
             epoch = (step - 1) // batches_per_epoch

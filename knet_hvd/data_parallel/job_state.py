@@ -42,11 +42,12 @@ class JobState:
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
     before_capture: Callable[[], None] = lambda: None
 
-    def capture(self, step: int) -> Tree:
+    def capture(self, step: int, whole: bool = False) -> Tree:
         """Return this rank's shard; nothing of it changes with the next step.
 
         Args:
             step: Steps made so far.
+            whole: Whether it holds on every rank what rank 0's shard holds.
 
         Raises:
             KnetError: If training has diverged: good checkpoints shall not give way to
@@ -59,7 +60,7 @@ class JobState:
             "compression": compression_state(self.optimizer),  # already copies
             "loss": self.loss.clone(),
         }
-        if hvd.rank():
+        if hvd.rank() and not whole:
             return shard | {"buffers": snapshot(dict(self.model.named_buffers()))}
         shared = {
             "model": dict(self.model.state_dict()),
@@ -159,11 +160,11 @@ def merge_compression_states(
         Rank 0's, but with the mean over ranks of each residual: the averaged gradient
         takes in the mean over ranks of gradient + residual, which stays the same.
     """
-    merged = dict(states[0])
-    names = dict.fromkeys(name for state in states for name in state["residuals"])
+    merged = dict(states[0]) or {"step": step}  # nothing was compressed until now
+    residuals = [state.get("residuals", {}) for state in states]
+    names = dict.fromkeys(name for each in residuals for name in each)
     merged["residuals"] = {
-        name: _mean([state["residuals"].get(name) for state in states])
-        for name in names
+        name: _mean([each.get(name) for each in residuals]) for name in names
     }
     if "step" in merged:  # one rank alone does not count steps: it sends no codes
         merged["step"] = step

@@ -12,6 +12,7 @@ MAY_DIFFER = frozenset(
         *("data_dir", "epochs", "max_steps", "logdir", "summary", "profile"),
         "timeout_s",
         *("log_every", "histogram_every", "histogram_layers", "batch_size"),
+        *("elastic", "commit_every"),
     )
 )
 """Settings that do not change what a step computes; of ``batch_size`` only the sum over

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import horovod.torch as hvd
@@ -13,6 +14,7 @@ from knet_hvd.checkpoint import StopSignals
 from knet_hvd.config import to_flat_dict
 from knet_hvd.data import ImageDataset, ShardedBatches, load_dataset
 from knet_hvd.data_parallel.agreement import check_agreement
+from knet_hvd.data_parallel.elastic.commits import ElasticCommits
 from knet_hvd.data_parallel.evaluation import evaluate
 from knet_hvd.data_parallel.job_checkpoints import JobCheckpoints
 from knet_hvd.data_parallel.job_optimizer import make_optimizer
@@ -33,6 +35,7 @@ class DataParallelTrainer:
         config: TrainingConfig,
         signals: StopSignals | None = None,
         on_progress: Callable[[], None] = lambda: None,
+        make_checkpoints: Callable[[], "JobCheckpoints | ElasticCommits"] | None = None,
     ) -> None:
         """Load data, build the model and the optimizer; Horovod is initialized.
 
@@ -40,6 +43,7 @@ class DataParallelTrainer:
             config: The same on every rank.
             signals: Those that ask the job to save its state and stop.
             on_progress: Called after each step and each evaluation.
+            make_checkpoints: Of an elastic job.
 
         Raises:
             CheckpointError: On every rank, if it cannot go on from the latest
@@ -54,7 +58,8 @@ class DataParallelTrainer:
         check_agreement(facts, "the job's configuration")
         self.config = config
         self._on_progress = on_progress
-        self._checkpoints = JobCheckpoints(config, signals)
+        make = make_checkpoints or partial(JobCheckpoints, config, signals)
+        self._checkpoints = make()
         try:
             self._build(config)
         except BaseException:
@@ -80,7 +85,11 @@ class DataParallelTrainer:
             seed=config.seed,
             transform=self._inputs.transform,
         )
-        self.num_steps = len(self.batches) * config.epochs
+        start = self._checkpoints.position
+        epochs_left = config.epochs - start.epoch - 1
+        steps_left = self.batches.num_batches(start.images) - start.batch
+        steps_left += epochs_left * len(self.batches)
+        self.num_steps = start.step + steps_left
         if config.max_steps is not None:
             self.num_steps = min(self.num_steps, config.max_steps)
         chosen = self._checkpoints.chosen(config)
@@ -89,7 +98,7 @@ class DataParallelTrainer:
         hvd.broadcast_parameters(self.model.state_dict(), root_rank=0)
         torch.manual_seed(config.seed * 1009 + hvd.rank())  # dropout differs by rank
         self._state = JobState(self.model, self.optimizer, average, config.seed)
-        self._checkpoints.begin(self._state, len(self.batches), self.num_steps)
+        self._checkpoints.begin(self._state, self.batches, self.num_steps)
 
     @property
     def advice(self) -> str:
@@ -112,7 +121,8 @@ class DataParallelTrainer:
             KnetError: On every rank, if training diverged.
         """
         config, start = self.config, self._checkpoints.position
-        step, first_batch, elapsed_s = start.step, start.batch, 0.0
+        step, elapsed_s = start.step, 0.0
+        first = (start.batch, start.images)
         first_step = self._checkpoints.first_logged_step
         with (
             open_logger(config.logdir, hvd.rank(), first_step) as logger,
@@ -125,11 +135,11 @@ class DataParallelTrainer:
             monitor = TrainingMonitor(config, logger, self.optimizer, self.wire_bytes)
             for epoch in range(start.epoch, config.epochs):
                 begin = time.perf_counter()
-                for made in self._epoch(epoch, first_batch, step, monitor):
+                for made in self._epoch(epoch, first, step, monitor):
                     step = made
                     after_step()
                     bar.update()
-                first_batch = 0
+                first = (0, 0)
                 elapsed_s += time.perf_counter() - begin
                 check_finite(self.model, step)
                 accuracy = self.evaluate()
@@ -144,10 +154,10 @@ class DataParallelTrainer:
         return summary
 
     def _epoch(
-        self, epoch: int, first_batch: int, step: int, monitor: TrainingMonitor
+        self, epoch: int, first: tuple[int, int], step: int, monitor: TrainingMonitor
     ) -> Iterator[int]:
         """Make the steps that are left of an epoch; yield the number made in all."""
-        for images, labels in self.batches.batches(epoch, first_batch):
+        for images, labels in self.batches.batches(epoch, *first):
             if step == self.num_steps:
                 break
             self._checkpoints.before_step()
@@ -173,7 +183,8 @@ class DataParallelTrainer:
     ) -> None:
         """Make one training step."""
         if self.config.schedule == "polynomial":
-            remaining = 1.0 - step / self.num_steps
+            start = self._checkpoints.position
+            remaining = start.remaining_at(step, self.num_steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * remaining**0.5
         self.model.train()

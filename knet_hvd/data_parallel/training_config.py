@@ -94,6 +94,14 @@ class TrainingConfig(CheckpointConfig):
     profile: Path | None = None
     """Folder for a trace of steps 10 to 14 on each rank, to open in ui.perfetto.dev."""
 
+    elastic: bool = False
+    """Go on when workers die, and take in new ones; started by ``python -m knet_hvd
+    elastic``. The learning rate stays, and so do the images a rank a step."""
+
+    commit_every: int = 20
+    """With elastic: steps between states in memory, to which workers go back when one
+    of them is lost, and after which new ones may join."""
+
     log_every: int = 20
     """Steps between scalars in TensorBoard."""
 
@@ -105,7 +113,7 @@ class TrainingConfig(CheckpointConfig):
 
     def __post_init__(self) -> None:
         CheckpointConfig.__post_init__(self)
-        for name in ("epochs", "batch_size", "log_every"):
+        for name in ("epochs", "batch_size", "log_every", "commit_every"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"{name}: expected at least 1, got {getattr(self, name)}"
@@ -115,6 +123,13 @@ class TrainingConfig(CheckpointConfig):
                 "compression auto chooses among exchanges of its own; got "
                 "exchange allreduce, which is Horovod's optimizer"
             )
+        for name in ("checkpoint_dir", "profile") if self.elastic else ():
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"elastic and {name} do not go together: an elastic job keeps its "
+                    "state in the memory of its workers, and their number changes; "
+                    "leave out one of them"
+                )
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps: expected at least 1, got {self.max_steps}")
         if self.crop_size is not None and self.crop_size < 1:

@@ -1,0 +1,81 @@
+"""The server that workers of an elastic job meet at: on one address, without pickles.
+
+Horovod's own listens on all addresses, and unpickles what anyone sends to its scope
+``worker_addresses`` (CVE-2024-10190): the addresses of the services on which workers
+want to hear of new hosts. Here workers have no such service. They ask this server
+instead, so that it need not take anything but gloo's addresses, which are plain bytes.
+"""
+
+import threading
+from typing import Any
+
+from horovod.runner.elastic.rendezvous import PUT_WORKER_ADDRESSES
+from horovod.runner.http.http_server import RendezvousHTTPServer, RendezvousServer
+
+SCOPE, KEY = "knet_hvd", "hosts_updated"
+_MAX_BYTES = 1 << 20
+"""Gloo's addresses are some hundred bytes for each pair of ranks."""
+
+
+class BoundRendezvous(RendezvousServer):  # type: ignore[misc]
+    """Horovod's rendezvous server on one address."""
+
+    def __init__(self, address: str) -> None:
+        """Listen to nothing yet.
+
+        Args:
+            address: IPv4.
+        """
+        super().__init__()
+        self.address = address
+        self.port = 0
+        self._num_announced = 0
+
+    def start(self, handler_cls: Any) -> int:
+        """Serve in a thread; return the port.
+
+        Args:
+            handler_cls: Of Horovod's ``create_rendezvous_handler``.
+        """
+        handler = _without_pickles(handler_cls)
+        self._httpd = RendezvousHTTPServer((self.address, 0), handler, 0)
+        self._listen_thread = threading.Thread(
+            target=self._httpd.serve_forever, daemon=True
+        )
+        self._listen_thread.start()
+        self.port = int(self._httpd.server_port)
+        return self.port
+
+    def announce(self) -> None:
+        """Let workers know that hosts came or went; forgotten when they have met anew.
+
+        What they read is a number that grows.
+        """
+        self._num_announced += 1
+        with self._httpd.cache_lock:
+            scope = self._httpd.cache.setdefault(SCOPE, {})
+            scope[KEY] = str(self._num_announced).encode()
+
+
+def _without_pickles(handler_cls: Any) -> Any:
+    """Return a handler that refuses what gloo and our workers never send."""
+
+    class Handler(handler_cls):  # type: ignore[misc]
+        def do_PUT(self) -> None:
+            scope = self.path.split("/")[1] if "/" in self.path else ""
+            length = self.headers.get("Content-Length", "")
+            if not length.isdigit() or int(length) > _MAX_BYTES:
+                self._refuse(413)
+            elif scope in (PUT_WORKER_ADDRESSES, SCOPE):
+                self._refuse(403)
+            else:
+                super().do_PUT()
+
+        def do_HEAD(self) -> None:
+            self._refuse(405)  # the base class would look for files
+
+        def _refuse(self, code: int) -> None:
+            self.close_connection = True
+            self.send_status_code(code)
+
+    return Handler
