@@ -1,6 +1,7 @@
 """Run a benchmark's worker on every host of slow_hosts.sh, and read byte counters."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,28 @@ def run_worker(script: str, arguments: Sequence[str], threads: int = 1) -> objec
     Raises:
         RuntimeError: If it failed; its output is in the message.
     """
-    command = [str(HOSTS), "mpirun", "-x", f"OMP_NUM_THREADS={threads}"]
+    return _run([str(HOSTS), "mpirun"], script, arguments, threads)
+
+
+def run_here(
+    script: str, arguments: Sequence[str], ranks: int, threads: int = 1
+) -> object:
+    """Run a Python script on ranks of this machine; return what rank 0 reported.
+
+    Raises:
+        RuntimeError: If it failed; its output is in the message.
+    """
+    launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(ranks)]
+    launcher += ["--mca", "mpi_yield_when_idle", "1"]
+    if os.getuid() == 0:
+        launcher.append("--allow-run-as-root")
+    return _run(launcher, script, arguments, threads)
+
+
+def _run(
+    launcher: list[str], script: str, arguments: Sequence[str], threads: int
+) -> object:
+    command = [*launcher, "-x", f"OMP_NUM_THREADS={threads}"]
     command += ["-x", "PYTHONPATH", sys.executable, script, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]

@@ -1,0 +1,32 @@
+"""The pipeline's benchmark: every method trains, and what is reported adds up."""
+
+import json
+import sys
+
+import pytest
+
+from tests.system.launch import ROOT, run
+
+BENCHMARK = [sys.executable, str(ROOT / "benchmarks" / "pipeline.py")]
+TINY = ["--rounds", "2", "--steps", "1", "--batch-size", "8", "--microbatches", "2"]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        ["--network", "mlp", "--depth", "2", "--cut", "1"],
+        ["--network", "vgg16", "--width", "0.05", "--synthesizer-units", "4"],
+    ],
+)
+def test_throughput_of_all_methods(network: list[str]) -> None:
+    result = run([*BENCHMARK, *network, *TINY])
+    assert result.code == 0, result.text
+    methods = json.loads(result.out)["throughput"]
+    assert list(methods)[:2] == ["single", "torch-1f1b"]
+    assert {"local", "synthetic", "conditioned", "delayed"} < set(methods)
+    for name, entry in methods.items():
+        assert entry["best_samples_per_s"] >= entry["samples_per_s"] > 0
+        if name != "single":
+            ratio = entry["times_single"]
+            assert ratio["lowest"] <= ratio["median"] <= ratio["highest"]
+            assert min(entry["cpu_ms_per_step"]) > 0
