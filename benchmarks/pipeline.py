@@ -131,6 +131,7 @@ def add_problem_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", default="adam")
     parser.add_argument("--encoding", default="fp32", help="of activations, ours")
     parser.add_argument("--gradient-encoding", default="fp32", help="ours")
+    parser.add_argument("--mpi-progress", default="auto", help="ours: on or off")
     parser.add_argument("--synthesizer-layers", type=int, help="default: as published")
     parser.add_argument("--synthesizer-units", type=int, default=None)
     parser.add_argument("--synthesizer-kernel", type=int, default=3)

@@ -105,14 +105,14 @@ class Method(ABC):
     def __init__(self, problem: Problem) -> None:
         """Begin with the first batch."""
         self._problem = problem
-        self._step = 0
+        self.steps_done = 0
 
     def run(self, steps: int) -> None:
         """Train that many steps, until this rank has nothing under way."""
         for _ in range(steps):
-            inputs, labels = self._problem.batches[self._step % _NUM_BATCHES]
+            inputs, labels = self._problem.batches[self.steps_done % _NUM_BATCHES]
             self.step(inputs, labels)
-            self._step += 1
+            self.steps_done += 1
 
     @abstractmethod
     def step(self, inputs: Tensor, labels: Tensor) -> None:
@@ -210,8 +210,8 @@ class Ours(Method):
     def step(self, inputs: Tensor, labels: Tensor) -> None:
         """Train on one batch."""
         if self.skew is not None:
-            time.sleep(self.skew(self._step, self._rank))
-        self._runner.step(self._step, inputs if self._is_first else None, labels)
+            time.sleep(self.skew(self.steps_done, self._rank))
+        self._runner.step(self.steps_done, inputs if self._is_first else None, labels)
 
 
 def _config(name: str, args: Namespace) -> PipelineConfig:
@@ -230,6 +230,7 @@ def _config(name: str, args: Namespace) -> PipelineConfig:
         synthesizer=synthesizer,
         activation_encodings=(args.encoding,),
         gradient_encodings=(args.gradient_encoding,),
+        mpi_progress=args.mpi_progress,
     )
 
 

@@ -7,6 +7,7 @@ from typing import NoReturn
 import numpy as np
 from mpi4py import MPI
 
+from knet_hvd.comm.progress import ProgressThread
 from knet_hvd.comm.waiting import Waiter
 
 DEFAULT_TIMEOUT_S = 25.0
@@ -40,6 +41,30 @@ class World:
         # Not Dup(): it would wait for a missing rank for ever.
         self.comm, request = MPI.COMM_WORLD.Idup()
         self._wait(request, "all ranks to join")
+        self._progress: ProgressThread | None = None
+
+    def hosts(self) -> list[str]:
+        """Return the host's name of each rank; every rank has to call it.
+
+        Raises:
+            KnetError: If some rank does not take part in time.
+        """
+        return self.gather_text(MPI.Get_processor_name(), "the hosts' names")
+
+    def keep_moving(self) -> None:
+        """Let messages move while this rank computes, until `let_rest`.
+
+        Raises:
+            KnetError: If this MPI does not permit it.
+        """
+        if self._progress is None:
+            self._progress = ProgressThread(self.comm)
+
+    def let_rest(self) -> None:
+        """End what `keep_moving` began, if anything."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
 
     def gather_text(self, text: str, what: str, patience: float = 1.0) -> list[str]:
         """Return the texts of all ranks, by rank; every rank has to call it.
@@ -68,6 +93,7 @@ class World:
 
     def close(self) -> None:
         """Give the communicator back; every rank has to call it."""
+        self.let_rest()
         self.comm.Free()
 
 

@@ -92,6 +92,10 @@ class PipelineConfig:
     credits: int = 4
     """Frames that each end of a link holds at least."""
 
+    mpi_progress: Literal["auto", "on", "off"] = "auto"
+    """Whether a thread keeps messages moving while a rank computes; auto: where a
+    neighbour is on another host."""
+
     timeout_s: float = 25.0
     """Longest wait for a neighbouring rank before it is taken for lost."""
 

@@ -72,6 +72,8 @@ def open_links(
     """
     before, after = _neighbour_specs(world.rank, mesh, cut_shapes, config)
     specs = [spec for spec in (*before, *after) if spec is not None]
+    if _needs_progress(world, specs, config):
+        world.keep_moving()
     facts = {key: value for spec in specs for key, value in spec.facts().items()}
     check_agreement(world, facts, "what crosses between stages")
     links = StageLinks()
@@ -84,6 +86,16 @@ def open_links(
         if gradients_return:
             links.output_gradients = ReceiveLink(world, after[1])
     return links
+
+
+def _needs_progress(
+    world: World, specs: Sequence[LinkSpec], config: PipelineConfig
+) -> bool:
+    """Return whether MPI has to be called while this rank computes."""
+    hosts = world.hosts()
+    if config.mpi_progress == "auto":
+        return any(hosts[spec.source] != hosts[spec.target] for spec in specs)
+    return config.mpi_progress == "on"
 
 
 _Pair = tuple[LinkSpec, LinkSpec] | tuple[None, None]

@@ -136,6 +136,7 @@ class PipelineTrainer:
                     break
             train_accuracy = self.evaluate("train")
         self._links.close()
+        self._world.let_rest()
         summary = self._summary(accuracy, train_accuracy, peak_bytes)
         self._replicas.close()
         return summary

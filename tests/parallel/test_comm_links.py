@@ -120,3 +120,19 @@ def test_ranks_that_agree(world: World) -> None:
     check_agreement(world, {"batch_size": 3, f"only on {world.rank}": 1}, "settings")
     texts = world.gather_text("é" * world.rank, "texts of all lengths")
     assert texts == ["é" * rank for rank in range(world.size)]
+
+
+def test_tensors_arrive_while_a_thread_keeps_messages_moving(world: World) -> None:
+    assert len(world.hosts()) == world.size
+    world.keep_moving()
+    world.keep_moving()
+    send, receive = ring(world, credits=3)
+    previous = (world.rank - 1) % world.size
+    for step in range(100):
+        send.send(make_tensor(world.rank, step), step)
+        time.sleep(0.001 * (step % 7 == world.rank))
+        assert torch.equal(receive.receive(step), make_tensor(previous, step))
+    send.flush()
+    receive.close()
+    world.let_rest()
+    world.let_rest()
