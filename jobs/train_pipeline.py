@@ -61,7 +61,10 @@ def main() -> int:
         explain_termination(rank)
         if config.summary is not None and rank == 0:
             check_writable(config.summary)
-        summary = PipelineTrainer(config, world).train()
+        trainer = PipelineTrainer(config, world)
+        if rank == 0 and config.placement == "measured" and not config.cuts:
+            print(trainer.plan_table(), flush=True)
+        summary = trainer.train()
         if rank == 0:
             if config.summary is not None:
                 write_json_atomic(config.summary, summary)

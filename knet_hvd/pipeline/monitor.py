@@ -1,9 +1,15 @@
 """What a stage shows in TensorBoard: one run for each stage."""
 
+from collections.abc import Sequence
+
 from knet_hvd.comm import World
 from knet_hvd.config import to_flat_dict
 from knet_hvd.metrics import MetricLogger, ThroughputMeter, open_logger
+from knet_hvd.performance.scaling_figure import pixels
 from knet_hvd.pipeline.config import PipelineConfig
+from knet_hvd.pipeline.placement import Plan
+from knet_hvd.pipeline.placement_figure import draw_plan
+from knet_hvd.pipeline.planning import plan_table
 from knet_hvd.pipeline.replicas import Replicas
 from knet_hvd.pipeline.runner import Runner
 from knet_hvd.pipeline.stage_links import StageLinks
@@ -45,6 +51,21 @@ class StageMonitor:
         table = "\n".join(["| setting | value |", "|-|-|", *rows])
         self.logger.text("configuration", table, 0)
         self._mark = (0.0, 0.0, 0)
+
+    def placement(self, plan: Plan, names: Sequence[str]) -> None:
+        """Write which blocks are where: a table, and in the first stage a picture.
+
+        Args:
+            plan: The plan.
+            names: Of the blocks.
+
+        Raises:
+            KnetError: If the picture cannot be drawn without matplotlib.
+        """
+        self.logger.text("placement", plan_table(plan, names), 0)
+        writes = self._config.logdir is not None and self._replicas.index == 0
+        if writes and self._runner.stage.is_first:
+            self.logger.image("placement", pixels(draw_plan(plan, names)), 0)
 
     def restart(self, now_s: float) -> None:
         """Begin to measure anew, behind something that was no training."""

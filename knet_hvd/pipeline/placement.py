@@ -10,7 +10,7 @@ grows with the square of the blocks and with 2^ranks * ranks^2.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from knet_hvd.config import KnetError
 
@@ -28,6 +28,8 @@ class Costs:
         cut_s: Seconds a step of what crosses before a block, from a rank to another.
         stage_bytes: Memory of the blocks [start, stop).
         limits_bytes: Memory of each rank; None where it does not matter.
+        block_s: Seconds a step of one block on a rank, without any decoupler; only to
+            be shown, so it may be missing.
     """
 
     num_blocks: int
@@ -36,6 +38,7 @@ class Costs:
     cut_s: Callable[[int, int, int], float]
     stage_bytes: Callable[[int, int], int]
     limits_bytes: Sequence[int | None]
+    block_s: Callable[[int, int], float] | None = None
 
     def fits(self, rank: int, start: int, stop: int) -> bool:
         """Return whether a rank's memory holds the blocks [start, stop)."""
@@ -51,11 +54,15 @@ class Plan:
         cuts: Blocks before each cut.
         order: The rank of each stage; with replicas all of its ranks, stage by stage.
         step_s: Seconds a step of the slowest stage or link.
+        block_s: Seconds a step of each block where it is placed; empty if not measured.
+        stage_s: Seconds a step of each stage, with its decoupler; empty likewise.
     """
 
     cuts: tuple[int, ...]
     order: tuple[int, ...]
     step_s: float
+    block_s: tuple[float, ...] = ()
+    stage_s: tuple[float, ...] = ()
 
 
 def place(costs: Costs) -> Plan:
@@ -87,7 +94,22 @@ def place(costs: Costs) -> Plan:
             "or take more ranks"
         )
     plan = min(complete, key=_rank_plans)
-    return Plan(plan.cuts[:-1], plan.order, plan.step_s)
+    return _with_times(Plan(plan.cuts[:-1], plan.order, plan.step_s), costs)
+
+
+def _with_times(plan: Plan, costs: Costs) -> Plan:
+    """Return the plan with the time of each block and stage, for a reader."""
+    if costs.block_s is None:
+        return plan
+    bounds = [0, *plan.cuts, costs.num_blocks]
+    stages = list(zip(plan.order, bounds, bounds[1:], strict=False))
+    block_s = tuple(
+        costs.block_s(rank, block)
+        for rank, start, stop in stages
+        for block in range(start, stop)
+    )
+    stage_s = tuple(costs.stage_s(*stage) for stage in stages)
+    return replace(plan, block_s=block_s, stage_s=stage_s)
 
 
 _State = tuple[int, int, int]

@@ -125,6 +125,7 @@ def _costs(
         cut_s=cut_s,
         stage_bytes=lambda start, stop: sum(sizes[start:stop]),
         limits_bytes=limits,
+        block_s=lambda rank, block: profiles[rank].train_s[block],
     )
 
 
@@ -158,17 +159,32 @@ def plan_table(plan: Plan, names: Sequence[str]) -> str:
     """Return a table of the plan, in Markdown.
 
     Args:
-        plan: The plan.
+        plan: The plan; where it was measured, the table shows milliseconds a step of
+            each block, and of each stage with its decoupler.
         names: Of the blocks.
     """
     bounds = [0, *plan.cuts, len(names)]
     mesh = mesh_of(plan)
-    rows = [
-        f"| {stage} | {', '.join(map(str, mesh.replicas(stage)))} "
-        f"| {', '.join(names[bounds[stage] : bounds[stage + 1]])} |"
-        for stage in range(mesh.num_stages)
-    ]
-    return "\n".join(["| stage | rank | blocks |", "|-|-|-|", *rows])
+    blocks = list(names)
+    if plan.block_s:
+        times = zip(names, plan.block_s, strict=True)
+        blocks = [f"{name} {_milliseconds(seconds)}" for name, seconds in times]
+    rows = []
+    for stage in range(mesh.num_stages):
+        own = ", ".join(blocks[bounds[stage] : bounds[stage + 1]])
+        row = f"| {stage} | {', '.join(map(str, mesh.replicas(stage)))} | {own} |"
+        if plan.stage_s:
+            row += f" {_milliseconds(plan.stage_s[stage])} |"
+        rows.append(row)
+    if plan.stage_s:
+        heads = ["| stage | rank | blocks, ms a step | ms a step |", "|-|-|-|-|"]
+    else:
+        heads = ["| stage | rank | blocks |", "|-|-|-|"]
+    return "\n".join([*heads, *rows])
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}"
 
 
 def mesh_of(plan: Plan) -> Mesh:

@@ -1,5 +1,7 @@
 """Place stages that have replicas: on groups of ranks instead of single ranks."""
 
+from dataclasses import replace
+
 from knet_hvd.pipeline.placement import Costs, Plan
 
 
@@ -21,6 +23,12 @@ def group_costs(costs: Costs, replicas: int) -> Costs:
         pairs = zip(members(source), members(target), strict=True)
         return max(costs.cut_s(cut, one, other) for one, other in pairs)
 
+    def block_s(group: int, block: int) -> float:
+        seconds = costs.block_s
+        if seconds is None:
+            return 0.0
+        return max(seconds(rank, block) for rank in members(group))
+
     def limit(group: int) -> int | None:
         limits = [costs.limits_bytes[rank] for rank in members(group)]
         return min((each for each in limits if each is not None), default=None)
@@ -35,6 +43,7 @@ def group_costs(costs: Costs, replicas: int) -> Costs:
         cut_s=cut_s,
         stage_bytes=costs.stage_bytes,
         limits_bytes=[limit(group) for group in range(num_groups)],
+        block_s=block_s,
     )
 
 
@@ -50,4 +59,4 @@ def ranks_of_groups(plan: Plan, replicas: int) -> Plan:
         for group in plan.order
         for replica in range(replicas)
     )
-    return Plan(plan.cuts, order, plan.step_s)
+    return replace(plan, order=order)

@@ -76,7 +76,7 @@ class PipelineTrainer:
         self.plan = plan_stages(config, world, shapes, in_shape, num_classes)
         check_agreement(world, plan_facts(self.plan), "the placement")
         names = block_names(config.model, in_shape, num_classes, config.width)
-        self._plan_table = plan_table(self.plan, names)
+        self._names = names
         mesh, cuts = mesh_of(self.plan), self.plan.cuts
         index = mesh.stage_of(world.rank)
         self._source = BatchSource(
@@ -108,6 +108,10 @@ class PipelineTrainer:
             self.num_steps = min(self.num_steps, config.max_steps)
         torch.manual_seed(config.seed * 1009 + world.rank)  # dropout differs by stage
 
+    def plan_table(self) -> str:
+        """Return which blocks are where, as a table in Markdown."""
+        return plan_table(self.plan, self._names)
+
     def train(self) -> dict[str, Any]:
         """Run all steps and return the summary, the same on every rank."""
         self._step, self._frame_step, self._elapsed_s, self._idle_s = 0, 0, 0.0, 0.0
@@ -116,7 +120,7 @@ class PipelineTrainer:
         monitor = StageMonitor(
             self.config, self._runner, self._links, self._world, self._replicas
         )
-        monitor.logger.text("placement", self._plan_table, 0)
+        monitor.placement(self.plan, self._names)
         self._memory.restart_peak()
         # The last stage alone knows loss and accuracy, so its rank shows them.
         bar_rank = self._replicas.index if self.stage.is_last else 1

@@ -55,9 +55,17 @@ def test_bf16_learns_and_sends_fp32(decoupler: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("decoupler", ["backprop", "synthetic"])
 def test_placement_measures_in_bf16(decoupler: str, tmp_path: Path) -> None:
     flags = ["--decoupler", decoupler, "--placement", "measured", "--max-steps", "2"]
-    summary, _ = train_job(tmp_path, *flags, "--precision", "bf16")
+    flags += ["--logdir", str(tmp_path)]
+    summary, result = train_job(tmp_path, *flags, "--precision", "bf16")
     blocks = [name for stage in summary["stages"] for name in stage["blocks"]]
     assert blocks == ["conv1", "fc2", "fc3", "logits"]
+    assert "| stage | rank | blocks, ms a step | ms a step |" in result.out
+    milliseconds = re.findall(r"(?:conv1|fc2|fc3|logits) ([\d.e+-]+)", result.out)
+    assert len(milliseconds) == 4, result.out
+    assert all(float(text) > 0 for text in milliseconds)
+    events = EventAccumulator(str(tmp_path / "stage0"))
+    events.Reload()
+    assert events.Tags()["images"] == ["placement"]
 
 
 @pytest.mark.parametrize("decoupler", ["backprop", "local", "delayed"])
