@@ -1,14 +1,22 @@
 """Checkpoints: one shard a rank or stage, and a manifest with their hashes.
 
-Knows trees of tensors and files, but neither Horovod nor MPI: the jobs' packages bring
-ranks to an agreement. Read ``store.py`` first.
+Knows trees of tensors and files, but neither Horovod nor MPI: what ranks tell each
+other goes through ``Ranks``, which the jobs' packages implement. Read ``store.py``
+first, then ``schedule.py``.
 """
 
 from knet_hvd.checkpoint.background import BackgroundTask
-from knet_hvd.checkpoint.config import CheckpointConfig, check_same_configuration
+from knet_hvd.checkpoint.config import (
+    CheckpointConfig,
+    check_num_steps,
+    check_same_configuration,
+)
+from knet_hvd.checkpoint.folder import SavedJob, load_latest, open_store
 from knet_hvd.checkpoint.lock import FolderLock, read_holder
 from knet_hvd.checkpoint.manifest import FORMAT_VERSION, Manifest
 from knet_hvd.checkpoint.preemption import STOPPED_EXIT_CODE, StopSignals
+from knet_hvd.checkpoint.ranks import Ranks
+from knet_hvd.checkpoint.schedule import CheckpointSchedule
 from knet_hvd.checkpoint.shards import (
     DamagedCheckpointError,
     ShardRecord,
@@ -23,14 +31,20 @@ __all__ = [
     "STOPPED_EXIT_CODE",
     "BackgroundTask",
     "CheckpointConfig",
+    "CheckpointSchedule",
     "CheckpointStore",
     "DamagedCheckpointError",
     "FolderLock",
     "Manifest",
+    "Ranks",
+    "SavedJob",
     "ShardRecord",
     "StopSignals",
     "Tree",
+    "check_num_steps",
     "check_same_configuration",
+    "load_latest",
+    "open_store",
     "read_holder",
     "snapshot",
     "tree_from_bytes",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from knet_hvd.checkpoint.manifest import Manifest
 from knet_hvd.config import CheckpointError, Scalar
 
 
@@ -67,4 +68,29 @@ def check_same_configuration(
             "the checkpoint is of another configuration ("
             + "; ".join(differing)
             + "): give the settings that it was made with, or another checkpoint_dir"
+        )
+
+
+def check_num_steps(manifest: Manifest, num_steps: int, schedule: str) -> None:
+    """Raise unless a run of so many steps can go on from a checkpoint.
+
+    Args:
+        manifest: Of the checkpoint; its details hold ``num_steps``.
+        num_steps: Steps of the whole run.
+        schedule: Of the learning rate; any but ``constant`` depends on the steps.
+
+    Raises:
+        CheckpointError: If it is of a later step, or its learning rates would change.
+    """
+    if manifest.step > num_steps:
+        raise CheckpointError(
+            f"the checkpoint is of step {manifest.step}, and the run is to have "
+            f"{num_steps}: raise epochs or max_steps"
+        )
+    before = manifest.details["num_steps"]
+    if schedule != "constant" and before != num_steps:
+        raise CheckpointError(
+            f"epochs, max_steps: the checkpoint is of a run of {before} steps; this "
+            f"one is to have {num_steps}, and the {schedule} schedule of the "
+            "learning rate depends on it"
         )

@@ -160,6 +160,7 @@ class ReceiveLink:
 
     Attributes:
         spec: What the other end agreed on.
+        received_frames: Frames received since the start.
     """
 
     def __init__(self, world: World, spec: LinkSpec) -> None:
@@ -171,7 +172,7 @@ class ReceiveLink:
         """
         self.spec = spec
         self._world = world
-        self._num_received = 0
+        self.received_frames = 0
         self._slots = [_Slot(spec.frame_bytes) for _ in range(spec.credits)]
         for slot in self._slots:
             self._post(slot)
@@ -214,11 +215,11 @@ class ReceiveLink:
             )
         tensor = decode(frame[HEADER_BYTES:], header.encoding, header.shape)
         self._post(slot)
-        self._num_received += 1
+        self.received_frames += 1
         return tensor
 
     def _oldest(self) -> _Slot:
-        return self._slots[self._num_received % len(self._slots)]
+        return self._slots[self.received_frames % len(self._slots)]
 
     def close(self) -> None:
         """Take the posted receives back; nothing may be under way any more."""

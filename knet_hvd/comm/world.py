@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -24,6 +25,8 @@ class World:
         rank: This process.
         size: The number of processes.
         waiter: How this rank waits; knows how long it was idle.
+        meanwhile: Called again and again while this rank waits for all others, such as
+            to take in what would block one of them.
     """
 
     def __init__(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
@@ -36,6 +39,7 @@ class World:
             KnetError: If some rank does not come in time.
         """
         self.waiter = Waiter(timeout_s)
+        self.meanwhile: Callable[[], None] = _nothing
         self.rank = MPI.COMM_WORLD.Get_rank()
         self.size = MPI.COMM_WORLD.Get_size()
         # Not Dup(): it would wait for a missing rank for ever.
@@ -87,14 +91,45 @@ class World:
         self._wait(self.comm.Iallgatherv([own, MPI.BYTE], target), what)
         return [part.tobytes().decode() for part in np.split(table, ends[:-1])]
 
+    def start_maximum(
+        self, values: Sequence[int], what: str, patience: float = 1.0
+    ) -> Callable[[], list[int]]:
+        """Begin to compare numbers of all ranks; every rank has to call it.
+
+        Args:
+            values: This rank's, as many on all ranks, below 2^31.
+            what: What they are, for the message.
+            patience: How many timeouts to wait.
+
+        Returns:
+            A function that waits for the maxima over all ranks and returns them; it
+            raises KnetError if some rank does not take part in time.
+        """
+        own = np.array(values, dtype=np.int32)
+        maxima = np.empty_like(own)
+        request = self.comm.Iallreduce(own, maxima, op=MPI.MAX)
+
+        def finish() -> list[int]:
+            self._wait(request, what, patience)
+            return [int(value) for value in maxima]
+
+        return finish
+
     def _wait(self, request: MPI.Request, what: str, patience: float = 1.0) -> None:
-        what = f"rank {self.rank}: waiting for {what}"
-        self.waiter.until(request.Test, what, patience)
+        def ready() -> bool:
+            self.meanwhile()
+            return bool(request.Test())
+
+        self.waiter.until(ready, f"rank {self.rank}: waiting for {what}", patience)
 
     def close(self) -> None:
         """Give the communicator back; every rank has to call it."""
         self.let_rest()
         self.comm.Free()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def abort(code: int = 1) -> NoReturn:

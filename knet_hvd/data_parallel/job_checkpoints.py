@@ -7,14 +7,22 @@ from typing import Any
 import horovod.torch as hvd
 import torch
 
-from knet_hvd.checkpoint import Manifest, ShardRecord, StopSignals
+from knet_hvd.checkpoint import (
+    CheckpointSchedule,
+    Manifest,
+    SavedJob,
+    ShardRecord,
+    StopSignals,
+    check_num_steps,
+    load_latest,
+    open_store,
+)
 from knet_hvd.config import CheckpointError, Scalar, to_flat_dict
 from knet_hvd.data import ShardedBatches
 from knet_hvd.data_parallel.auto_compression import named_choice
-from knet_hvd.data_parallel.checkpoint_folder import SavedJob, load_latest, open_store
-from knet_hvd.data_parallel.checkpoint_schedule import CheckpointSchedule
+from knet_hvd.data_parallel.job_ranks import HorovodRanks
 from knet_hvd.data_parallel.job_state import JobState, shards_to_read
-from knet_hvd.data_parallel.resume_checks import check_configuration, check_num_steps
+from knet_hvd.data_parallel.resume_checks import check_configuration
 from knet_hvd.data_parallel.training_config import TrainingConfig
 
 KIND = "data_parallel"
@@ -75,7 +83,8 @@ class JobCheckpoints:
         self._lock = None
         if config.checkpoint_dir is None:
             return
-        self._store, self._lock = open_store(config)
+        self._ranks = HorovodRanks()
+        self._store, self._lock = open_store(config, self._ranks)
         try:
             self._load()
         except BaseException:
@@ -84,7 +93,12 @@ class JobCheckpoints:
 
     def _load(self) -> None:
         """Read the latest good checkpoint, and check that it is of this job."""
-        self._saved = load_latest(self._store, KIND, shards_to_read)
+        self._saved = load_latest(
+            self._store,
+            KIND,
+            lambda manifest: shards_to_read(len(manifest.shards)),
+            self._ranks,
+        )
         if self._saved is None and self.config.resume == "must":
             raise CheckpointError(
                 f"resume must: there is no checkpoint in {self.config.checkpoint_dir}"
@@ -154,7 +168,7 @@ class JobCheckpoints:
             return
         last_step = None
         if self._saved is not None:
-            check_num_steps(self._saved.manifest, self.config, num_steps)
+            check_num_steps(self._saved.manifest, num_steps, self.config.schedule)
             last_step = self._saved.manifest.step
             num_saved = len(self._saved.manifest.shards)
             state.restore(self._saved.shards, num_saved, last_step)
@@ -183,6 +197,7 @@ class JobCheckpoints:
             state.capture,
             describe,
             self._signals,
+            self._ranks,
             last_step,
         )
 

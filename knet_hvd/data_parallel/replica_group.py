@@ -18,7 +18,12 @@ from knet_hvd.compression import TernaryConfig
 from knet_hvd.config import KnetError
 from knet_hvd.data_parallel.agreement import check_agreement
 from knet_hvd.data_parallel.distributed_optimizer import DistributedOptimizer
-from knet_hvd.data_parallel.job_optimizer import WireBytes, wire_bytes
+from knet_hvd.data_parallel.job_optimizer import (
+    WireBytes,
+    compression_state,
+    load_compression_state,
+    wire_bytes,
+)
 from knet_hvd.data_parallel.ternary_optimizer import TernaryOptimizer
 
 Wait = Callable[[Callable[[], bool], str], None]
@@ -211,6 +216,23 @@ class ReplicaOptimizer:
     def zero_grad(self) -> None:
         """Drop the gradients."""
         self._optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state, the same on all replicas."""
+        state: dict[str, Any] = self._optimizer.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned."""
+        self._optimizer.load_state_dict(state_dict)
+
+    def compression_state_dict(self) -> dict[str, Any]:
+        """Return what compression keeps on this replica; empty if nothing."""
+        return compression_state(self._optimizer)
+
+    def load_compression_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what `compression_state_dict` returned on this replica."""
+        load_compression_state(self._optimizer, state)
 
 
 @contextmanager

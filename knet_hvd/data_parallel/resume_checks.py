@@ -42,28 +42,3 @@ def check_configuration(manifest: Manifest, config: TrainingConfig) -> None:
             f"with {config.batch_size} each. The order of the images depends on the "
             f"sum: keep it{fit}"
         )
-
-
-def check_num_steps(manifest: Manifest, config: TrainingConfig, num_steps: int) -> None:
-    """Raise unless a run of so many steps can go on from the checkpoint.
-
-    Args:
-        manifest: Of the checkpoint.
-        config: The present one.
-        num_steps: Steps of the whole run.
-
-    Raises:
-        CheckpointError: If it is of a later step, or its learning rates would change.
-    """
-    if manifest.step > num_steps:
-        raise CheckpointError(
-            f"the checkpoint is of step {manifest.step}, and the run is to have "
-            f"{num_steps}: raise epochs or max_steps"
-        )
-    before = manifest.details["num_steps"]
-    if config.schedule != "constant" and before != num_steps:
-        raise CheckpointError(
-            f"epochs, max_steps: the checkpoint is of a run of {before} steps; this "
-            f"one is to have {num_steps}, and the {config.schedule} schedule of the "
-            "learning rate depends on it"
-        )

@@ -57,17 +57,20 @@ class BatchSource:
         """Return the images of a split, train or test, all replicas' shares."""
         return len(self._labels[split])
 
-    def training(self, epoch: int) -> Iterator[tuple[Tensor | None, Tensor]]:
+    def training(
+        self, epoch: int, start_batch: int = 0
+    ) -> Iterator[tuple[Tensor | None, Tensor]]:
         """Yield inputs and labels of an epoch.
 
         Args:
             epoch: Its number.
+            start_batch: The first batch to yield.
 
         Yields:
             fp32 [n, c, h, w] in channels last on the first stage, None on others; and
             int64 [n].
         """
-        for images, labels in self._batches.batches(epoch):
+        for images, labels in self._batches.batches(epoch, start_batch):
             yield self._inputs(images), labels
 
     def evaluation(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from knet_hvd.checkpoint import CheckpointConfig
 from knet_hvd.comm import Encoding
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryConfig
@@ -13,7 +14,7 @@ from knet_hvd.pipeline.throttle import parse_slow_rank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PipelineConfig:
+class PipelineConfig(CheckpointConfig):
     """Train an image classifier that is cut into stages, one on each rank.
 
     Raises:
@@ -145,6 +146,7 @@ class PipelineConfig:
     """Steps between scalars in TensorBoard."""
 
     def __post_init__(self) -> None:
+        CheckpointConfig.__post_init__(self)
         for name in (
             "epochs", "batch_size", "log_every", "microbatches", "credits",
             "stages", "replicas", "max_steps", "max_delay",

@@ -11,7 +11,10 @@ from collections import deque
 
 from torch import Tensor
 
+from knet_hvd.checkpoint import Tree
 from knet_hvd.pipeline.decouplers import Decoupler
+from knet_hvd.pipeline.decouplers.base import present
+from knet_hvd.pipeline.packing import pack, pack_batch, unpack, unpack_batch
 from knet_hvd.pipeline.runner import Runner
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.stage_links import StageLinks
@@ -48,6 +51,7 @@ class DecoupledRunner(Runner):
         self._max_delay = max_delay
         self._deterministic = deterministic
         self._pending: deque[Batch] = deque()
+        self._arrived: deque[Tensor] = deque()  # for the oldest of them, in order
 
     def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
         """Train on one batch, and on what has come back for earlier ones."""
@@ -67,12 +71,56 @@ class DecoupledRunner(Runner):
         while self._pending:
             self._collect(self._pending[-1].step)
 
+    def take_in(self) -> None:
+        """Receive what has come back, without learning from it yet."""
+        link = self._links.output_gradients
+        while link is not None and len(self._arrived) < len(self._pending):
+            if not link.ready():
+                return
+            self._arrive()
+
+    def settle(self, num_sent: int) -> None:
+        """Receive all that the next stage has sent back, without learning from it."""
+        link = self._links.output_gradients
+        while link is not None and link.received_frames < num_sent:
+            self._arrive()
+
+    def _arrive(self) -> None:
+        """Receive the next gradient, of the oldest batch that has none yet."""
+        gradient = super()._receive_gradient(self._pending[len(self._arrived)])
+        if gradient is not None:
+            self._arrived.append(gradient)
+
+    def state(self) -> Tree:
+        """Return batches without a gradient, and gradients not yet learned from."""
+        return {
+            "pending": [pack_batch(batch) for batch in self._pending],
+            "arrived": [pack(gradient) for gradient in self._arrived],
+            "staleness": self.staleness,
+        }
+
+    def load_state(self, state: Tree) -> None:
+        """Go on with the batches and gradients that were under way."""
+        needs_gradient = self._links.input_gradients is not None
+        pending = (unpack_batch(each, needs_gradient) for each in state["pending"])
+        self._pending = deque(pending)
+        self._arrived = deque(present(unpack(each)) for each in state["arrived"])
+        self.staleness = state["staleness"]
+
+    def _receive_gradient(self, batch: Batch) -> Tensor | None:
+        """Return the gradient of the oldest batch's output."""
+        if self._arrived:
+            return self._arrived.popleft()
+        return super()._receive_gradient(batch)
+
     def _due(self, step: int) -> bool:
         """Return whether to take the oldest gradient now."""
         link = self._links.output_gradients
         if step - self._pending[0].step >= self._max_delay:
             return True
-        return not self._deterministic and link is not None and link.ready()
+        if self._deterministic or link is None:
+            return False
+        return bool(self._arrived) or link.ready()
 
     def _collect(self, step: int) -> None:
         """Learn from the oldest gradient."""

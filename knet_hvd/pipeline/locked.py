@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from knet_hvd.checkpoint import Tree
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.runner import Runner
 from knet_hvd.pipeline.schedule import Action
@@ -56,6 +57,19 @@ class LockedRunner(Runner):
 
     def drain(self) -> None:
         """Do nothing: all of a step comes back within the step."""
+
+    def take_in(self) -> None:
+        """Do nothing: between two steps nothing comes back."""
+
+    def settle(self, num_sent: int) -> None:
+        """Do nothing: between two steps nothing is under way."""
+
+    def state(self) -> Tree:
+        """Return an empty tree: between two steps nothing is under way."""
+        return {}
+
+    def load_state(self, state: Tree) -> None:
+        """Do nothing: between two steps nothing is under way."""
 
     def _backward(self, batch: Batch) -> None:
         gradient = self._receive_gradient(batch)

@@ -25,6 +25,7 @@ class StageMonitor:
         links: StageLinks,
         world: World,
         replicas: Replicas,
+        first_step: int | None = None,
     ) -> None:
         """Open the stage's run, `stage0` and so on.
 
@@ -34,6 +35,7 @@ class StageMonitor:
             links: Know the bytes.
             world: Knows the time waited.
             replicas: Of this stage; the first one writes.
+            first_step: Of a run that goes on: see `open_logger`.
 
         Raises:
             ValueError: If the folder cannot be written.
@@ -46,7 +48,7 @@ class StageMonitor:
         self._throughput = ThroughputMeter()
         index = runner.stage.index
         logdir = None if config.logdir is None else config.logdir / f"stage{index}"
-        self.logger: MetricLogger = open_logger(logdir, rank=replicas.index)
+        self.logger: MetricLogger = open_logger(logdir, replicas.index, first_step)
         rows = [f"| {key} | {value} |" for key, value in to_flat_dict(config).items()]
         table = "\n".join(["| setting | value |", "|-|-|", *rows])
         self.logger.text("configuration", table, 0)

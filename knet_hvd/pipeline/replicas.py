@@ -12,6 +12,7 @@ Hence gradients that come back late are taken after a fixed number of steps.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,24 @@ class Replicas:
 
         Raises:
             RankMismatchError: If replicas hold different parameters.
+        """
+
+    def compression_state(self, optimizer: Optimizer | None) -> dict[str, Any]:
+        """Return what compression keeps on this rank, such as residuals.
+
+        Args:
+            optimizer: Of the stage or its decoupler.
+        """
+        return {}
+
+    def load_compression_state(
+        self, optimizer: Optimizer | None, state: dict[str, Any]
+    ) -> None:
+        """Load what `compression_state` returned on this rank.
+
+        Args:
+            optimizer: Of the stage or its decoupler.
+            state: What was returned.
         """
 
     def total(self, value: int) -> int:
@@ -182,6 +201,20 @@ class _SharedReplicas(Replicas):
         what = f"the parameters of stage {stage.index}, which its replicas share"
         self._group.check_same(facts, what)
         self._group.broadcast(dict(stage.blocks.named_buffers()))
+
+    def compression_state(self, optimizer: Optimizer | None) -> dict[str, Any]:
+        """Return residuals and counters of this replica."""
+        if optimizer is None:
+            return {}
+        state: dict[str, Any] = cast(Any, optimizer).compression_state_dict()
+        return state
+
+    def load_compression_state(
+        self, optimizer: Optimizer | None, state: dict[str, Any]
+    ) -> None:
+        """Load residuals and counters of this replica."""
+        if optimizer is not None:
+            cast(Any, optimizer).load_compression_state_dict(state)
 
     def total(self, value: int) -> int:
         """Return the sum over the replicas, however long they take."""

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from knet_hvd.checkpoint import Tree
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.stage_links import StageLinks
@@ -59,6 +60,34 @@ class Runner(ABC):
     @abstractmethod
     def drain(self) -> None:
         """Learn from all gradients that are still to come back."""
+
+    @abstractmethod
+    def take_in(self) -> None:
+        """Receive what has come back, without learning from it yet.
+
+        To be called while this rank waits for all others: it would otherwise block the
+        next stage, which sends back.
+        """
+
+    @abstractmethod
+    def settle(self, num_sent: int) -> None:
+        """Receive all that the next stage has sent back, without learning from it.
+
+        Args:
+            num_sent: Gradients that the next stage has sent since the start.
+        """
+
+    @abstractmethod
+    def state(self) -> Tree:
+        """Return what is under way on this stage; after `settle`."""
+
+    @abstractmethod
+    def load_state(self, state: Tree) -> None:
+        """Go on with what was under way.
+
+        Args:
+            state: What `state` returned.
+        """
 
     def _batch(
         self,

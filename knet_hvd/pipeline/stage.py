@@ -23,6 +23,12 @@ class Optimizer(Protocol):
     def zero_grad(self) -> None:
         """Drop the gradients."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it keeps between updates."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned."""
+
 
 def update(optimizer: Optimizer | None) -> None:
     """Let an optimizer make its step, and drop the gradients.

@@ -3,13 +3,18 @@
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from knet_hvd.checkpoint import StopSignals
 from knet_hvd.comm import World, check_agreement
-from knet_hvd.config import KnetError, to_flat_dict
+from knet_hvd.config import KnetError, PreemptionError, to_flat_dict
 from knet_hvd.data import load_dataset
 from knet_hvd.metrics import progress
 from knet_hvd.models import num_parameters, parameters_sha256
@@ -22,6 +27,7 @@ from knet_hvd.pipeline.batch_source import BatchSource
 from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers.registry import decoupler_class
 from knet_hvd.pipeline.evaluation import count_correct
+from knet_hvd.pipeline.job_checkpoints import PipelineCheckpoints
 from knet_hvd.pipeline.memory import MemoryMeter
 from knet_hvd.pipeline.monitor import StageMonitor
 from knet_hvd.pipeline.planning import (
@@ -30,9 +36,10 @@ from knet_hvd.pipeline.planning import (
     plan_stages,
     plan_table,
 )
-from knet_hvd.pipeline.replicas import num_stages, open_replicas
+from knet_hvd.pipeline.replicas import open_replicas
 from knet_hvd.pipeline.splitting import block_names, output_shapes
 from knet_hvd.pipeline.stage_links import open_links
+from knet_hvd.pipeline.stage_state import StageState, not_finite
 from knet_hvd.pipeline.summary import StageSummary, merge_replicas, summarize
 from knet_hvd.pipeline.throttle import throttle_of
 
@@ -44,14 +51,19 @@ first stage is ahead of the last by all the frames under way."""
 class PipelineTrainer:
     """Train one stage of a network on each rank."""
 
-    def __init__(self, config: PipelineConfig, world: World) -> None:
+    def __init__(
+        self, config: PipelineConfig, world: World, signals: StopSignals | None = None
+    ) -> None:
         """Load data, build this rank's stage, and connect it to its neighbours.
 
         Args:
             config: The same on every rank.
             world: All ranks.
+            signals: Those that ask the job to save its state and stop.
 
         Raises:
+            CheckpointError: On every rank, if it cannot go on from the latest
+                checkpoint, or not write any.
             RankMismatchError: If ranks differ in configuration or in what crosses.
             DataError: If a data file is missing or malformed.
             ValueError: If a setting is unknown or does not fit.
@@ -60,11 +72,15 @@ class PipelineTrainer:
         check_agreement(world, facts, "the job's configuration")
         self.config = config
         self._world = world
-        num_stages(config, world.size)
-        if config.deterministic:
-            torch.use_deterministic_algorithms(True)
-        self._replicas = open_replicas(config, world)
-        self._build(config, world)
+        self._checkpoints = PipelineCheckpoints(config, world, signals)
+        try:
+            if config.deterministic:
+                torch.use_deterministic_algorithms(True)
+            self._replicas = open_replicas(config, world)
+            self._build(config, world)
+        except BaseException:
+            self._checkpoints.close()
+            raise
 
     def _build(self, config: PipelineConfig, world: World) -> None:
         dataset = load_dataset(config.data, config.data_dir)
@@ -73,7 +89,9 @@ class PipelineTrainer:
         shapes = output_shapes(
             config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
         )
-        self.plan = plan_stages(config, world, shapes, in_shape, num_classes)
+        self.plan = self._checkpoints.plan(
+            partial(plan_stages, config, world, shapes, in_shape, num_classes)
+        )
         check_agreement(world, plan_facts(self.plan), "the placement")
         names = block_names(config.model, in_shape, num_classes, config.width)
         self._names = names
@@ -107,19 +125,59 @@ class PipelineTrainer:
         if config.max_steps is not None:
             self.num_steps = min(self.num_steps, config.max_steps)
         torch.manual_seed(config.seed * 1009 + world.rank)  # dropout differs by stage
+        self._state = StageState(
+            *(self.stage, self._runner, self._links, self._replicas, world),
+            mesh.next(world.rank),
+        )
+        batches = self._source.num_batches
+        self._checkpoints.begin(self._state, self.plan, batches, self.num_steps)
+
+    @property
+    def resumed_step(self) -> int:
+        """Steps that a checkpoint held, from which the run goes on; 0 without one."""
+        return self._checkpoints.position.step
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Take in what would block others, and leave links and groups in the end."""
+        self._world.meanwhile = self._runner.take_in
+        try:
+            yield
+        except PreemptionError:  # on all ranks, with nothing under way
+            self._links.close()
+            self._replicas.close()
+            raise
+        finally:
+            self._world.meanwhile = lambda: None
+            self._world.let_rest()
 
     def plan_table(self) -> str:
         """Return which blocks are where, as a table in Markdown."""
         return plan_table(self.plan, self._names)
 
     def train(self) -> dict[str, Any]:
-        """Run all steps and return the summary, the same on every rank."""
-        self._step, self._frame_step, self._elapsed_s, self._idle_s = 0, 0, 0.0, 0.0
+        """Run all steps and return the summary, the same on every rank.
+
+        After it, ``close``.
+
+        Raises:
+            PreemptionError: On every rank, if a signal ended the run; it is saved.
+            KnetError: If training diverged, or a rank is lost.
+        """
+        with self._connected():
+            return self._train()
+
+    def _train(self) -> dict[str, Any]:
+        start = self._checkpoints.position
+        self._step, self._elapsed_s, self._idle_s = start.step, 0.0, 0.0
         self._train_bytes, self._waited_s = 0, 0.0
-        accuracy = 0.0
+        first_batch, accuracy = start.batch, 0.0
         monitor = StageMonitor(
-            self.config, self._runner, self._links, self._world, self._replicas
+            *(self.config, self._runner, self._links, self._world, self._replicas),
+            self._checkpoints.first_logged_step,
         )
+        # The run after a kill goes on from here, and so must its curves.
+        self._state.before_capture = monitor.logger.flush
         monitor.placement(self.plan, self._names)
         self._memory.restart_peak()
         # The last stage alone knows loss and accuracy, so its rank shows them.
@@ -128,8 +186,10 @@ class PipelineTrainer:
             monitor.logger,
             progress(desc="training", rank=bar_rank, total=self.num_steps) as bar,
         ):
-            for epoch in range(self.config.epochs):
-                self._train_epoch(epoch, monitor, bar)
+            bar.update(self._step)
+            for epoch in range(start.epoch, self.config.epochs):
+                self._train_epoch(epoch, first_batch, monitor, bar)
+                first_batch = 0
                 self._check_finite()
                 peak_bytes = self._memory.peak_bytes
                 accuracy = self.evaluate("test")
@@ -140,29 +200,51 @@ class PipelineTrainer:
                     break
             train_accuracy = self.evaluate("train")
         self._links.close()
-        self._world.let_rest()
         summary = self._summary(accuracy, train_accuracy, peak_bytes)
         self._replicas.close()
         return summary
 
-    def _train_epoch(self, epoch: int, monitor: StageMonitor, bar: Any) -> None:
+    def close(self) -> None:
+        """Wait for the last checkpoint, and let another job have the folder.
+
+        Raises:
+            CheckpointError: On every rank, if the last one could not be written.
+        """
+        try:
+            self._checkpoints.finish(self.num_steps)
+        finally:
+            self._checkpoints.close()
+
+    def _train_epoch(
+        self, epoch: int, first_batch: int, monitor: StageMonitor, bar: Any
+    ) -> None:
         start_s, start_idle_s = time.perf_counter(), self._world.waiter.idle_s
         start_waited_s = self._replicas.waited_s
         start_bytes = self._links.sent_bytes
         monitor.restart(start_s)
-        for inputs, labels in self._source.training(epoch):
+        for inputs, labels in self._source.training(epoch, first_batch):
             if self._step == self.num_steps:
                 break
-            self._set_learning_rate()
-            self._runner.step(self._step, inputs, labels)
-            monitor.after_step(self._step, len(labels), time.perf_counter())
-            self._step += 1
+            self._train_step(inputs, labels, monitor)
             bar.update()
         self._runner.drain()
         self._elapsed_s += time.perf_counter() - start_s
         self._idle_s += self._world.waiter.idle_s - start_idle_s
         self._waited_s += self._replicas.waited_s - start_waited_s
         self._train_bytes += self._links.sent_bytes - start_bytes
+
+    def _train_step(
+        self, inputs: Tensor | None, labels: Tensor, monitor: StageMonitor
+    ) -> None:
+        self._checkpoints.before_step()
+        self._set_learning_rate()
+        self._runner.step(self._step, inputs, labels)
+        monitor.after_step(self._step, len(labels), time.perf_counter())
+        self._step += 1
+        is_last = self._step == self.num_steps
+        if is_last:
+            self._runner.drain()  # so that the last checkpoint holds the final model
+        self._checkpoints.after_step(self._step, is_last)
 
     def _set_learning_rate(self) -> None:
         if self.config.learning_rate_schedule == "constant":
@@ -175,12 +257,9 @@ class PipelineTrainer:
 
     def _check_finite(self) -> None:
         """Stop a run that has diverged."""
-        for name, parameter in self.stage.blocks.named_parameters():
-            if not bool(torch.isfinite(parameter).all()):
-                raise KnetError(
-                    f"training diverged before step {self._step}: {name} of stage "
-                    f"{self.stage.index} is not finite; lower --learning-rate"
-                )
+        error = not_finite(self.stage, self._step)
+        if error:
+            raise KnetError(error)
 
     def evaluate(self, split: str) -> float:
         """Return the accuracy on a split; 0 on all stages but the last.
@@ -199,6 +278,7 @@ class PipelineTrainer:
         self, accuracy: float, train_accuracy: float, peak_bytes: int
     ) -> dict[str, Any]:
         """Return the summary of all stages."""
+        num_steps = self._step - self.resumed_step
         own = StageSummary(
             stage=self.stage.index,
             replica=self._replicas.index,
@@ -210,7 +290,7 @@ class PipelineTrainer:
             idle_fraction=self._idle_s / self._elapsed_s,
             peak_memory_bytes=peak_bytes,
             replica_wait_fraction=self._waited_s / self._elapsed_s,
-            sent_bytes_per_step=self._train_bytes / self._step,
+            sent_bytes_per_step=self._train_bytes / max(num_steps, 1),
             gradient_bytes_per_step=self._replicas.gradient_bytes,
             uncompressed_gradient_bytes_per_step=self._replicas.uncompressed_bytes,
             train_seconds=self._elapsed_s,
@@ -224,5 +304,6 @@ class PipelineTrainer:
         )
         parts = [StageSummary.from_dict(json.loads(text)) for text in texts]
         stages = merge_replicas(parts)
-        images = self._step * self.config.batch_size * self.config.replicas
-        return summarize(self.config, stages, self._step, images)
+        images = num_steps * self.config.batch_size * self.config.replicas
+        summary = summarize(self.config, stages, self._step, images)
+        return summary | {"resumed_step": self.resumed_step}

@@ -1,4 +1,4 @@
-"""When a data-parallel job writes checkpoints, the same steps on all ranks.
+"""When a job writes checkpoints, the same steps on all ranks.
 
 A checkpoint takes three phases: every rank writes its shard in the background; when the
 flags say that all have, rank 0 learns their hashes and commits the checkpoint, in the
@@ -9,23 +9,16 @@ import logging
 from collections.abc import Callable
 from typing import Literal
 
-import horovod.torch as hvd
-import torch
-
-from knet_hvd.checkpoint import (
-    BackgroundTask,
-    CheckpointStore,
-    Manifest,
-    ShardRecord,
-    StopSignals,
-    Tree,
-)
+from knet_hvd.checkpoint.background import BackgroundTask
+from knet_hvd.checkpoint.flags import FlagExchange, Flags
+from knet_hvd.checkpoint.manifest import Manifest
+from knet_hvd.checkpoint.preemption import StopSignals
+from knet_hvd.checkpoint.ranks import Ranks
+from knet_hvd.checkpoint.shards import ShardRecord
+from knet_hvd.checkpoint.store import CheckpointStore
+from knet_hvd.checkpoint.trees import Tree
 from knet_hvd.config import CheckpointError, PreemptionError
-from knet_hvd.data_parallel.agreement import gather_texts
-from knet_hvd.data_parallel.job_flags import FlagExchange, Flags
 
-_SHA256_BYTES = 32
-_PATIENCE_S = 600.0
 _logger = logging.getLogger("knet_hvd")
 
 
@@ -43,7 +36,10 @@ class CheckpointSchedule:
         capture: Callable[[int], Tree],
         describe: Callable[[int, tuple[ShardRecord, ...]], Manifest],
         signals: StopSignals,
+        ranks: Ranks,
         last_step: int | None = None,
+        shard: int | None = None,
+        lag: int = 0,
     ) -> None:
         """Write nothing yet.
 
@@ -53,7 +49,10 @@ class CheckpointSchedule:
             capture: Returns this rank's shard after so many steps.
             describe: Returns the manifest for a step and its shards.
             signals: Those that ask to stop.
+            ranks: All ranks of the job.
             last_step: Of the checkpoint that the job went on from.
+            shard: The number of this rank's shard, if that is not the rank.
+            lag: Steps by which a rank may be ahead of another: see ``FlagExchange``.
         """
         self.last_step = last_step
         self._store = store
@@ -61,7 +60,9 @@ class CheckpointSchedule:
         self._capture = capture
         self._describe = describe
         self._signals = signals
-        self._flags = FlagExchange()
+        self._ranks = ranks
+        self._shard = ranks.rank if shard is None else shard
+        self._flags = FlagExchange(ranks, lag)
         self._task = BackgroundTask()
         self._phase: Literal["idle", "shards", "commit"] = "idle"
         self._step = 0
@@ -107,6 +108,7 @@ class CheckpointSchedule:
             CheckpointError: On every rank, if it could not be written.
         """
         self._drain()
+        self._flags.close()
         self._check_saved(step)
 
     def close(self) -> None:
@@ -118,8 +120,10 @@ class CheckpointSchedule:
         self._due = False
         if step == self.last_step:
             return
+        tree = self._capture(step)
         self._phase, self._step = "shards", step
-        self._task.start(self._store.write_shard, step, hvd.rank(), self._capture(step))
+        self._flags.begin()
+        self._task.start(self._store.write_shard, step, self._shard, tree)
 
     def _advance(self, flags: Flags) -> None:
         """Enter the next phase, when all ranks have ended this one."""
@@ -129,8 +133,9 @@ class CheckpointSchedule:
             self._give_up()
         elif self._phase == "shards":
             self._phase = "commit"
+            self._flags.begin()
             records = self._gather_records()
-            if hvd.rank() == 0:
+            if self._ranks.rank == 0:
                 manifest = self._describe(self._step, records)
                 self._task.start(self._store.commit, manifest)
             else:
@@ -141,7 +146,7 @@ class CheckpointSchedule:
 
     def _give_up(self) -> None:
         """Remove a checkpoint that some rank could not write, and say so."""
-        errors = gather_texts(self._task.error, "checkpoint failure", _PATIENCE_S)
+        errors = self._ranks.gather_texts(self._task.error, "checkpoint failure")
         reasons = "; ".join(f"rank {r}: {e}" for r, e in enumerate(errors) if e)
         kept = (
             "there is none yet"
@@ -150,7 +155,7 @@ class CheckpointSchedule:
         )
         path = self._store.path(self._step)
         self._failure = f"checkpoint {path} could not be written ({reasons}); {kept}"
-        if hvd.rank() == 0:
+        if self._ranks.rank == 0:
             self._store.discard(self._step)
             _logger.warning("%s", self._failure)
         self._phase = "idle"
@@ -158,32 +163,26 @@ class CheckpointSchedule:
 
     def _gather_records(self) -> tuple[ShardRecord, ...]:
         own: ShardRecord = self._task.result
-        row = bytes.fromhex(own.sha256) + own.num_bytes.to_bytes(8, "big")
-        gathered = hvd.allgather(
-            torch.tensor(list(row), dtype=torch.uint8).unsqueeze(0),
-            name="knet_hvd.checkpoint.records",
-        )
-        rows = [bytes(each) for each in gathered.tolist()]
-        return tuple(
-            ShardRecord(
-                each[:_SHA256_BYTES].hex(), int.from_bytes(each[_SHA256_BYTES:], "big")
-            )
-            for each in rows
-        )
+        text = f"{self._shard} {own.sha256} {own.num_bytes}"
+        rows = [
+            each.split() for each in self._ranks.gather_texts(text, "checkpoint shards")
+        ]
+        by_number = {int(number): (sha, int(size)) for number, sha, size in rows}
+        return tuple(ShardRecord(*by_number[number]) for number in sorted(by_number))
 
     def _drain(self) -> None:
         """Wait for what is being written."""
         while self._phase != "idle":
             self._task.wait()
-            self._flags.start(self._own_flags())
-            self._advance(self._flags.finish())
+            self._advance(self._flags.exchange(self._own_flags()))
 
     def _check_saved(self, step: int) -> None:
         if self.last_step != step:
             raise CheckpointError(self._failure or f"step {step} was not saved")
 
     def _stop(self, step: int) -> None:
-        received = gather_texts(self._signals.received, "signals", _PATIENCE_S)
+        self._flags.close()
+        received = self._ranks.gather_texts(self._signals.received, "signals")
         names = "/".join(dict.fromkeys(name for name in received if name))
         raise PreemptionError(
             f"stopped by {names} after step {step}, saved in "

@@ -1,4 +1,4 @@
-"""The checkpoint folder of a data-parallel job: opened, and read, by all ranks as one.
+"""The checkpoint folder of a job: opened, and read, by all ranks as one.
 
 Whatever goes wrong on one rank is raised on every rank.
 """
@@ -11,22 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import uuid4
 
-import horovod.torch as hvd
-
-from knet_hvd.checkpoint import (
-    CheckpointConfig,
-    CheckpointStore,
-    DamagedCheckpointError,
-    FolderLock,
-    Manifest,
-    Tree,
-    read_holder,
-)
+from knet_hvd.checkpoint.config import CheckpointConfig
+from knet_hvd.checkpoint.lock import FolderLock, read_holder
+from knet_hvd.checkpoint.manifest import Manifest
+from knet_hvd.checkpoint.ranks import Ranks
+from knet_hvd.checkpoint.shards import DamagedCheckpointError
+from knet_hvd.checkpoint.store import CheckpointStore
+from knet_hvd.checkpoint.trees import Tree
 from knet_hvd.config import CheckpointError
-from knet_hvd.data_parallel.agreement import gather_texts
 
-_PATIENCE_S = 600.0
-"""How long ranks wait for each other while they read shards, of whatever size."""
 _logger = logging.getLogger("knet_hvd")
 
 
@@ -43,11 +36,14 @@ class SavedJob:
     shards: dict[int, Tree]
 
 
-def open_store(config: CheckpointConfig) -> tuple[CheckpointStore, FolderLock | None]:
+def open_store(
+    config: CheckpointConfig, ranks: Ranks
+) -> tuple[CheckpointStore, FolderLock | None]:
     """Open the folder for this job alone, before any time is spent on training.
 
     Args:
         config: Has a ``checkpoint_dir``.
+        ranks: All ranks of the job.
 
     Returns:
         The store, and on rank 0 the lock.
@@ -61,7 +57,7 @@ def open_store(config: CheckpointConfig) -> tuple[CheckpointStore, FolderLock | 
     store = CheckpointStore(folder, config.keep_checkpoints)
     lock: FolderLock | None = None
     error, holder = "", ""
-    if hvd.rank() == 0:
+    if ranks.rank == 0:
         holder = f"{socket.gethostname()}, process {os.getpid()}, job {uuid4().hex}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -70,9 +66,9 @@ def open_store(config: CheckpointConfig) -> tuple[CheckpointStore, FolderLock | 
         except (OSError, CheckpointError) as problem:
             error = _describe(problem, config)
     try:
-        holder = _raise_any(error, holder)[0]
-        _raise_any(_check_shared(config, holder))
-        _raise_any(_check_empty(store, config))
+        holder = _raise_any(ranks, error, holder)[0]
+        _raise_any(ranks, _check_shared(config, holder))
+        _raise_any(ranks, _check_empty(store, config, ranks))
     except BaseException:
         if lock is not None:
             lock.release()
@@ -80,9 +76,9 @@ def open_store(config: CheckpointConfig) -> tuple[CheckpointStore, FolderLock | 
     return store, lock
 
 
-def _check_empty(store: CheckpointStore, config: CheckpointConfig) -> str:
+def _check_empty(store: CheckpointStore, config: CheckpointConfig, ranks: Ranks) -> str:
     """Return what is wrong with beginning anew in this folder."""
-    found = store.steps() if hvd.rank() == 0 and config.resume == "never" else []
+    found = store.steps() if ranks.rank == 0 and config.resume == "never" else []
     if not found:
         return ""
     return (
@@ -117,19 +113,20 @@ def _check_shared(config: CheckpointConfig, holder: str) -> str:
     )
 
 
-def _raise_any(error: str, text: str = "") -> list[str]:
+def _raise_any(ranks: Ranks, error: str, text: str = "") -> list[str]:
     """Raise on every rank if any has an error; return the texts of all ranks."""
-    errors = gather_texts(error, "checkpoint errors", _PATIENCE_S)
+    errors = ranks.gather_texts(error, "checkpoint errors")
     found = [each for each in errors if each]
     if found:
         raise CheckpointError(found[0])
-    return gather_texts(text, "checkpoint texts", _PATIENCE_S)
+    return ranks.gather_texts(text, "checkpoint texts")
 
 
 def load_latest(
     store: CheckpointStore,
     kind: str,
-    shards_to_read: Callable[[int], list[int]],
+    shards_to_read: Callable[[Manifest], list[int]],
+    ranks: Ranks,
 ) -> SavedJob | None:
     """Read the latest checkpoint that is good on every rank.
 
@@ -138,7 +135,8 @@ def load_latest(
     Args:
         store: Of ``open_store``.
         kind: Of the job.
-        shards_to_read: Which shards this rank needs of so many.
+        shards_to_read: Which shards of a checkpoint this rank needs.
+        ranks: All ranks of the job.
 
     Returns:
         None if there is no checkpoint.
@@ -147,24 +145,25 @@ def load_latest(
         CheckpointError: On every rank, if there are checkpoints and none is good, or
             the latest good one is of another kind or format.
     """
-    steps = gather_texts(" ".join(map(str, store.steps())), "checkpoints")[0].split()
+    own = " ".join(map(str, store.steps()))
+    steps = ranks.gather_texts(own, "checkpoints")[0].split()
     damaged: list[int] = []
     complaints: list[str] = []
     saved = None
     for step in map(int, steps):
-        saved, problems = _read(store, step, kind, shards_to_read)
+        saved, problems = _read(store, step, kind, shards_to_read, ranks)
         if saved is not None:
             break
         damaged.append(step)
         complaints += problems
-        if hvd.rank() == 0:
+        if ranks.rank == 0:
             _logger.warning("damaged checkpoint: %s", "; ".join(problems))
     if steps and saved is None:
         raise CheckpointError(
             f"no checkpoint in {store.folder} is good: {'; '.join(complaints)}. "
             "Choose another folder to begin anew"
         )
-    if hvd.rank() == 0:
+    if ranks.rank == 0:
         for step in damaged:
             _logger.warning("renamed to %s", store.set_aside(step))
     return saved
@@ -174,7 +173,8 @@ def _read(
     store: CheckpointStore,
     step: int,
     kind: str,
-    shards_to_read: Callable[[int], list[int]],
+    shards_to_read: Callable[[Manifest], list[int]],
+    ranks: Ranks,
 ) -> tuple[SavedJob | None, list[str]]:
     """Return a checkpoint, or None if it is damaged, and what ranks complain of."""
     saved, damage, error, digest = None, "", "", ""
@@ -185,15 +185,15 @@ def _read(
             raise CheckpointError(
                 f"{store.path(step)} is of a {manifest.kind} job, not of a {kind} job"
             )
-        numbers = shards_to_read(len(manifest.shards))
+        numbers = shards_to_read(manifest)
         shards = {number: store.read_shard(manifest, number) for number in numbers}
         saved = SavedJob(manifest, shards)
     except DamagedCheckpointError as problem:
         damage = str(problem)
     except CheckpointError as problem:
         error = str(problem)
-    digests = {text for text in _raise_any(error, digest) if text}
-    problems = gather_texts(damage, "checkpoint damage", _PATIENCE_S)
+    digests = {text for text in _raise_any(ranks, error, digest) if text}
+    problems = ranks.gather_texts(damage, "checkpoint damage")
     found = list(dict.fromkeys(text for text in problems if text))
     if len(digests) > 1:
         found.append(f"{store.path(step)}: ranks read different manifests")

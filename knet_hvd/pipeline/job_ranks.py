@@ -1,0 +1,40 @@
+"""All ranks of MPI, as checkpoints need them."""
+
+from collections.abc import Callable, Sequence
+
+from knet_hvd.comm import World
+
+_DISK_PATIENCE = 20
+"""How many timeouts to wait for ranks that read or write shards."""
+_STEP_PATIENCE = 2
+"""How many timeouts to wait for stages that are some steps behind."""
+
+
+class WorldRanks:
+    """Implement ``knet_hvd.checkpoint.Ranks``."""
+
+    def __init__(self, world: World) -> None:
+        """Take all ranks.
+
+        Args:
+            world: All ranks.
+        """
+        self._world = world
+
+    @property
+    def rank(self) -> int:
+        """Return the number of this process."""
+        return self._world.rank
+
+    @property
+    def size(self) -> int:
+        """Return the number of processes."""
+        return self._world.size
+
+    def gather_texts(self, text: str, what: str) -> list[str]:
+        """Return the texts of all ranks: see ``Ranks``."""
+        return self._world.gather_text(text, what, _DISK_PATIENCE)
+
+    def start_maximum(self, values: Sequence[int]) -> Callable[[], list[int]]:
+        """Begin to compare numbers: see ``Ranks``."""
+        return self._world.start_maximum(values, "flags of all ranks", _STEP_PATIENCE)
