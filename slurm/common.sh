@@ -58,10 +58,30 @@ first_reason() {
   grep -m 1 '^node .*: ' <<<"$1" || echo "$KNET_LAUNCHER does not start ranks: $(grep -m 1 '[[:alpha:]]' <<<"$1")"
 }
 
+# train COMMAND...: launch a job that keeps checkpoints. USR1, which Slurm sends before the time limit, makes it
+# save its state and exit with 75; it is then put back into the queue, and goes on from there.
+train() {
+  local pid stopping='' status=0
+  launch_replaces_shell=1
+  launch "$@" &
+  pid=$!
+  trap 'stopping=1; kill -USR1 "$pid" 2>/dev/null || true' USR1
+  wait "$pid" || status=$?
+  if [[ -n $stopping ]]; then # the first wait returned when the signal came
+    status=0
+    wait "$pid" || status=$?
+  fi
+  if ((status == 75)); then
+    scontrol requeue "$SLURM_JOB_ID" || die "the state is saved, but Slurm does not requeue the job: submit it with --requeue"
+  fi
+  return "$status"
+}
+
 # launch COMMAND...: run it on every rank of the allocation, which for a heterogeneous job are all components;
-# for `launch_within` seconds at most, if that is set.
+# for `launch_within` seconds at most, if that is set; in place of this shell, if `launch_replaces_shell` is.
 launch() {
   local flags=(--bind-to none) limit=()
+  if [[ -n ${launch_replaces_shell:-} ]]; then limit=(exec); fi
   if [[ -n ${launch_within:-} ]]; then limit=(timeout --kill-after=10 "$launch_within"); fi
   if [[ $KNET_LAUNCHER == srun ]]; then
     flags=("--mpi=$KNET_SRUN_MPI" --kill-on-bad-exit=1)

@@ -29,6 +29,7 @@ from knet_hvd.pipeline.decouplers.registry import decoupler_class
 from knet_hvd.pipeline.evaluation import count_correct
 from knet_hvd.pipeline.job_checkpoints import PipelineCheckpoints
 from knet_hvd.pipeline.memory import MemoryMeter
+from knet_hvd.pipeline.meter import TrainingMeter
 from knet_hvd.pipeline.monitor import StageMonitor
 from knet_hvd.pipeline.planning import (
     mesh_of,
@@ -169,9 +170,8 @@ class PipelineTrainer:
 
     def _train(self) -> dict[str, Any]:
         start = self._checkpoints.position
-        self._step, self._elapsed_s, self._idle_s = start.step, 0.0, 0.0
-        self._train_bytes, self._waited_s = 0, 0.0
-        first_batch, accuracy = start.batch, 0.0
+        self._meter = TrainingMeter(self._world, self._replicas, self._links)
+        self._step, first_batch, accuracy = start.step, start.batch, 0.0
         monitor = StageMonitor(
             *(self.config, self._runner, self._links, self._world, self._replicas),
             self._checkpoints.first_logged_step,
@@ -218,20 +218,14 @@ class PipelineTrainer:
     def _train_epoch(
         self, epoch: int, first_batch: int, monitor: StageMonitor, bar: Any
     ) -> None:
-        start_s, start_idle_s = time.perf_counter(), self._world.waiter.idle_s
-        start_waited_s = self._replicas.waited_s
-        start_bytes = self._links.sent_bytes
-        monitor.restart(start_s)
-        for inputs, labels in self._source.training(epoch, first_batch):
-            if self._step == self.num_steps:
-                break
-            self._train_step(inputs, labels, monitor)
-            bar.update()
-        self._runner.drain()
-        self._elapsed_s += time.perf_counter() - start_s
-        self._idle_s += self._world.waiter.idle_s - start_idle_s
-        self._waited_s += self._replicas.waited_s - start_waited_s
-        self._train_bytes += self._links.sent_bytes - start_bytes
+        monitor.restart(time.perf_counter())
+        with self._meter.training():
+            for inputs, labels in self._source.training(epoch, first_batch):
+                if self._step == self.num_steps:
+                    break
+                self._train_step(inputs, labels, monitor)
+                bar.update()
+            self._runner.drain()
 
     def _train_step(
         self, inputs: Tensor | None, labels: Tensor, monitor: StageMonitor
@@ -278,7 +272,7 @@ class PipelineTrainer:
         self, accuracy: float, train_accuracy: float, peak_bytes: int
     ) -> dict[str, Any]:
         """Return the summary of all stages."""
-        num_steps = self._step - self.resumed_step
+        num_steps, meter = self._step - self.resumed_step, self._meter
         own = StageSummary(
             stage=self.stage.index,
             replica=self._replicas.index,
@@ -287,13 +281,13 @@ class PipelineTrainer:
             blocks=[name for name, _ in self.stage.blocks.named_children()],
             parameters=num_parameters(self.stage.blocks),
             decoupler_parameters=num_parameters(self._runner.decoupler.modules),
-            idle_fraction=self._idle_s / self._elapsed_s,
+            idle_fraction=meter.idle_s / meter.elapsed_s,
             peak_memory_bytes=peak_bytes,
-            replica_wait_fraction=self._waited_s / self._elapsed_s,
-            sent_bytes_per_step=self._train_bytes / max(num_steps, 1),
+            replica_wait_fraction=meter.waited_s / meter.elapsed_s,
+            sent_bytes_per_step=meter.sent_bytes / max(num_steps, 1),
             gradient_bytes_per_step=self._replicas.gradient_bytes,
             uncompressed_gradient_bytes_per_step=self._replicas.uncompressed_bytes,
-            train_seconds=self._elapsed_s,
+            train_seconds=meter.elapsed_s,
             train_accuracy=train_accuracy,
             test_accuracy=accuracy,
             parameters_sha256=parameters_sha256(self.stage.blocks),
