@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from knet_hvd import TernaryConfig
 from knet_hvd.checkpoint import CheckpointStore, StopSignals
@@ -18,7 +19,8 @@ from knet_hvd.comm import World
 from knet_hvd.config import CheckpointError, KnetError, PreemptionError
 from knet_hvd.models import build_model
 from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
-from knet_hvd.pipeline.decouplers import SynthesizerConfig
+from knet_hvd.pipeline.decouplers import Delayed, SynthesizerConfig
+from knet_hvd.pipeline.stage import Batch, Stage
 from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]
@@ -119,6 +121,27 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(
 ) -> None:
     small = {"max_steps": 14, "batch_size": 64} if "model" in CASES[case] else {}
     check_resumed(folder, world, signals, 4, **CASES[case] | small)
+
+
+def test_gradients_that_come_when_they_come(
+    folder: Path, world: World, signals: StopSignals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the same bits, but each gradient is learned from once, and in order."""
+    taken: list[int] = []
+    learn_from = Delayed.learn_from
+
+    def watch(self: Delayed, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+        taken.append(batch.step)
+        return learn_from(self, stage, batch, gradient)
+
+    monkeypatch.setattr(Delayed, "learn_from", watch)
+    settings = {"decoupler": "delayed", "deterministic": False, "checkpoint_every": 2}
+    config = make_config(folder, **settings)
+    stopped = preempt(config, world, signals, 4)
+    summary = train(config, world)
+    assert (summary["resumed_step"], summary["steps"]) == (stopped, 14)
+    is_last = world.rank == world.size - 1
+    assert taken == ([] if is_last else list(range(14)))
 
 
 @needs_mpi_ranks(2)
