@@ -13,7 +13,7 @@ from knet_hvd.checkpoint.config import (
 )
 from knet_hvd.checkpoint.folder import SavedJob, load_latest, open_store
 from knet_hvd.checkpoint.lock import FolderLock, read_holder
-from knet_hvd.checkpoint.manifest import FORMAT_VERSION, Manifest
+from knet_hvd.checkpoint.manifest import FORMAT_VERSION, Manifest, note_versions
 from knet_hvd.checkpoint.preemption import STOPPED_EXIT_CODE, StopSignals
 from knet_hvd.checkpoint.ranks import Ranks
 from knet_hvd.checkpoint.schedule import CheckpointSchedule
@@ -44,6 +44,7 @@ __all__ = [
     "check_num_steps",
     "check_same_configuration",
     "load_latest",
+    "note_versions",
     "open_store",
     "read_holder",
     "snapshot",

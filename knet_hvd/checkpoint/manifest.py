@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from knet_hvd.config import CheckpointError, Scalar
 
 FORMAT_VERSION = 1
 _FORMAT = "knet_hvd checkpoint"
+_logger = logging.getLogger("knet_hvd")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +71,22 @@ def _render(body: Any) -> bytes:
     digest = hashlib.sha256(text.encode()).hexdigest()
     whole = {"manifest": body, "sha256": digest}
     return (json.dumps(whole, sort_keys=True, indent=1) + "\n").encode()
+
+
+def note_versions(manifest: Manifest, present: Mapping[str, str]) -> None:
+    """Warn if other versions of packages wrote a checkpoint.
+
+    Args:
+        manifest: Of the checkpoint.
+        present: Of this process.
+    """
+    if dict(manifest.versions) != present:
+        _logger.warning(
+            "the checkpoint was written with %s, this is %s: the run goes on, but "
+            "perhaps not in the same bits",
+            dict(manifest.versions),
+            present,
+        )
 
 
 def _check_version(name: object, version: object) -> None:

@@ -1,6 +1,5 @@
 """The checkpoints of a data-parallel job, from the first step to the last."""
 
-import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from knet_hvd.checkpoint import (
     StopSignals,
     check_num_steps,
     load_latest,
+    note_versions,
     open_store,
 )
 from knet_hvd.config import CheckpointError, Scalar, to_flat_dict
@@ -27,7 +27,6 @@ from knet_hvd.data_parallel.training_config import TrainingConfig
 
 KIND = "data_parallel"
 _VERSIONS = {"torch": torch.__version__}
-_logger = logging.getLogger("knet_hvd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +104,8 @@ class JobCheckpoints:
             )
         if self._saved is not None:
             check_configuration(self._saved.manifest, self.config)
-            self._note_versions(self._saved.manifest)
-
-    @staticmethod
-    def _note_versions(manifest: Manifest) -> None:
-        before = dict(manifest.versions)
-        if before != _VERSIONS and hvd.rank() == 0:
-            _logger.warning(
-                "the checkpoint was written with %s, this is %s: the run goes on, but "
-                "perhaps not in the same bits",
-                before,
-                _VERSIONS,
-            )
+            if hvd.rank() == 0:
+                note_versions(self._saved.manifest, _VERSIONS)
 
     @property
     def position(self) -> Position:

@@ -1,9 +1,7 @@
 """The checkpoints of a pipeline job, from the first step to the last."""
 
-import json
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -14,33 +12,30 @@ from knet_hvd.checkpoint import (
     ShardRecord,
     StopSignals,
     check_num_steps,
-    check_same_configuration,
     load_latest,
+    note_versions,
     open_store,
 )
 from knet_hvd.comm import World
-from knet_hvd.config import CheckpointError, Scalar, to_flat_dict
+from knet_hvd.config import CheckpointError
 from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers.registry import decoupler_class
 from knet_hvd.pipeline.job_ranks import WorldRanks
 from knet_hvd.pipeline.placement import Plan
 from knet_hvd.pipeline.replicas import num_stages
+from knet_hvd.pipeline.resume_checks import (
+    check_configuration,
+    check_cuts,
+    plan_details,
+    resolved,
+    saved_plan,
+)
 from knet_hvd.pipeline.stage_state import StageState
 
 KIND = "pipeline"
-MAY_DIFFER = frozenset(
-    (
-        *("checkpoint_dir", "checkpoint_every", "keep_checkpoints", "resume"),
-        *("data_dir", "epochs", "max_steps", "logdir", "summary", "log_every"),
-        *("slow_rank", "timeout_s", "credits", "memory_limits_mb", "mpi_progress"),
-        *("cuts", "placement"),  # the cuts themselves are compared
-    )
-)
-"""Settings that do not change what a step computes."""
 _LAG_PER_STAGE = 2
 """Steps by which a stage may be ahead of the next one without waiting for its flags."""
 _VERSIONS = {"torch": torch.__version__}
-_logger = logging.getLogger("knet_hvd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +73,7 @@ class PipelineCheckpoints:
         self.config = config
         self._signals = signals or StopSignals(())
         self._ranks = WorldRanks(world)
-        self._facts = _facts(config, num_stages(config, world.size))
+        self._configuration = resolved(config, num_stages(config, world.size))
         self._saved: SavedJob | None = None
         self._schedule: CheckpointSchedule | None = None
         self._lock = None
@@ -102,22 +97,15 @@ class PipelineCheckpoints:
                 )
             return
         manifest = self._saved.manifest
-        # A setting that did not exist when the checkpoint was written had its default.
-        saved = to_flat_dict(PipelineConfig()) | dict(manifest.configuration)
-        check_same_configuration(saved, self._facts, MAY_DIFFER)
-        if dict(manifest.versions) != _VERSIONS and self._ranks.rank == 0:
-            _logger.warning(
-                "the checkpoint was written with %s, this is %s: the run goes on, but "
-                "perhaps not in the same bits",
-                dict(manifest.versions),
-                _VERSIONS,
-            )
+        check_configuration(manifest, self._configuration)
+        if self._ranks.rank == 0:
+            note_versions(manifest, _VERSIONS)
 
     def _shards_to_read(self, manifest: Manifest) -> list[int]:
         """Return this rank's shard, and that of its stage's first replica."""
         if len(manifest.shards) != self._ranks.size:
             return []  # refused by the configuration that it holds
-        place = _saved_plan(manifest).order.index(self._ranks.rank)
+        place = saved_plan(manifest).order.index(self._ranks.rank)
         return sorted({place - place % self.config.replicas, place})
 
     @property
@@ -147,11 +135,11 @@ class PipelineCheckpoints:
         """
         if self._saved is None:
             return make_plan()
-        saved = _saved_plan(self._saved.manifest)
+        saved = saved_plan(self._saved.manifest)
         if self.config.placement == "measured" and not self.config.cuts:
             return saved
         plan = make_plan()
-        check_same_configuration(_cuts(saved), _cuts(plan), ())
+        check_cuts(saved, plan)
         return plan
 
     def begin(
@@ -180,11 +168,7 @@ class PipelineCheckpoints:
             shards = self._saved.shards
             state.restore(shards[place], shards[place - place % self.config.replicas])
             shards.clear()
-        details: dict[str, Scalar] = {
-            "cuts": json.dumps(plan.cuts),
-            "order": json.dumps(plan.order),
-            "num_steps": num_steps,
-        }
+        details = plan_details(plan) | {"num_steps": num_steps}
 
         def describe(step: int, shards: tuple[ShardRecord, ...]) -> Manifest:
             epoch = (step - 1) // batches_per_epoch
@@ -193,7 +177,7 @@ class PipelineCheckpoints:
                 kind=KIND,
                 step=step,
                 shards=shards,
-                configuration=self._facts,
+                configuration=self._configuration,
                 details=details | position,
                 versions=_VERSIONS,
             )
@@ -232,17 +216,3 @@ class PipelineCheckpoints:
             self._schedule.close()
         if self._lock is not None:
             self._lock.release()
-
-
-def _facts(config: PipelineConfig, stages: int) -> dict[str, Scalar]:
-    """Return the configuration with the stages that there are."""
-    return to_flat_dict(replace(config, stages=stages))
-
-
-def _saved_plan(manifest: Manifest) -> Plan:
-    cuts, order = (json.loads(str(manifest.details[key])) for key in ("cuts", "order"))
-    return Plan(tuple(cuts), tuple(order), 0.0)
-
-
-def _cuts(plan: Plan) -> dict[str, Scalar]:
-    return {"cuts": " ".join(map(str, plan.cuts))}
