@@ -80,7 +80,6 @@ def test_a_signal_stops_the_job_with_its_state_saved(
     [
         (["--cuts", "1"], 2, "cuts: 2 there, 1 here"),
         ([], 3, "stages: 2 there, 3 here"),
-        (["--decoupler", "local"], 2, "decoupler: delayed there, local here"),
     ],
 )
 def test_what_differs_is_named_on_every_rank(
