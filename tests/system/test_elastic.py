@@ -92,11 +92,16 @@ def test_mpirun_is_told_the_command_to_use() -> None:
 
 
 def test_a_job_that_is_not_elastic_is_told_so(tmp_path: Path) -> None:
-    script = tmp_path / "hosts.sh"
-    script.write_text("#!/bin/sh\necho 127.0.0.1:1\n")
-    script.chmod(0o755)
-    line = [sys.executable, "-m", "knet_hvd", "elastic", "--host-discovery-script"]
-    result: Result = run([*line, str(script), "--", *JOB, *FLAGS])
+    """On another host, as far as the launcher knows: a shell stands in for ssh."""
+    script, ssh = tmp_path / "hosts.sh", tmp_path / "ssh.sh"
+    script.write_text("#!/bin/sh\necho 192.0.2.1:1\n")
+    ssh.write_text('#!/bin/sh\necho "to $1" && shift && exec sh -c "$*"\n')
+    for file in (script, ssh):
+        file.chmod(0o755)
+    line = [sys.executable, "-m", "knet_hvd", "elastic", "--ssh", str(ssh)]
+    line += ["--host-discovery-script", str(script), "--", *JOB, *FLAGS]
+    result: Result = run(line)
+    assert "to 192.0.2.1" in result.out
     assert result.code == 1, result.text
     assert "give it --elastic, or start it with mpirun" in result.err
     assert "elastic: the job has failed" in result.err

@@ -18,7 +18,9 @@ EXAMPLE = (
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m knet_hvd elastic", description=__doc__, epilog=EXAMPLE
+        prog="python -m knet_hvd elastic",
+        description="Launch a job that goes on without workers that die.",
+        epilog=f"Example: {EXAMPLE}",
     )
     add = parser.add_argument
     add("--min-np", type=int, default=1, help="with fewer workers, wait for hosts (1)")
