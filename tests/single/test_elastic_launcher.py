@@ -180,13 +180,15 @@ def test_the_server_keeps_what_gloo_sends_and_refuses_more(
     assert request(rendezvous, "PUT", "/global/0", b"\0\xff")[0] == 200
     assert request(rendezvous, "GET", "/global/0") == (200, b"\0\xff")
     assert request(rendezvous, "HEAD", "/setup.py")[0] == 405
-    # The body is never read, so that a client that sends it may see a broken pipe.
-    connection = http.client.HTTPConnection(rendezvous.address, rendezvous.port)
-    connection.putrequest("PUT", "/global/1")
-    connection.putheader("Content-Length", str((1 << 20) + 1))
-    connection.endheaders()
-    assert connection.getresponse().status == 413
-    connection.close()
+    connection = http.client.HTTPConnection(
+        rendezvous.address, rendezvous.port, timeout=10
+    )
+    for length in (str((1 << 20) + 1), "-1", "many"):
+        connection.putrequest("PUT", "/global/1")
+        connection.putheader("Content-Length", length)
+        connection.endheaders()  # and nothing of what was announced
+        assert connection.getresponse().status == 413
+        connection.close()
 
 
 def test_the_server_listens_on_its_address_alone(rendezvous: BoundRendezvous) -> None:

@@ -67,6 +67,7 @@ def _without_pickles(handler_cls: Any) -> Any:
             if not length.isdigit() or int(length) > _MAX_BYTES:
                 self._refuse(413)
             elif scope in (PUT_WORKER_ADDRESSES, SCOPE):
+                self.rfile.read(int(length))  # else the answer could be lost
                 self._refuse(403)
             else:
                 super().do_PUT()
