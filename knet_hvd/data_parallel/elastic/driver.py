@@ -1,5 +1,6 @@
 """Start and watch the workers of an elastic job."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,10 @@ from knet_hvd.data_parallel.elastic.processes import (
     worker_environment,
 )
 from knet_hvd.data_parallel.elastic.rendezvous import BoundRendezvous
+
+_GLOO_TIMEOUT = "HOROVOD_GLOO_TIMEOUT_SECONDS"
+_GLOO_TIMEOUT_S = "20"
+"""Less than Horovod's 30, after which ``check_agreement`` would blame the script."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +132,7 @@ def _run(
         interface.address, [interface.name], rendezvous.port, elastic=True
     )
     variables[LAUNCHED_BY] = "1"
+    variables[_GLOO_TIMEOUT] = os.environ.get(_GLOO_TIMEOUT, _GLOO_TIMEOUT_S)
 
     def create_worker(slot: Any, events: Sequence[Event]) -> tuple[int, float]:
         environment = worker_environment({**variables, **create_slot_env_vars(slot)})

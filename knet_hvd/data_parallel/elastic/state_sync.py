@@ -40,6 +40,7 @@ def agree_on_state(memory: CommitMemory) -> Commit | None:
         return None
     step = min(known[rank][0] for rank in holders)
     lost = max(made for _, made in known) - step
+    memory.steps_made = step
     commit = memory.back_to(step) if hvd.rank() in holders else None
     tree = _send_tree(_pack(commit, memory), holders[0])
     shard = tree["shard"]
