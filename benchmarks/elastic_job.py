@@ -19,6 +19,7 @@ import psutil
 ROOT = Path(__file__).parents[1]
 JOB = ROOT / "jobs" / "train_data_parallel.py"
 _PERCENT = re.compile(r"training: +(\d+)%")
+_GOING_ON = re.compile(r"going on with (\d+) workers")
 
 
 class ElasticJob:
@@ -92,6 +93,16 @@ class ElasticJob:
         found = psutil.Process(self.process.pid).children()
         found = [each for each in found if str(JOB) in each.cmdline()]
         return sorted(found, key=lambda each: each.create_time())
+
+    @property
+    def workers_left(self) -> int:
+        """With how many it went on the last time; 0 if all have been there always.
+
+        Gloo may end a second worker with the first: a message of a collective that
+        one rank has left meets another one, and gloo's thread aborts the process.
+        """
+        found = _GOING_ON.findall(self.text)
+        return int(found[-1]) if found else 0
 
     def wait_until(self, condition: Callable[[], object], limit_s: float) -> None:
         """Wait for something while the job runs.
