@@ -78,6 +78,21 @@ class ElasticConfig:
 class _Driver(ElasticDriver):  # type: ignore[misc]
     """Horovod's driver, which announces changes where it would call a worker."""
 
+    def wait_for_available_slots(self, min_num_proc: int, min_hosts: int = 1) -> Any:
+        try:
+            return super().wait_for_available_slots(min_num_proc, min_hosts)
+        except TimeoutException as error:
+            raise KnetError(
+                f"for {self._timeout} s there were fewer than {min_num_proc} workers "
+                "and no hosts for more: see --host-discovery-script and --timeout"
+            ) from error
+
+    def resume(self) -> None:
+        try:
+            super().resume()
+        except KnetError as error:  # raised, it would be shown as a traceback
+            self.stop(error_message=str(error))
+
     def get_worker_client(self, slot_info: Any) -> "_Driver":
         return self
 
@@ -113,7 +128,9 @@ def launch(config: ElasticConfig, command: Sequence[str]) -> None:
     rendezvous.start(create_rendezvous_handler(driver))
     try:
         _run(driver, rendezvous, config, command)
-    except (RuntimeError, TimeoutException) as error:
+    except KnetError:
+        raise
+    except RuntimeError as error:
         raise KnetError(" ".join(str(error).split())) from error
     finally:
         driver.stop()

@@ -6,6 +6,7 @@ want to hear of new hosts. Here workers have no such service. They ask this serv
 instead, so that it need not take anything but gloo's addresses, which are plain bytes.
 """
 
+import logging
 import threading
 from typing import Any
 
@@ -13,8 +14,15 @@ from horovod.runner.elastic.rendezvous import PUT_WORKER_ADDRESSES
 from horovod.runner.http.http_server import RendezvousHTTPServer, RendezvousServer
 
 SCOPE, KEY = "knet_hvd", "hosts_updated"
+_logger = logging.getLogger("knet_hvd")
 _MAX_BYTES = 1 << 20
 """Gloo's addresses are some hundred bytes for each pair of ranks."""
+
+
+class _Server(RendezvousHTTPServer):  # type: ignore[misc]
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a worker that dies while it is answered."""
+        _logger.debug("a request from %s broke off", client_address, exc_info=True)
 
 
 class BoundRendezvous(RendezvousServer):  # type: ignore[misc]
@@ -38,7 +46,7 @@ class BoundRendezvous(RendezvousServer):  # type: ignore[misc]
             handler_cls: Of Horovod's ``create_rendezvous_handler``.
         """
         handler = _without_pickles(handler_cls)
-        self._httpd = RendezvousHTTPServer((self.address, 0), handler, 0)
+        self._httpd = _Server((self.address, 0), handler, 0)
         self._listen_thread = threading.Thread(
             target=self._httpd.serve_forever, daemon=True
         )
