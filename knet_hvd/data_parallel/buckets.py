@@ -66,7 +66,12 @@ class Chunk:
 
     def parts(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return its ranges of the parameters' flattened tensors [n]."""
-        return [tensors[s.parameter].narrow(0, *s.values) for s in self.slices]
+        return [
+            tensor
+            if (tensor := tensors[part.parameter]).numel() == part.values[1]
+            else tensor.narrow(0, *part.values)
+            for part in self.slices
+        ]
 
 
 @dataclass(slots=True)

