@@ -30,6 +30,7 @@ struct Batch {
   uint32_t first_block[kCapacity];
   int32_t count;
 };
+static_assert(sizeof(Batch<uint64_t>) + kSharedBytes <= kParameterBytes);
 
 // Calls launch(batch, number of blocks) for as few batches as hold all tensors, in order, but those
 // without a block; returns the first error.

@@ -74,4 +74,4 @@ def local_scales_many(values: Sequence[Tensor], config: TernaryConfig) -> Tensor
     else:
         deviation = standard_deviation(values, config.bucket_size)
         scales = (deviation * config.effective_clip_factor).to(torch.float32)
-    return torch.where(torch.isfinite(scales), scales, torch.inf)
+    return scales.nan_to_num_(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.gradient_sets import GRADIENT_SETS
 from knet_hvd import ops
+from knet_hvd.compression import TernaryConfig, local_scales_many
 from knet_hvd.ops import reference_many
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -165,6 +166,44 @@ def test_gradients_are_written_not_recorded(device) -> None:
         assert leaf.is_leaf
         assert leaf.tolist() == [2.0] * leaf.numel()
     assert scales.grad_fn is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_cuda_graph_keeps_a_bucket(gradient) -> None:
+    """Nothing copies from the host or waits, or capture would fail."""
+    values = [
+        gradient(n, dtype, seed=n).cuda() for n in (700, 3, 5000) for dtype in DTYPES
+    ]
+    outs, streams = [torch.empty_like(v) for v in values], list(range(len(values)))
+    size = sum(ops.payload_bytes(v.numel(), "trit5") for v in values)
+    payload = torch.empty(size, dtype=torch.uint8, device="cuda")
+
+    def round_trip() -> None:
+        scales = local_scales_many(values, TernaryConfig())
+        ops.ternarize_many(
+            values,
+            scales,
+            payload,
+            key=KEY,
+            streams=streams,
+            first_values=[0] * len(values),
+        )
+        ops.decode_mean_many(payload[None], scales, outs)
+
+    round_trip()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        round_trip()
+    for value in values:
+        value.mul_(-3)
+    graph.replay()
+    replayed = [out.clone() for out in outs]
+    round_trip()
+    for left, right in zip(replayed, outs, strict=True):
+        assert torch.equal(left, right)
+    assert bool(outs[-1].any())
 
 
 @pytest.mark.skipif(not ops.is_loaded, reason="counted by the native library")
