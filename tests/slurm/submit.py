@@ -51,12 +51,21 @@ class Slurm:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def submit(self, template: str, *flags: str, **environment: str) -> str:
-        """Submit a template with the flags of its job; return the job's number."""
+    def submit(
+        self,
+        template: str,
+        *flags: str,
+        options: tuple[str, ...] = (),
+        **environment: str,
+    ) -> str:
+        """Submit a template with the flags of its job; return the job's number.
+
+        ``options`` are Slurm's own.
+        """
         out, err = self.folder / "%x-%a.out", self.folder / "%x-%a.err"
         return self.run(
             "sbatch", "--parsable", f"--output={out}", f"--error={err}",
-            f"slurm/{template}.sbatch", *flags, **environment,
+            *options, f"slurm/{template}.sbatch", *flags, **environment,
         ).strip()  # fmt: skip
 
     def text(self) -> str:
