@@ -12,6 +12,7 @@ and when the workers met anew.
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and end the job as well
     args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     print(json.dumps(measure(args), indent=2))

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 from horovod.runner.common.util.timeout import TimeoutException
@@ -90,8 +90,15 @@ class _Driver(ElasticDriver):  # type: ignore[misc]
     def resume(self) -> None:
         try:
             super().resume()
-        except KnetError as error:  # raised, it would be shown as a traceback
+        except RuntimeError as error:  # raised, it would be shown as a traceback
             self.stop(error_message=str(error))
+
+    def stop_after(self, event: Event) -> None:
+        """Wait for an event, and then for no hosts any more."""
+        event.wait()
+        self._shutdown.set()
+        with self._wait_hosts_cond:
+            self._wait_hosts_cond.notify_all()
 
     def get_worker_client(self, slot_info: Any) -> "_Driver":
         return self
@@ -137,12 +144,13 @@ def launch(config: ElasticConfig, command: Sequence[str]) -> None:
 
 
 def _run(
-    driver: ElasticDriver,
+    driver: _Driver,
     rendezvous: BoundRendezvous,
     config: ElasticConfig,
     command: Sequence[str],
 ) -> None:
     stopped = register_shutdown_event()
+    Thread(target=driver.stop_after, args=(stopped,), daemon=True).start()
     driver.wait_for_available_slots(config.start_workers)
     interface = config.interface
     variables = create_run_env_vars(

@@ -20,6 +20,8 @@ _MAX_BYTES = 1 << 20
 
 
 class _Server(RendezvousHTTPServer):  # type: ignore[misc]
+    daemon_threads = True  # one that waits for workers does not keep the launcher
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a worker that dies while it is answered."""
         _logger.debug("a request from %s broke off", client_address, exc_info=True)
