@@ -57,6 +57,10 @@ class PipelineConfig(CheckpointConfig):
     memory_limits_mb: tuple[float, ...] = ()
     """Memory of each rank for `measured`, in millions of bytes; 0 for no limit."""
 
+    release_above_mb: float | None = None
+    """Give freed memory back to the system at once, in blocks of this many millions of
+    bytes and more, such as 1: a lower peak that costs time. Linux only."""
+
     slow_rank: str | None = None
     """Slow a rank down, for tests: `1:3.0` has rank 1 take three times as long."""
 
@@ -157,6 +161,10 @@ class PipelineConfig(CheckpointConfig):
         for name in ("learning_rate", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected > 0, got {getattr(self, name)}")
+        if self.release_above_mb is not None and not self.release_above_mb > 0:
+            raise ValueError(
+                f"release_above_mb: expected > 0, got {self.release_above_mb}"
+            )
         parse_slow_rank(self.slow_rank)
         if self.batch_size % self.microbatches:
             raise ValueError(

@@ -11,6 +11,8 @@ from torch import nn
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
+_MMAP_THRESHOLD = -3
+"""Of mallopt, in malloc.h of the GNU C library."""
 
 
 class MemoryMeter:
@@ -42,6 +44,25 @@ class MemoryMeter:
         Before `restart_peak` that is the highest point of the process's whole life.
         """
         return max(0, _status_bytes("VmHWM") - self._start_bytes)
+
+
+def release_freed_blocks(above_bytes: int) -> bool:
+    """Have freed blocks from some size on go back to the system at once.
+
+    The GNU C library would keep blocks of up to 32 MB to use them again, and holes
+    between them that nothing fits into: for convolutions with many channels, whose
+    weights are copied into other layouts all the time, that is half of what is kept.
+    Taking pages from the system again costs time.
+
+    Args:
+        above_bytes: The size.
+
+    Returns:
+        Whether the C library knows how to.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        return bool(ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, above_bytes))
+    return False
 
 
 def _use_libraries() -> None:

@@ -28,7 +28,7 @@ from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers.registry import decoupler_class
 from knet_hvd.pipeline.evaluation import count_correct
 from knet_hvd.pipeline.job_checkpoints import PipelineCheckpoints
-from knet_hvd.pipeline.memory import MemoryMeter
+from knet_hvd.pipeline.memory import MemoryMeter, release_freed_blocks
 from knet_hvd.pipeline.meter import TrainingMeter
 from knet_hvd.pipeline.monitor import StageMonitor
 from knet_hvd.pipeline.planning import (
@@ -86,6 +86,8 @@ class PipelineTrainer:
     def _build(self, config: PipelineConfig, world: World) -> None:
         dataset = load_dataset(config.data, config.data_dir)
         in_shape, num_classes = dataset.in_shape, dataset.num_classes
+        if config.release_above_mb is not None:
+            release_freed_blocks(int(1e6 * config.release_above_mb))
         self._memory = MemoryMeter()
         shapes = output_shapes(
             config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
