@@ -45,6 +45,8 @@ def build_stage(
     )
     torch.manual_seed(config.seed)
     blocks = builder.build(stage_blocks(len(builder.skeleton), cuts, index))
+    if config.weights_layout == "channels_last":
+        blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(
         blocks, config.optimizer, config.learning_rate, config.weight_decay
     )

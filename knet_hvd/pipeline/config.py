@@ -57,6 +57,10 @@ class PipelineConfig(CheckpointConfig):
     memory_limits_mb: tuple[float, ...] = ()
     """Memory of each rank for `measured`, in millions of bytes; 0 for no limit."""
 
+    weights_layout: Literal["contiguous", "channels_last"] = "contiguous"
+    """How convolutions' weights lie in memory; channels_last: as images do, so that no
+    pass has to copy them, for a lower peak."""
+
     release_above_mb: float | None = None
     """Give freed memory back to the system at once, in blocks of this many millions of
     bytes and more, such as 1: a lower peak that costs time. Linux only."""

@@ -2,6 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any
+
+import torch
+
+from knet_hvd.pipeline import PipelineConfig
+from knet_hvd.pipeline.assembly import build_stage
+from knet_hvd.pipeline.decouplers import Objective
+from knet_hvd.pipeline.stage import Batch, Stage
 
 SCRIPT = """
 import torch
@@ -39,3 +47,27 @@ if release_freed_blocks(2**20):
 
 def test_freed_blocks_go_back() -> None:
     subprocess.run([sys.executable, "-c", RELEASE], check=True)
+
+
+def trained(**settings: Any) -> Stage:
+    config = PipelineConfig(model="mnist8", optimizer="momentum", **settings)
+    stage = build_stage(config, (), 0, in_shape=(1, 8, 8), num_classes=10)
+    torch.manual_seed(3)
+    for step in range(5):
+        images, labels = torch.randn(16, 1, 8, 8), torch.randint(10, (16,))
+        batch = Batch(step, 0, labels, 16, inputs=images)
+        objective = Objective()
+        objective.forward(stage, batch)
+        objective.learn(stage, batch)
+        stage.update()
+    return stage
+
+
+def test_the_layout_of_weights_does_not_change_what_is_learned() -> None:
+    plain, other = trained(), trained(weights_layout="channels_last")
+    first = next(m for m in other.blocks.modules() if isinstance(m, torch.nn.Conv2d))
+    assert first.weight.is_contiguous(memory_format=torch.channels_last)
+    for expected, actual in zip(
+        plain.blocks.parameters(), other.blocks.parameters(), strict=True
+    ):
+        torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
