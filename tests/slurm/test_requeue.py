@@ -15,7 +15,6 @@ FLAGS = ["--model", "vgg16", "--width", "0.25", "--max-steps", "60"]
 FLAGS += ["--checkpoint-every", "10"]
 TEMPLATES = {
     "data_parallel": [*FLAGS, "--ternary.error-feedback", "--batch-size", "16"],
-    "pipeline": [*FLAGS, "--decoupler", "delayed", "--deterministic"],
 }
 
 pytestmark = pytest.mark.timeout(2 * LIMIT_S)
@@ -40,12 +39,7 @@ def latest_step(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("template", "commands"),
-    [
-        ("data_parallel", ["scontrol requeue"]),
-        # The second one is what a job gets when its time limit comes near.
-        ("pipeline", ["scontrol requeue", "scancel --batch --signal=USR1"]),
-    ],
+    ("template", "commands"), [("data_parallel", ["scontrol requeue"])]
 )
 def test_a_requeued_job_ends_in_the_same_parameters(
     template: str, commands: list[str], slurm: Slurm, tmp_path: Path
@@ -53,7 +47,9 @@ def test_a_requeued_job_ends_in_the_same_parameters(
     expected = straight(template, tmp_path / "straight.json")
     # As many threads as in the other run, or sums come out otherwise.
     options = ("--cpus-per-task=1",)
-    job = slurm.submit(template, *TEMPLATES[template], options=options)
+    # Starting ranks on a busy machine hangs now and then; it is tried twice.
+    flags = TEMPLATES[template]
+    job = slurm.submit(template, *flags, options=options, KNET_START_LIMIT_S="40")
     folder = slurm.runs / f"{template}-{job}"
     seen = 0
     for command in commands:
