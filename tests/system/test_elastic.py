@@ -14,7 +14,7 @@ import pytest
 from benchmarks.elastic_job import ElasticJob
 from tests.system.launch import BIN, JOB, LIMIT_S, ROOT, Result, mpirun, run
 
-FLAGS = ["--model", "mlp", "--batch-size", "16", "--epochs", "30"]
+FLAGS = ["--model", "mlp", "--batch-size", "16", "--epochs", "20"]
 FLAGS += ["--ternary.error-feedback", "--learning-rate", "0.02", "--log-every", "1000"]
 DOCS = (ROOT / "docs" / "elastic.md").read_text()
 pytestmark = pytest.mark.timeout(400)
@@ -69,7 +69,9 @@ def test_one_worker_is_killed_and_another_one_joins(tmp_path: Path) -> None:
     assert facts["steps_lost"] <= 21 * facts["resets"]  # commit_every, and the present
     assert facts["num_ranks"] == 4
     assert facts["config"]["learning_rate"] == 0.02
-    assert facts["test_accuracy"] > 0.97  # 0.99 undisturbed; benchmarks/elastic.py
+    assert (
+        facts["test_accuracy"] > 0.96
+    )  # 0.98 and more undisturbed; benchmarks/elastic.py
     assert seen == {"127.0.0.1"}
 
 
