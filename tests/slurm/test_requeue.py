@@ -15,6 +15,7 @@ FLAGS = ["--model", "vgg16", "--width", "0.25", "--max-steps", "60"]
 FLAGS += ["--checkpoint-every", "10"]
 TEMPLATES = {
     "data_parallel": [*FLAGS, "--ternary.error-feedback", "--batch-size", "16"],
+    "pipeline": [*FLAGS, "--decoupler", "delayed", "--deterministic"],
 }
 
 pytestmark = pytest.mark.timeout(2 * LIMIT_S)
@@ -39,7 +40,12 @@ def latest_step(folder: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("template", "commands"), [("data_parallel", ["scontrol requeue"])]
+    ("template", "commands"),
+    [
+        ("data_parallel", ["scontrol requeue"]),
+        # The second one is what a job gets when its time limit comes near.
+        ("pipeline", ["scontrol requeue", "scancel --batch --signal=USR1"]),
+    ],
 )
 def test_a_requeued_job_ends_in_the_same_parameters(
     template: str, commands: list[str], slurm: Slurm, tmp_path: Path
