@@ -14,9 +14,10 @@ exit codes: 0 done, 1 an error or a wrong flag.
 
 import os
 import signal
+import socket
 import sys
+import threading
 import time
-from types import FrameType
 
 import tyro
 
@@ -51,13 +52,23 @@ def report(rank: int, message: str) -> None:
 
 
 def explain_termination(rank: int) -> None:
-    """Say why, when the launcher ends this rank because another one is gone."""
+    """Say why, when the launcher ends this rank because another one is gone.
 
-    def leave(number: int, frame: FrameType | None) -> None:
+    Open MPI kills half a second after SIGTERM, and Python's own handler would wait for
+    the call that the main thread is in: a thread is told of the signal at once.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def leave() -> None:
+        while reader.recv(1) != bytes([signal.SIGTERM]):
+            pass
         report(rank, "stopped by the launcher: it ends all ranks when one is lost")
         os._exit(1)
 
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # the thread does it
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    threading.Thread(target=leave, name="explain_termination", daemon=True).start()
 
 
 def run(config: PipelineConfig, world: World, signals: StopSignals) -> None:
