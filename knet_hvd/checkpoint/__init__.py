@@ -24,6 +24,7 @@ from knet_hvd.checkpoint.shards import (
     tree_to_bytes,
 )
 from knet_hvd.checkpoint.store import CheckpointStore
+from knet_hvd.checkpoint.training_hooks import TrainingHooks
 from knet_hvd.checkpoint.trees import Tree, snapshot
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "SavedJob",
     "ShardRecord",
     "StopSignals",
+    "TrainingHooks",
     "Tree",
     "check_num_steps",
     "check_same_configuration",

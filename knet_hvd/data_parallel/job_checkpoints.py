@@ -12,6 +12,7 @@ from knet_hvd.checkpoint import (
     SavedJob,
     ShardRecord,
     StopSignals,
+    TrainingHooks,
     check_num_steps,
     load_latest,
     note_versions,
@@ -61,7 +62,7 @@ class Position:
         return self.remaining * (1.0 - (step - self.step) / steps_left)
 
 
-class JobCheckpoints:
+class JobCheckpoints(TrainingHooks):
     """Find what to go on from, and save the job; without a folder, do nothing."""
 
     def __init__(self, config: TrainingConfig, signals: StopSignals | None) -> None:
@@ -75,11 +76,10 @@ class JobCheckpoints:
             CheckpointError: On every rank, if the folder cannot be used, or the
                 checkpoint is of another configuration.
         """
+        super().__init__()
         self.config = config
         self._signals = signals or StopSignals(())
         self._saved: SavedJob | None = None
-        self._schedule: CheckpointSchedule | None = None
-        self._lock = None
         if config.checkpoint_dir is None:
             return
         self._ranks = HorovodRanks()
@@ -189,28 +189,6 @@ class JobCheckpoints:
             self._ranks,
             last_step,
         )
-
-    def before_step(self) -> None:
-        """See ``CheckpointSchedule.before_step``."""
-        if self._schedule is not None:
-            self._schedule.before_step()
-
-    def after_step(self, step: int, is_last: bool) -> None:
-        """See ``CheckpointSchedule.after_step``."""
-        if self._schedule is not None:
-            self._schedule.after_step(step, is_last)
-
-    def finish(self, step: int) -> None:
-        """See ``CheckpointSchedule.finish``."""
-        if self._schedule is not None:
-            self._schedule.finish(step)
-
-    def close(self) -> None:
-        """Let another job have the folder."""
-        if self._schedule is not None:
-            self._schedule.close()
-        if self._lock is not None:
-            self._lock.release()
 
 
 def _details(config: TrainingConfig, optimizer: Any) -> dict[str, Scalar]:

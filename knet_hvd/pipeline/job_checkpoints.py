@@ -11,6 +11,7 @@ from knet_hvd.checkpoint import (
     SavedJob,
     ShardRecord,
     StopSignals,
+    TrainingHooks,
     check_num_steps,
     load_latest,
     note_versions,
@@ -53,7 +54,7 @@ class Position:
     batch: int = 0
 
 
-class PipelineCheckpoints:
+class PipelineCheckpoints(TrainingHooks):
     """Find what to go on from, and save the job; without a folder, do nothing."""
 
     def __init__(
@@ -70,13 +71,12 @@ class PipelineCheckpoints:
             CheckpointError: On every rank, if the folder cannot be used, or the
                 checkpoint is of another configuration.
         """
+        super().__init__()
         self.config = config
         self._signals = signals or StopSignals(())
         self._ranks = WorldRanks(world)
         self._configuration = resolved(config, num_stages(config, world.size))
         self._saved: SavedJob | None = None
-        self._schedule: CheckpointSchedule | None = None
-        self._lock = None
         if config.checkpoint_dir is None:
             return
         self._store, self._lock = open_store(config, self._ranks)
@@ -194,25 +194,3 @@ class PipelineCheckpoints:
             shard=place,
             lag=0 if locked else _LAG_PER_STAGE * (len(plan.cuts) + 1),
         )
-
-    def before_step(self) -> None:
-        """See ``CheckpointSchedule.before_step``."""
-        if self._schedule is not None:
-            self._schedule.before_step()
-
-    def after_step(self, step: int, is_last: bool) -> None:
-        """See ``CheckpointSchedule.after_step``."""
-        if self._schedule is not None:
-            self._schedule.after_step(step, is_last)
-
-    def finish(self, step: int) -> None:
-        """See ``CheckpointSchedule.finish``."""
-        if self._schedule is not None:
-            self._schedule.finish(step)
-
-    def close(self) -> None:
-        """Let another job have the folder."""
-        if self._schedule is not None:
-            self._schedule.close()
-        if self._lock is not None:
-            self._lock.release()
