@@ -175,6 +175,27 @@ def running(pid: int) -> bool:
         return False
 
 
+def text_after_a_kill(
+    job: subprocess.Popen[str], folder: Path, victim: int, stages: int, ranks: int
+) -> str:
+    """Kill a rank at a random moment; return the log once all others have ended."""
+    pids = pids_of_ranks(job.pid, ranks)
+    wait_for_training(folder, stages)
+    time.sleep(random.uniform(0, 3))
+    os.kill(pids[victim], signal.SIGKILL)
+    killed = time.monotonic()
+    code = job.wait(timeout=60)
+    text = (folder / "log").read_text()
+    assert code != 0, text
+    while any(running(pid) for pid in pids):
+        assert time.monotonic() - killed < SOON_S, text
+        time.sleep(0.1)
+    assert time.monotonic() - killed < SOON_S, text
+    assert f"process rank {victim} " in text, text
+    assert "signal 9" in text, text
+    return text
+
+
 @pytest.mark.parametrize(
     ("decoupler", "victim"), [("backprop", 1), ("synthetic", 2), ("local", 0)]
 )
@@ -183,19 +204,7 @@ def test_a_rank_that_is_killed_ends_the_others(
 ) -> None:
     job = start(tmp_path, decoupler, num_ranks=3)
     try:
-        pids = pids_of_ranks(job.pid, 3)
-        wait_for_training(tmp_path, 3)
-        time.sleep(random.uniform(0, 3))
-        os.kill(pids[victim], signal.SIGKILL)
-        killed = time.monotonic()
-        code = job.wait(timeout=60)
-        text = (tmp_path / "log").read_text()
-        assert code != 0, text
-        while any(running(pid) for pid in pids):
-            assert time.monotonic() - killed < SOON_S, text
-            time.sleep(0.1)
-        assert time.monotonic() - killed < SOON_S, text
-        assert "signal 9" in text, text
+        text = text_after_a_kill(job, tmp_path, victim, 3, 3)
         for rank in {0, 1, 2} - {victim}:
             assert f"train_pipeline: rank {rank}: stopped by the launcher" in text
     finally:
@@ -209,18 +218,7 @@ def test_a_replica_that_is_killed_ends_the_others(
 ) -> None:
     job = start(tmp_path, decoupler, num_ranks=4, flags=["--replicas", "2"])
     try:
-        pids = pids_of_ranks(job.pid, 4)
-        wait_for_training(tmp_path, 2)
-        time.sleep(random.uniform(0, 3))
-        os.kill(pids[victim], signal.SIGKILL)
-        killed = time.monotonic()
-        code = job.wait(timeout=60)
-        text = (tmp_path / "log").read_text()
-        assert code != 0, text
-        while any(running(pid) for pid in pids):
-            assert time.monotonic() - killed < SOON_S, text
-            time.sleep(0.1)
-        assert f"process rank {victim} " in text, text
+        text = text_after_a_kill(job, tmp_path, victim, 2, 4)
         # The launcher leaves them half a second, which one of three that wait in
         # Horovod may miss on a busy machine: seen in 3 of 12 runs.
         others = set(range(4)) - {victim}
