@@ -16,6 +16,8 @@ from random import Random
 NOTHING_TO_UNDO: Callable[[], None] = lambda: None  # noqa: E731
 PAUSE_S = 5.0
 LARGE_DISK = "512m"
+NETWORK_RETURNS_S = 3.0
+"""Until hosts that did not find each other look again."""
 
 
 @dataclass
@@ -30,7 +32,7 @@ class RunningJob:
         random: Draws what is hit.
     """
 
-    launcher: subprocess.Popen[str]
+    launcher: subprocess.Popen[bytes]
     folder: Path
     start_another: Callable[[], tuple[int, str]]
     random: Random
@@ -100,6 +102,7 @@ def cut_network(job: RunningJob) -> Callable[[], None]:
 
     def undo() -> None:
         subprocess.run(["ip", "link", "set", port, "up"], check=True)
+        time.sleep(NETWORK_RETURNS_S)
 
     return undo
 

@@ -23,8 +23,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -39,29 +40,21 @@ from benchmarks.fault_injection import (
     RunningJob,
     rank_pids,
 )
+from benchmarks.fault_jobs import (
+    JOBS,
+    LIMIT_S,
+    command_of,
+    end_session,
+    finish,
+    run,
+    session_pids,
+    start,
+    summary_of,
+    wait_for_checkpoint,
+)
 from knet_hvd.checkpoint import CheckpointStore
 from knet_hvd.metrics import progress
 
-ROOT = Path(__file__).parents[1]
-LIMIT_S = 60.0
-TIMEOUT_FLAGS = ["--timeout-s", "20"]
-SHARED = ["--epochs", "80", "--checkpoint-every", "20", *TIMEOUT_FLAGS]
-PIPELINE = ["train_pipeline.py", *SHARED, "--deterministic", "--width", "0.5"]
-SYNTHESIZER = ["--synthesizer.hidden-units", "8", "--synthesizer.kernel-size", "3"]
-JOBS: dict[str, tuple[int, list[str]]] = {
-    "data_parallel": (
-        2,
-        [
-            *("train_data_parallel.py", *SHARED, "--model", "mlp"),
-            *("--ternary.error-feedback", "--learning-rate", "0.02"),
-        ],
-    ),
-    "pipeline": (2, [*PIPELINE, "--decoupler", "synthetic", *SYNTHESIZER]),
-    "hybrid": (
-        4,
-        [*PIPELINE, "--decoupler", "local", "--replicas", "2", "--batch-size", "32"],
-    ),
-}
 READ_ONLY_LOGS = "read_only_logs"
 
 
@@ -102,7 +95,7 @@ class Campaign:
     def _run_undisturbed(self, job: str) -> str:
         folder = self._folder / f"undisturbed-{job}"
         folder.mkdir()
-        code, text = run(command_of(job, folder))
+        code, text = run(command_of(job, folder), folder / "output.txt")
         if code:
             raise RuntimeError(f"{job} fails without any fault:\n{text}")
         return str(summary_of(folder)["parameters_sha256"])
@@ -115,21 +108,27 @@ class Campaign:
                 stack.enter_context(mounted_disk(folder / "disk"))
             line = command_of(job, folder, fault.on_hosts)
             store = CheckpointStore(folder / "disk" / "checkpoints")
-            process = start(line)
-            wait_for_checkpoint(store, process)
+            output, second = folder / "output.txt", folder / "second.txt"
+            process = start(line, output)
+            stack.callback(end_session, process.pid)
+            wait_for_checkpoint(store, process, output)
             time.sleep(self._random.random())
-            running = RunningJob(process, folder, lambda: run(line), self._random)
+            again = partial(run, line, second)
+            running = RunningJob(process, folder, again, self._random)
             undo = fault.inject(running)
             injected = time.monotonic()
-            code, text = finish(process, LIMIT_S)
+            try:
+                code, text = finish(process, output, LIMIT_S)
+            finally:
+                undo()
             ended_s = time.monotonic() - injected
-            undo()
             check_end(fault, code, text)
             assert not running.notes, running.notes
-            assert not wait_until_gone(folder), "processes are left"
+            left = wait_until_gone(folder, process.pid)
+            assert not left, f"processes {left} are left"
             saved = store.steps()[0]
             # The same command once more: it has to go on where the disk says.
-            code, text = run(line)
+            code, text = run(line, second)
             assert code == 0, f"the next run failed ({code}): {text[-2000:]}"
         summary = summary_of(folder)
         resumed = summary["resumed_step"]
@@ -139,61 +138,12 @@ class Campaign:
         return {"ended_after_s": round(ended_s, 1), "resumed_step": resumed}
 
 
-def command_of(job: str, folder: Path, on_hosts: bool = False) -> list[str]:
-    """Return the command line of a job whose files are all in a folder."""
-    ranks, (script, *flags) = JOBS[job]
-    program = [sys.executable, str(ROOT / "jobs" / script), *flags]
-    program += ["--checkpoint-dir", str(folder / "disk" / "checkpoints")]
-    program += ["--summary", str(folder / "summary.json")]
-    program += ["--logdir", str(folder / "logs")]
-    if on_hosts:
-        exported = ["-x", "OMP_NUM_THREADS", "-x", "PYTHONPATH"]
-        return [str(slow_network.HOSTS), "mpirun", *exported, *program]
-    launcher = ["mpirun", "--oversubscribe", "-np", str(ranks)]
-    launcher += ["--mca", "mpi_yield_when_idle", "1"]
-    if os.getuid() == 0:
-        launcher.append("--allow-run-as-root")
-    return [*launcher, *program]
-
-
-def start(line: Sequence[str]) -> subprocess.Popen[str]:
-    """Start a command line in a process group of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    return subprocess.Popen(
-        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", start_new_session=True,
-    )  # fmt: skip
-
-
-def finish(process: subprocess.Popen[str], limit_s: float) -> tuple[int, str]:
-    """Return the exit code and all output; a process that hangs is killed."""
-    try:
-        text, _ = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        text, _ = process.communicate()
-        raise AssertionError(f"not over after {limit_s:g} s: {text[-2000:]}") from None
-    return process.returncode, text
-
-
-def run(line: Sequence[str]) -> tuple[int, str]:
-    """Run a command line to its end."""
-    return finish(start(line), 3 * LIMIT_S)
-
-
-def wait_for_checkpoint(store: CheckpointStore, job: subprocess.Popen[str]) -> None:
-    """Wait until a checkpoint is on the disk."""
-    while not store.steps():
-        if job.poll() is not None:
-            raise RuntimeError(f"the job ended on its own: {job.communicate()[0]}")
-        time.sleep(0.02)
-
-
-def wait_until_gone(folder: Path) -> list[int]:
-    """Give processes some seconds to end; return those that do not."""
-    deadline = time.monotonic() + 15
-    while (left := rank_pids(folder)) and time.monotonic() < deadline:
+def wait_until_gone(folder: Path, session: int) -> list[int]:
+    """Give ranks and launchers some seconds to end; return those that do not."""
+    deadline = time.monotonic() + 20
+    while left := [*rank_pids(folder), *session_pids(session)]:
+        if time.monotonic() > deadline:
+            break
         time.sleep(0.1)
     return left
 
@@ -211,7 +161,7 @@ def check_end(fault: Fault, code: int, text: str) -> None:
 def check_read_only_logs(job: str, folder: Path) -> None:
     """Raise AssertionError unless a job refuses a log directory it cannot write."""
     (folder / "logs").touch()  # root may write everywhere, but not below a file
-    code, text = run(command_of(job, folder))
+    code, text = run(command_of(job, folder), folder / "output.txt")
     assert code not in (0, 75), f"exit code {code}"
     assert str(folder / "logs") in text, f"the directory is not named: {text[-2000:]}"
     assert "Traceback" not in text, text[-3000:]
@@ -228,15 +178,6 @@ def mounted_disk(folder: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
-
-
-def summary_of(folder: Path) -> dict[str, Any]:
-    """Return a run's summary, with one digest for all stages of a pipeline."""
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    if "stages" in summary:
-        digests = [stage["parameters_sha256"] for stage in summary["stages"]]
-        summary["parameters_sha256"] = " ".join(digests)
-    return summary
 
 
 def table(trials: list[dict[str, Any]]) -> str:

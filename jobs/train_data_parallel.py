@@ -34,6 +34,7 @@ from knet_hvd.data_parallel.elastic.training import check_launcher, train_elasti
 from knet_hvd.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.data_parallel.training_config import TrainingConfig
 from knet_hvd.data_parallel.watchdog import Watchdog
+from knet_hvd.launcher import end_launcher_later
 
 GRACE_S = 2.0
 
@@ -56,6 +57,7 @@ def fail(message: str) -> int:
     """
     text = f"train_data_parallel: rank {hvd.rank()}: {message}"
     print(text, file=sys.stderr, flush=True)
+    end_launcher_later()
     time.sleep(GRACE_S)
     return 1
 

@@ -29,6 +29,7 @@ from knet_hvd.config import (
     check_writable,
     write_json_atomic,
 )
+from knet_hvd.launcher import end_launcher_later
 from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
 
 GRACE_S = 2.0
@@ -116,6 +117,7 @@ def main() -> int:
             return STOPPED_EXIT_CODE
         except (KnetError, ValueError) as error:
             report(rank, str(error))
+            end_launcher_later()
             time.sleep(GRACE_S)  # all ranks say why before the launcher ends them
             abort()
     return 0

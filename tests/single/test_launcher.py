@@ -1,0 +1,30 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RANK = "from knet_hvd.launcher import end_launcher_later; end_launcher_later(0.5)"
+
+
+def run_launcher(folder: Path, name: str, seconds: float) -> int:
+    """Have a process of that name start a rank that fails, and stay a while."""
+    script = f"{sys.executable} -c '{RANK}' || exit 9; sleep {seconds}; exit 7"
+    launcher = folder / name
+    launcher.symlink_to("/bin/sh")
+    line = [str(launcher), "-c", script]
+    return subprocess.run(line, timeout=60, check=False).returncode
+
+
+@pytest.mark.parametrize("name", ["mpirun", "prterun", "prted"])
+def test_a_launcher_that_stays_is_killed(tmp_path: Path, name: str) -> None:
+    assert run_launcher(tmp_path, name, seconds=50) == -signal.SIGKILL
+
+
+def test_a_launcher_that_ends_by_itself_keeps_its_exit_code(tmp_path: Path) -> None:
+    assert run_launcher(tmp_path, "mpirun", seconds=0) == 7
+
+
+def test_another_parent_is_left_alone(tmp_path: Path) -> None:
+    assert run_launcher(tmp_path, "launcher", seconds=3) == 7
