@@ -50,7 +50,7 @@ def measure_ranks(args: argparse.Namespace) -> None:
 def measure_network(network: str, rounds: int, calibrations: int) -> dict[str, Any]:
     """Measure a network's exchanges and calibrate, in turns."""
     from benchmarks.exchange_methods import GradientSet, make_method
-    from knet_hvd.data_parallel.calibration import calibrate
+    from knet_hvd.data_parallel.calibration import calibrate, unfused_values
     from knet_hvd.performance import advise
 
     shapes = GRADIENT_SETS[network]()
@@ -58,7 +58,8 @@ def measure_network(network: str, rounds: int, calibrations: int) -> dict[str, A
     methods = {name: make_method(name, gradients) for name in METHODS}
     # Tensors that cross on their own, as compression="auto" counts them.
     num_tensors = sum(math.prod(shape) >= MIN_VALUES for _, shape in shapes)
-    size = (num_values(shapes), num_tensors)
+    sizes = [math.prod(shape) for _, shape in shapes]
+    size = (num_values(shapes), num_tensors, unfused_values(sizes))
     exchange_times(methods, 1)  # buffers and connections are made
     samples = exchange_times(methods, rounds)
     predictions: dict[str, list[float]] = {name: [] for name in METHODS}

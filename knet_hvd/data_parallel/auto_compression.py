@@ -8,7 +8,7 @@ import torch
 
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.data_parallel.buckets import NamedParameter
-from knet_hvd.data_parallel.calibration import calibrate
+from knet_hvd.data_parallel.calibration import calibrate, unfused_values
 from knet_hvd.data_parallel.exchange import ExchangeChoice
 from knet_hvd.performance import Advice, ExchangeMethod, advise
 
@@ -44,7 +44,7 @@ def choose_compression(
     sizes = [parameter.tensor.numel() for parameter in parameters]
     # Small ones cross together in one buffer, which every measured point has as well.
     num_tensors = sum(size >= config.min_values for size in sizes)
-    advice = advise(model, sum(sizes), num_tensors)
+    advice = advise(model, sum(sizes), num_tensors, unfused_values(sizes))
     if process_set.rank() == 0:
         _logger.info("compression='auto' on %d ranks: %s", model.num_ranks, advice)
     return advice

@@ -1,9 +1,11 @@
 """Calibrates the cost model: times real exchanges on the ranks of a running job."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import horovod.torch as hvd
 import torch
@@ -24,7 +26,10 @@ _SMALL = 2**12
 _MANY_TENSORS = 32
 _REPEATS = 5
 
+_FUSION_BUFFER_BYTES = 128 * 2**20  # Horovod's default
+
 _Times = dict[ExchangeMethod, float]
+_Key = TypeVar("_Key")
 
 
 def calibrate(
@@ -63,9 +68,7 @@ def calibrate(
     for number, size in enumerate(_SIZES):
         growth = size / _SIZES[number - 1]
         of = [m for m in methods if number < 2 or growth * seconds[m][-1] <= limit_s]
-        # Parts as large as a bucket, as the layers of a network would fill them.
-        parts = -(-size // MAX_BUCKET_VALUES)
-        for method, elapsed_s in time_all([size // parts] * parts, of).items():
+        for method, elapsed_s in time_all(_parts(size), of).items():
             seconds[method].append(elapsed_s)
     one = time_all([_SMALL * _MANY_TENSORS], methods)
     many = time_all([_SMALL] * _MANY_TENSORS, methods)
@@ -81,23 +84,54 @@ def calibrate(
         method: _slowest(codec_seconds(method, codec, num_ranks, place), process_set)
         for method in methods
     }
+    if "fp32" in costs:
+        size = _SIZES[len(seconds["fp32"]) - 1]
+        runs = {
+            fused: exchange_runner(
+                "fp32", _parts(size) if fused else [size], codec, process_set, place,
+                with_bias=fused,
+            )
+            for fused in (True, False)
+        }  # fmt: skip
+        times = _exchange_times(runs, process_set)
+        share = min(1.0, times[False] / times[True])
+        costs["fp32"] = replace(costs["fp32"], unfused_share=share)
     return CostModel(num_ranks, costs, codec_s)
 
 
+def unfused_values(sizes: Iterable[int]) -> int:
+    """Return how many fp32 values are in gradients that Horovod does not copy.
+
+    It joins gradients in a buffer of ``HOROVOD_FUSION_THRESHOLD`` bytes; a larger one
+    crosses from where it lies.
+
+    Args:
+        sizes: Values of each gradient.
+    """
+    buffer = int(os.environ.get("HOROVOD_FUSION_THRESHOLD") or _FUSION_BUFFER_BYTES)
+    return sum(size for size in sizes if 4 * size > buffer)
+
+
+def _parts(size: int) -> list[int]:
+    """Return parts as large as a bucket, as the layers of a network would fill them."""
+    number = -(-size // MAX_BUCKET_VALUES)
+    return [size // number] * number
+
+
 def _exchange_times(
-    runs: dict[ExchangeMethod, Callable[[], None]], process_set: hvd.ProcessSet
-) -> _Times:
+    runs: dict[_Key, Callable[[], None]], process_set: hvd.ProcessSet
+) -> dict[_Key, float]:
     """Return the median seconds of each function on the slowest rank.
 
     They run in turns, so that what else disturbs the machines hits all alike.
     """
-    samples: dict[ExchangeMethod, list[float]] = {method: [] for method in runs}
+    samples: dict[_Key, list[float]] = {key: [] for key in runs}
     for repeat in range(1 + _REPEATS):
-        for method, run in runs.items():
+        for key, run in runs.items():
             elapsed_s = _slowest(_elapsed_s(run, process_set), process_set)
             if repeat:  # the first one warms up
-                samples[method].append(elapsed_s)
-    return {method: statistics.median(times) for method, times in samples.items()}
+                samples[key].append(elapsed_s)
+    return {key: statistics.median(times) for key, times in samples.items()}
 
 
 def _elapsed_s(run: Callable[[], None], process_set: hvd.ProcessSet) -> float:

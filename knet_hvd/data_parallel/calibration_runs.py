@@ -31,6 +31,8 @@ def exchange_runner(
     codec: TernaryCodec,
     process_set: hvd.ProcessSet,
     device: torch.device,
+    *,
+    with_bias: bool = True,
 ) -> Callable[[], None]:
     """Return a function that exchanges weights of these sizes, and a bias.
 
@@ -40,14 +42,17 @@ def exchange_runner(
         codec: Used by the exchanges of codes.
         process_set: The ranks that exchange.
         device: Where the gradients lie.
+        with_bias: Whether there is one; a gradient on its own is not copied to
+            Horovod's fusion buffer.
     """
     parameters = []
     # Of its own: how much is timed, and so drawn, must not change the user's numbers.
     generator = torch.Generator(device).manual_seed(0)
-    for number, size in enumerate([*sizes, _BIAS_VALUES]):
+    biases = [_BIAS_VALUES] if with_bias else []
+    for number, size in enumerate([*sizes, *biases]):
         tensor = torch.zeros(size, device=device)
         tensor.grad = torch.randn(size, device=device, generator=generator)
-        name = f"calibration.{method}.{len(sizes)}.{number}"
+        name = f"calibration.{method}.{len(sizes)}.{with_bias}.{number}"
         parameters.append(NamedParameter(name, tensor, number))
     if method == "fp32" or method == "fp16":
         compression = hvd.Compression.none if method == "fp32" else hvd.Compression.fp16

@@ -51,13 +51,19 @@ class Advice:
         return f"{text} (predicted exchange: {listed})"
 
 
-def advise(model: CostModel, num_values: float, num_tensors: int = 1) -> Advice:
+def advise(
+    model: CostModel,
+    num_values: float,
+    num_tensors: int = 1,
+    unfused_values: float = 0.0,
+) -> Advice:
     """Choose the method for a set of gradients.
 
     Args:
         model: With fp32 and at least one other method.
         num_values: Values of all gradients.
         num_tensors: Gradients.
+        unfused_values: Values of gradients larger than Horovod's fusion buffer.
 
     Returns:
         The fastest method, or fp32 unless that is 1.1 times faster: what rounds
@@ -70,7 +76,7 @@ def advise(model: CostModel, num_values: float, num_tensors: int = 1) -> Advice:
         known = ", ".join(model.methods)
         raise ValueError(f"advice compares fp32 with other methods; got {known}")
     seconds = {
-        method: model.exchange_s(method, num_values, num_tensors)
+        method: model.exchange_s(method, num_values, num_tensors, unfused_values)
         for method in model.methods
     }
     fastest = min(seconds, key=lambda method: seconds[method])

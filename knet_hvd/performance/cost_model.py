@@ -32,14 +32,21 @@ class MethodCost:
     Attributes:
         curve: Seconds against the number of fp32 values of one gradient.
         tensor_s: Seconds for each further tensor of the same values.
+        unfused_share: Time of a gradient that crosses from where it lies, over that of
+            one that is first copied to Horovod's fusion buffer.
     """
 
     curve: TimeCurve
     tensor_s: float
+    unfused_share: float = 1.0
 
-    def exchange_s(self, num_values: float, num_tensors: int) -> float:
+    def exchange_s(
+        self, num_values: float, num_tensors: int, unfused_values: float = 0.0
+    ) -> float:
         """Return the seconds of an exchange that nothing hides."""
-        return self.curve.at(num_values) + self.tensor_s * max(0, num_tensors - 1)
+        saved = (1 - self.unfused_share) * unfused_values / num_values
+        together_s = self.curve.at(num_values) * (1 - saved)
+        return together_s + self.tensor_s * max(0, num_tensors - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,11 @@ class CostModel:
     codec_s: Mapping[ExchangeMethod, float]
 
     def exchange_s(
-        self, method: ExchangeMethod, num_values: float, num_tensors: int = 1
+        self,
+        method: ExchangeMethod,
+        num_values: float,
+        num_tensors: int = 1,
+        unfused_values: float = 0.0,
     ) -> float:
         """Predict an exchange of complete gradients.
 
@@ -65,6 +76,7 @@ class CostModel:
             method: One that was measured.
             num_values: Values of all gradients.
             num_tensors: Gradients that do not share a buffer with others.
+            unfused_values: Values of gradients larger than Horovod's fusion buffer.
 
         Returns:
             Seconds.
@@ -75,7 +87,8 @@ class CostModel:
         if method not in self.methods:
             known = ", ".join(self.methods)
             raise ValueError(f"method: expected one of {known}; got {method!r}")
-        return self.methods[method].exchange_s(num_values, num_tensors)
+        cost = self.methods[method]
+        return cost.exchange_s(num_values, num_tensors, unfused_values)
 
     def bucket_values(self, method: ExchangeMethod) -> int:
         """Return how many values to exchange together.

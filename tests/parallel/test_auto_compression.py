@@ -7,7 +7,7 @@ import torch
 import knet_hvd
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.data_parallel.auto_compression import named_choice
-from knet_hvd.data_parallel.calibration import calibrate
+from knet_hvd.data_parallel.calibration import calibrate, unfused_values
 from knet_hvd.performance import Advice
 
 pytestmark = pytest.mark.skipif(hvd.size() == 1, reason="one rank exchanges nothing")
@@ -22,6 +22,16 @@ def test_all_ranks_get_the_same_model() -> None:
     assert model.num_ranks == hvd.size()
     assert set(model.methods) == {"fp32", "fp16", "allgather", "alltoall"}
     assert all(cost.curve.latency_s > 0 for cost in model.methods.values())
+    assert 0 < model.methods["fp32"].unfused_share <= 1
+
+
+def test_only_gradients_above_the_fusion_buffer_are_not_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("HOROVOD_FUSION_THRESHOLD", raising=False)
+    assert unfused_values([2**25, 2**25 + 1, 10]) == 2**25 + 1
+    monkeypatch.setenv("HOROVOD_FUSION_THRESHOLD", "0")
+    assert unfused_values([100, 10]) == 110
 
 
 def test_auto_trains_as_the_method_it_chose() -> None:

@@ -1,5 +1,7 @@
 """The cost model: curves through measured points, other numbers of ranks, advice."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +64,18 @@ def test_values_and_tensors_cost() -> None:
     assert model(fp32=50.0).exchange_s("fp32", 1e6, 11) == pytest.approx(
         1e-3 + 50e-9 * (1e6 - 1e3) + 10 * 1e-4
     )
+
+
+def test_a_gradient_that_is_not_copied_is_faster() -> None:
+    cost = MethodCost(TimeCurve((1e3, 1e6), (1.0, 10.0)), 1e-4, unfused_share=0.7)
+    assert cost.exchange_s(1e6, 1, unfused_values=0) == 10
+    assert cost.exchange_s(1e6, 1, unfused_values=1e6) == pytest.approx(7)
+    assert cost.exchange_s(1e6, 1, unfused_values=0.5e6) == pytest.approx(8.5)
+    slow = model(fp32=50.0, allgather=40.0)
+    quick = replace(slow.methods["fp32"], unfused_share=0.5)
+    slow = replace(slow, methods={**slow.methods, "fp32": quick})
+    assert advise(slow, 1e6, 1).compresses
+    assert not advise(slow, 1e6, 1, unfused_values=1e6).compresses
 
 
 def test_an_unknown_method_is_named() -> None:
