@@ -14,7 +14,7 @@ if not select.select([launcher], [], [], grace_s)[0]:
 """
 
 
-def end_launcher_later(grace_s: float = 15.0) -> None:
+def end_launcher_later(grace_s: float = 25.0) -> None:
     """Have Open MPI's launcher on this host killed if it is still there later.
 
     mpirun ends all ranks when one has failed, and then waits for its daemons. It never

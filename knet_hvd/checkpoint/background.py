@@ -1,7 +1,7 @@
 """Work in a thread beside training."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 
@@ -36,10 +36,10 @@ class BackgroundTask:
         text = error.strerror if isinstance(error, OSError) else str(error)
         return text or type(error).__name__
 
-    def wait(self) -> None:
-        """Wait until the latest call has ended, well or not."""
+    def wait(self, limit_s: float) -> None:
+        """Wait until the latest call has ended, well or not, or so long."""
         if self._future is not None:
-            self._future.exception()
+            wait([self._future], limit_s)
 
     def forget(self) -> None:
         """Forget the latest call, which has ended, and its error."""

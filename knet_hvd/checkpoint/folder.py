@@ -115,11 +115,11 @@ def _check_shared(config: CheckpointConfig, holder: str) -> str:
 
 def _raise_any(ranks: Ranks, error: str, text: str = "") -> list[str]:
     """Raise on every rank if any has an error; return the texts of all ranks."""
-    errors = ranks.gather_texts(error, "checkpoint errors")
+    errors = ranks.gather_texts(error, "checkpoint errors", after_disk=True)
     found = [each for each in errors if each]
     if found:
         raise CheckpointError(found[0])
-    return ranks.gather_texts(text, "checkpoint texts")
+    return ranks.gather_texts(text, "checkpoint texts", after_disk=True)
 
 
 def load_latest(
@@ -146,7 +146,7 @@ def load_latest(
             the latest good one is of another kind or format.
     """
     own = " ".join(map(str, store.steps()))
-    steps = ranks.gather_texts(own, "checkpoints")[0].split()
+    steps = ranks.gather_texts(own, "checkpoints", after_disk=True)[0].split()
     damaged: list[int] = []
     complaints: list[str] = []
     saved = None
@@ -193,7 +193,7 @@ def _read(
     except CheckpointError as problem:
         error = str(problem)
     digests = {text for text in _raise_any(ranks, error, digest) if text}
-    problems = ranks.gather_texts(damage, "checkpoint damage")
+    problems = ranks.gather_texts(damage, "checkpoint damage", after_disk=True)
     found = list(dict.fromkeys(text for text in problems if text))
     if len(digests) > 1:
         found.append(f"{store.path(step)}: ranks read different manifests")

@@ -15,12 +15,16 @@ class Ranks(Protocol):
     def size(self) -> int:
         """Return the number of processes."""
 
-    def gather_texts(self, text: str, what: str) -> list[str]:
-        """Return the texts of all ranks, by rank, however long these take.
+    def gather_texts(
+        self, text: str, what: str, *, after_disk: bool = False
+    ) -> list[str]:
+        """Return the texts of all ranks, by rank.
 
         Args:
             text: This rank's.
             what: What it is, the same on all ranks.
+            after_disk: Whether ranks come from reading or writing shards, so that one
+                which is late need not be lost.
 
         Raises:
             KnetError: If a rank is lost.

@@ -19,6 +19,7 @@ from knet_hvd.checkpoint.store import CheckpointStore
 from knet_hvd.checkpoint.trees import Tree
 from knet_hvd.config import CheckpointError, PreemptionError
 
+_IN_TOUCH_S = 0.5
 _logger = logging.getLogger("knet_hvd")
 
 
@@ -171,9 +172,9 @@ class CheckpointSchedule:
         return tuple(ShardRecord(*by_number[number]) for number in sorted(by_number))
 
     def _drain(self) -> None:
-        """Wait for what is being written."""
+        """Wait for what is being written; all ranks keep in touch meanwhile."""
         while self._phase != "idle":
-            self._task.wait()
+            self._task.wait(_IN_TOUCH_S)
             self._advance(self._flags.exchange(self._own_flags()))
 
     def _check_saved(self, step: int) -> None:

@@ -6,7 +6,7 @@ from knet_hvd.comm import World
 
 _DISK_PATIENCE = 20
 """How many timeouts to wait for ranks that read or write shards."""
-_STEP_PATIENCE = 2
+_STEP_PATIENCE = 1.5
 """How many timeouts to wait for stages that are some steps behind."""
 
 
@@ -31,9 +31,12 @@ class WorldRanks:
         """Return the number of processes."""
         return self._world.size
 
-    def gather_texts(self, text: str, what: str) -> list[str]:
+    def gather_texts(
+        self, text: str, what: str, *, after_disk: bool = False
+    ) -> list[str]:
         """Return the texts of all ranks: see ``Ranks``."""
-        return self._world.gather_text(text, what, _DISK_PATIENCE)
+        patience = _DISK_PATIENCE if after_disk else _STEP_PATIENCE
+        return self._world.gather_text(text, what, patience)
 
     def start_maximum(self, values: Sequence[int]) -> Callable[[], list[int]]:
         """Begin to compare numbers: see ``Ranks``."""

@@ -221,10 +221,10 @@ def test_a_task_reports_how_it_ended() -> None:
     task = BackgroundTask()
     task.start(time.sleep, 0.2)
     assert task.is_busy
-    task.wait()
+    task.wait(10.0)
     assert (task.is_busy, task.error) == (False, "")
     task.start(os.mkdir, "/dev/null/x")
-    task.wait()
+    task.wait(10.0)
     assert task.error == "Not a directory"
     task.forget()
     assert task.error == ""
