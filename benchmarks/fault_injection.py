@@ -4,17 +4,19 @@ Each fault is a function of a running job: it does its harm, and returns what un
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 NOTHING_TO_UNDO: Callable[[], None] = lambda: None  # noqa: E731
 PAUSE_S = 5.0
+SLOWED_S = 2.0
 LARGE_DISK = "512m"
 NETWORK_RETURNS_S = 3.0
 """Until hosts that did not find each other look again."""
@@ -109,21 +111,24 @@ def cut_network(job: RunningJob) -> Callable[[], None]:
 
 def fill_disk(job: RunningJob) -> Callable[[], None]:
     """Fill the disk of the checkpoints."""
-    disk = job.folder / "disk"
-    free = shutil.disk_usage(disk).free
-    with (disk / "filler").open("wb") as file:
-        file.write(bytes(max(0, free - 65536)))
-    return lambda: (disk / "filler").unlink()
+    filler = job.folder / "disk" / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:  # the job writes as well, so that what is free is not known
+            file.write(bytes(65536))
+    return filler.unlink
 
 
 def start_twice(job: RunningJob) -> Callable[[], None]:
-    """Start a second job in the folder of the first, which pauses so as to be there."""
+    """Start a second job in the folder of the first, which is slowed to be there."""
     pid = job.random.choice(job.ranks())
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        code, text = job.start_another()
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    with ThreadPoolExecutor(1) as threads:
+        second = threads.submit(job.start_another)
+        while not second.done():
+            os.kill(pid, signal.SIGSTOP)
+            wait([second], SLOWED_S)
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(SLOWED_S / 20)
+    code, text = second.result()
     refused = code != 0 and "in use by" in text
     if not refused:
         job.notes.append(f"the second job was not refused ({code}): {text}")

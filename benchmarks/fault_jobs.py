@@ -89,7 +89,7 @@ def finish(
 
 def run(line: Sequence[str], output: Path) -> tuple[int, str]:
     """Run a command line to its end; return its exit code and output."""
-    return finish(start(line, output), output, 3 * LIMIT_S)
+    return finish(start(line, output), output, 10 * LIMIT_S)
 
 
 def session_pids(session: int) -> list[int]:
