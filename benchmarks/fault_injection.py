@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,22 +45,29 @@ class RunningJob:
         return rank_pids(self.folder)
 
 
-def rank_pids(folder: Path) -> list[int]:
-    """Return the Python processes whose command line names a folder."""
-    found = []
+def processes() -> Iterator[tuple[int, list[bytes], int]]:
+    """Yield number, command line and session of every process that has not ended."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            state = (entry / "stat").read_text().rsplit(") ", 1)[1][0]
+            fields = (entry / "stat").read_text().rsplit(") ", 1)[1].split()
         except OSError:
             continue  # it has ended
-        is_python = Path(os.fsdecode(words[0])).name.startswith("python")
-        named = any(os.fsencode(folder) in word for word in words)
-        if is_python and named and state != "Z":
-            found.append(int(entry.name))
-    return sorted(found)
+        state, session = fields[0], int(fields[3])
+        if state != "Z":
+            yield int(entry.name), words, session
+
+
+def rank_pids(folder: Path) -> list[int]:
+    """Return the Python processes whose command line names a folder."""
+    return sorted(
+        pid
+        for pid, words, _ in processes()
+        if Path(os.fsdecode(words[0])).name.startswith("python")
+        and any(os.fsencode(folder) in word for word in words)
+    )
 
 
 def kill(job: RunningJob) -> Callable[[], None]:

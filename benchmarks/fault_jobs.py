@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import slow_network
+from benchmarks.fault_injection import processes
 from knet_hvd.checkpoint import CheckpointStore
 
 ROOT = Path(__file__).parents[1]
@@ -94,19 +95,7 @@ def run(line: Sequence[str], output: Path) -> tuple[int, str]:
 
 def session_pids(session: int) -> list[int]:
     """Return what runs in a session: mpirun, and its daemons on all hosts."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            state, _, _, its_session = (
-                (entry / "stat").read_text().rsplit(") ", 1)[1].split()[:4]
-            )
-        except OSError:
-            continue  # it has ended
-        if int(its_session) == session and state != "Z":
-            found.append(int(entry.name))
-    return found
+    return [pid for pid, _, its_session in processes() if its_session == session]
 
 
 def end_session(session: int) -> None:

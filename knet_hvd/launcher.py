@@ -25,6 +25,8 @@ def end_launcher_later(grace_s: float = 25.0) -> None:
     Args:
         grace_s: Seconds that the launcher has to end by itself.
     """
+    if not hasattr(os, "pidfd_open"):
+        return  # not Linux
     parent = os.getppid()
     try:
         launcher = os.pidfd_open(parent)  # unlike its number, it cannot be another's

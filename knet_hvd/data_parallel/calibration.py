@@ -85,16 +85,8 @@ def calibrate(
         for method in methods
     }
     if "fp32" in costs:
-        size = _SIZES[len(seconds["fp32"]) - 1]
-        runs = {
-            fused: exchange_runner(
-                "fp32", _parts(size) if fused else [size], codec, process_set, place,
-                with_bias=fused,
-            )
-            for fused in (True, False)
-        }  # fmt: skip
-        times = _exchange_times(runs, process_set)
-        share = min(1.0, times[False] / times[True])
+        largest = _SIZES[len(seconds["fp32"]) - 1]
+        share = _unfused_share(largest, codec, process_set, place)
         costs["fp32"] = replace(costs["fp32"], unfused_share=share)
     return CostModel(num_ranks, costs, codec_s)
 
@@ -110,6 +102,24 @@ def unfused_values(sizes: Iterable[int]) -> int:
     """
     buffer = int(os.environ.get("HOROVOD_FUSION_THRESHOLD") or _FUSION_BUFFER_BYTES)
     return sum(size for size in sizes if 4 * size > buffer)
+
+
+def _unfused_share(
+    size: int,
+    codec: TernaryCodec,
+    process_set: hvd.ProcessSet,
+    device: torch.device,
+) -> float:
+    """Return the time of one fp32 gradient over that of its parts in the buffer."""
+    runs = {
+        fused: exchange_runner(
+            "fp32", _parts(size) if fused else [size], codec, process_set, device,
+            with_bias=fused,
+        )
+        for fused in (True, False)
+    }  # fmt: skip
+    times = _exchange_times(runs, process_set)
+    return min(1.0, times[False] / times[True])
 
 
 def _parts(size: int) -> list[int]:
