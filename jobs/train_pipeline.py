@@ -13,11 +13,9 @@ exit codes: 0 done, 1 an error or a wrong flag.
 """
 
 import os
-import signal
-import socket
 import sys
-import threading
 import time
+from contextlib import nullcontext
 
 import tyro
 
@@ -29,10 +27,11 @@ from knet_hvd.config import (
     check_writable,
     write_json_atomic,
 )
-from knet_hvd.launcher import end_launcher_later
+from knet_hvd.launcher import end_launcher_later, explained_termination
 from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
 
 GRACE_S = 2.0
+LOST = "stopped by the launcher: it ends all ranks when one is lost"
 
 
 def parse_flags() -> PipelineConfig:
@@ -47,29 +46,9 @@ def parse_flags() -> PipelineConfig:
         raise
 
 
-def report(rank: int, message: str) -> None:
-    """Print why this rank stops."""
-    print(f"train_pipeline: rank {rank}: {message}", file=sys.stderr, flush=True)
-
-
-def explain_termination(rank: int) -> None:
-    """Say why, when the launcher ends this rank because another one is gone.
-
-    Open MPI kills half a second after SIGTERM, and Python's own handler would wait for
-    the call that the main thread is in: a thread is told of the signal at once.
-    """
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-
-    def leave() -> None:
-        while reader.recv(1) != bytes([signal.SIGTERM]):
-            pass
-        report(rank, "stopped by the launcher: it ends all ranks when one is lost")
-        os._exit(1)
-
-    signal.signal(signal.SIGTERM, lambda number, frame: None)  # the thread does it
-    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
-    threading.Thread(target=leave, name="explain_termination", daemon=True).start()
+def reason(rank: int, message: str) -> str:
+    """Return the line that tells why a rank stops."""
+    return f"train_pipeline: rank {rank}: {message}"
 
 
 def run(config: PipelineConfig, world: World, signals: StopSignals) -> None:
@@ -107,16 +86,15 @@ def main() -> int:
         try:
             world = World(config.timeout_s)
             rank = world.rank
-            if not saves:
-                explain_termination(rank)
-            run(config, world, signals)
+            with nullcontext() if saves else explained_termination(reason(rank, LOST)):
+                run(config, world, signals)
         except PreemptionError as stop:
             if rank == 0:
                 print(f"train_pipeline: {stop}", file=sys.stderr, flush=True)
             time.sleep(GRACE_S)  # the launcher ends all ranks when the first has ended
             return STOPPED_EXIT_CODE
         except (KnetError, ValueError) as error:
-            report(rank, str(error))
+            print(reason(rank, str(error)), file=sys.stderr, flush=True)
             end_launcher_later()
             time.sleep(GRACE_S)  # all ranks say why before the launcher ends them
             abort()

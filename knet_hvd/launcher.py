@@ -1,9 +1,14 @@
 """The launcher that started this rank, where it outlives a job that has failed."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 _OPEN_MPI = ("mpirun", "prterun", "prted")
 _WATCH = """
@@ -11,6 +16,17 @@ import select, signal, sys
 launcher, grace_s = int(sys.argv[1]), float(sys.argv[2])
 if not select.select([launcher], [], [], grace_s)[0]:
     signal.pidfd_send_signal(launcher, signal.SIGKILL)
+"""
+_EXPLAIN = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm sends it to all of a step
+line, rank = sys.argv[1], int(sys.argv[2])
+while number := os.read(0, 1):
+    if number[0] == signal.SIGTERM:
+        os.write(2, line.encode())
+        if os.getppid() == rank:
+            os.kill(rank, signal.SIGKILL)
+        break
 """
 
 
@@ -44,3 +60,42 @@ def end_launcher_later(grace_s: float = 25.0) -> None:
             )  # fmt: skip
     finally:
         os.close(launcher)
+
+
+@contextmanager
+def explained_termination(message: str) -> Iterator[None]:
+    """Say why, and end this process at once, when the launcher sends SIGTERM.
+
+    Open MPI kills half a second after it. On a busy machine that is too short for a
+    handler or a thread of Python, which wait for the call that the main thread is in. A
+    process of its own prints instead: the part of Python's handler that is C wakes it.
+    It ends with this process.
+
+    Args:
+        message: A line for the standard error stream.
+
+    Raises:
+        ValueError: If this is not the main thread.
+    """
+    line = message.rstrip("\n") + "\n"
+    reader, writer = socket.socketpair()
+    with reader:
+        explainer = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _EXPLAIN, line, str(os.getpid())],
+            stdin=reader.fileno(), start_new_session=True,
+        )  # fmt: skip
+
+    def end(number: int, frame: FrameType | None) -> None:
+        explainer.wait()
+        os._exit(1)
+
+    writer.setblocking(False)
+    before = signal.signal(signal.SIGTERM, end)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, before)
+        writer.close()
+        explainer.wait()

@@ -28,3 +28,41 @@ def test_a_launcher_that_ends_by_itself_keeps_its_exit_code(tmp_path: Path) -> N
 
 def test_another_parent_is_left_alone(tmp_path: Path) -> None:
     assert run_launcher(tmp_path, "launcher", seconds=3) == 7
+
+
+WAITS = """
+import ctypes, sys
+from knet_hvd.launcher import explained_termination
+with explained_termination("the reason"):
+    print("waiting", flush=True)
+    if sys.argv[1] == "long":
+        # Keeps the lock of Python's interpreter, as a call into a library may.
+        libc = ctypes.PyDLL(None)
+        while libc.sleep(60):
+            pass
+print("done")
+"""
+
+
+def started_rank(how: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WAITS, how],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_rank_within_a_call_says_why_it_is_ended() -> None:
+    with started_rank("long") as rank:
+        assert rank.stdout is not None
+        assert rank.stdout.readline() == "waiting\n"
+        rank.send_signal(signal.SIGTERM)
+        out, err = rank.communicate(timeout=20)
+    assert (out, err) == ("", "the reason\n")
+    assert rank.returncode != 0
+
+
+def test_a_rank_that_ends_by_itself_says_nothing() -> None:
+    with started_rank("short") as rank:
+        out, err = rank.communicate(timeout=20)  # also the explainer's end of stderr
+    assert (out, err) == ("waiting\ndone\n", "")
+    assert rank.returncode == 0
