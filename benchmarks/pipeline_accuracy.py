@@ -26,12 +26,13 @@ JOB = "train_pipeline.py"
 # Convolutions as published, 5x5 with 128 channels, cost many times the network.
 SMALL_SYNTHESIZER = ["--synthesizer.hidden-units", "64"]
 SMALL_SYNTHESIZER += ["--synthesizer.kernel-size", "3"]
+PUBLISHED_SYNTHESIZER = ["--synthesizer.no-trust"]
 METHODS = {
     "backprop": ["--decoupler", "backprop"],
     "synthetic": ["--decoupler", "synthetic", *SMALL_SYNTHESIZER],
-    "synthetic-published": ["--decoupler", "synthetic"],
+    "synthetic-published": ["--decoupler", "synthetic", *PUBLISHED_SYNTHESIZER],
     "conditioned": ["--decoupler", "conditioned", *SMALL_SYNTHESIZER],
-    "conditioned-published": ["--decoupler", "conditioned"],
+    "conditioned-published": ["--decoupler", "conditioned", *PUBLISHED_SYNTHESIZER],
     "local": ["--decoupler", "local"],
     "predsim": ["--decoupler", "local", "--auxiliary.loss", "predsim"],
     "delayed": ["--decoupler", "delayed"],

@@ -138,4 +138,4 @@ class DecoupledRunner(Runner):
         """Send the gradient of the inputs on its way, then update."""
         self._send_back(batch)
         with self._throttle:
-            self.stage.update()
+            self.stage.update(self.decoupler.update_share)

@@ -140,9 +140,19 @@ class Stage:
         """Return the context in which the stage's precision holds."""
         return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
 
-    def update(self) -> None:
-        """Let the optimizer make its step, and drop the gradients."""
+    def update(self, share: float = 1.0) -> None:
+        """Let the optimizer make its step, and drop the gradients.
+
+        Args:
+            share: Of the learning rate, for this step only.
+        """
+        groups = [] if self.optimizer is None else self.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * share
         update(self.optimizer)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
 
 def make_optimizer(

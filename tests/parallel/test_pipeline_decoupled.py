@@ -72,7 +72,7 @@ def test_it_learns(world: World, decoupler: str, model: str) -> None:
     assert len(summary["stages"]) == world.size
     if world.size > 1 and decoupler in ("synthetic", "conditioned"):
         assert set(summary["stages"][0]["metrics"]) == {
-            "cosine_similarity", "norm_ratio", "synthesizer_loss",
+            "cosine_similarity", "norm_ratio", "synthesizer_loss", "update_share",
         }  # fmt: skip
         assert summary["stages"][0]["decoupler_parameters"] > 0
 

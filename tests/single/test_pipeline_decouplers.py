@@ -150,6 +150,57 @@ def test_a_stage_learns_at_once_from_the_synthetic_gradient() -> None:
         torch.testing.assert_close(one, want)
 
 
+def trained_share(depends_on_output: bool) -> float:
+    """Return the share after 300 gradients, which the output tells or does not."""
+    torch.manual_seed(0)
+    decoupler = Synthetic((12,), SynthesizerConfig(hidden_layers=0, learning_rate=0.01))
+    stage = make_stage()
+    shares = []
+    for round_ in range(300):
+        torch.manual_seed(round_)
+        batch = Batch(0, 0, torch.randint(10, (32,)), 32, False, torch.randn(32, 5))
+        decoupler.forward(stage, batch)
+        decoupler.learn(stage, batch)
+        shares.append(decoupler.update_share)
+        target = batch.output if depends_on_output else torch.randn(32, 12)
+        decoupler.learn_from(stage, batch, target.detach() / 32)
+        stage.blocks.zero_grad()
+    assert shares[0] == 0
+    return shares[-1]
+
+
+def test_a_stage_moves_as_far_as_its_synthesizer_is_right() -> None:
+    assert trained_share(depends_on_output=True) > 0.9
+    assert trained_share(depends_on_output=False) < 0.05
+
+
+def test_as_published_a_stage_moves_at_its_full_rate() -> None:
+    config = SynthesizerConfig(hidden_layers=0, trust=False)
+    stage, batch, decoupler = make_stage(), make_batch(), Synthetic((12,), config)
+    decoupler.forward(stage, batch)
+    decoupler.learn(stage, batch)
+    assert decoupler.update_share == 1
+    assert len(decoupler.modules) == 1
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
+def test_a_share_is_of_this_update_only(name: Any) -> None:
+    stage = make_stage()
+    stage.optimizer = make_optimizer(stage.blocks, name, 0.1)
+    moved = []
+    for share in (1.0, 0.25):
+        before = torch.cat([p.detach().flatten() for p in stage.blocks.parameters()])
+        for parameter in stage.blocks.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        if name == "momentum":
+            stage.optimizer.state.clear()
+        stage.update(share)
+        after = torch.cat([p.detach().flatten() for p in stage.blocks.parameters()])
+        moved.append(after - before)
+        assert all(group["lr"] == 0.1 for group in stage.optimizer.param_groups)
+    torch.testing.assert_close(moved[1], moved[0] / 4)
+
+
 def test_comparing_gradients() -> None:
     ones = torch.ones(3, 4)
     same = compare(2 * ones, ones)

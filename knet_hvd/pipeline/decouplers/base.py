@@ -22,6 +22,7 @@ class Decoupler(ABC):
         modules: What this decoupler trains besides the stage; empty if nothing.
         optimizer: Updates the modules; None if there is nothing to learn.
         metrics: What the last observed batch showed, by name.
+        update_share: Of its learning rate, what the stage's next update is to take.
     """
 
     gradients_return: ClassVar[bool] = True
@@ -32,6 +33,7 @@ class Decoupler(ABC):
         self.modules = nn.ModuleList()
         self.optimizer: Optimizer | None = None
         self.metrics: dict[str, Tensor] = {}
+        self.update_share = 1.0
 
     def forward(self, stage: Stage, batch: Batch) -> None:
         """Compute ``batch.output`` from ``batch.inputs``.

@@ -40,6 +40,10 @@ class SynthesizerConfig:
     learning_rate: float = 0.001
     """Of Adam; plain SGD is known not to converge."""
 
+    trust: bool = True
+    """Multiply the learning rate of the stage before it by the square of the cosine
+    similarity to true gradients that it has reached so far. As published: no."""
+
     def __post_init__(self) -> None:
         if self.hidden_layers is not None and self.hidden_layers < 0:
             raise ValueError(

@@ -8,7 +8,8 @@ that, by mean squared error.
 
 What differs: the gradient comes back some steps later, while the module has gone on; so
 the synthesizer is run again on the kept activation. And it predicts gradients of single
-samples, not of the batch's mean: see `Synthesizer`.
+samples, not of the batch's mean: see `Synthesizer`. Unless told otherwise, a stage
+makes steps that are the shorter the less its synthesizer can be trusted: see `Trust`.
 """
 
 from typing import ClassVar
@@ -19,14 +20,15 @@ from torch.nn import functional
 
 from knet_hvd.pipeline.decouplers.base import Decoupler, present
 from knet_hvd.pipeline.decouplers.synthesizer import Synthesizer, SynthesizerConfig
+from knet_hvd.pipeline.decouplers.trust import Trust
 from knet_hvd.pipeline.stage import Batch, Stage, make_optimizer, update
 
 
 class Synthetic(Decoupler):
     """Learn at once from a predicted gradient, and learn to predict it.
 
-    Metrics: `synthesizer_loss`, and `cosine_similarity` and `norm_ratio` of the
-    predicted gradient to the one that came back.
+    Metrics: `synthesizer_loss`, `cosine_similarity` and `norm_ratio` of the predicted
+    gradient to the one that came back, and `update_share` of the stage's learning rate.
     """
 
     gradients_return: ClassVar[bool] = True
@@ -43,8 +45,11 @@ class Synthetic(Decoupler):
         """
         super().__init__()
         self._synthesizer = Synthesizer(shape, config, num_labels)
+        self._trust = Trust() if config.trust else None
         self.modules.append(self._synthesizer)
-        self.optimizer = make_optimizer(self._synthesizer, "adam", config.learning_rate)
+        if self._trust is not None:
+            self.modules.append(self._trust)
+        self.optimizer = make_optimizer(self.modules, "adam", config.learning_rate)
 
     def learn(self, stage: Stage, batch: Batch) -> bool:
         """Go backward from the predicted gradient."""
@@ -53,6 +58,8 @@ class Synthetic(Decoupler):
         with torch.no_grad():
             prediction = self._predict(stage, batch)
         output.backward(prediction / batch.num_samples)
+        if self._trust is not None:
+            self.update_share = self._trust.update_share()
         if batch.observed:
             batch.prediction = prediction
         return True
@@ -63,10 +70,14 @@ class Synthetic(Decoupler):
         prediction = self._predict(stage, batch)
         loss = functional.mse_loss(prediction, target)
         loss.backward()
+        if self._trust is not None:
+            similarity = compare(prediction.detach(), target)["cosine_similarity"]
+            self._trust.loss(similarity).backward()
         update(self.optimizer)
         if batch.prediction is not None:
             self.metrics["synthesizer_loss"] = loss.detach()
             self.metrics.update(compare(batch.prediction, target))
+            self.metrics["update_share"] = torch.tensor(self.update_share)
         return False
 
     def _predict(self, stage: Stage, batch: Batch) -> Tensor:
