@@ -27,7 +27,8 @@ from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.assembly import build_stage_decoupler, make_runner
 from knet_hvd.pipeline.decouplers.registry import decoupler_class
 from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
-from knet_hvd.pipeline.stage import Stage, make_optimizer, update
+from knet_hvd.pipeline.optimizers import make_optimizer, update
+from knet_hvd.pipeline.stage import Stage
 from knet_hvd.pipeline.stage_links import open_links
 from knet_hvd.pipeline.throttle import Throttle
 

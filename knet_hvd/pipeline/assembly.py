@@ -8,10 +8,11 @@ from knet_hvd.pipeline.decoupled import DecoupledRunner
 from knet_hvd.pipeline.decouplers import Backprop, Decoupler, Delayed, Objective
 from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decoupler
 from knet_hvd.pipeline.locked import LockedRunner
+from knet_hvd.pipeline.optimizers import make_optimizer
 from knet_hvd.pipeline.runner import Runner
 from knet_hvd.pipeline.schedule import one_forward_one_backward, sequential
 from knet_hvd.pipeline.splitting import stage_blocks
-from knet_hvd.pipeline.stage import Stage, make_optimizer
+from knet_hvd.pipeline.stage import Stage
 from knet_hvd.pipeline.stage_links import StageLinks
 from knet_hvd.pipeline.throttle import Throttle
 

@@ -21,7 +21,8 @@ from knet_hvd.comm import World
 from knet_hvd.models import parameters_sha256
 from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers import Decoupler
-from knet_hvd.pipeline.stage import Optimizer, Stage
+from knet_hvd.pipeline.optimizers import Optimizer
+from knet_hvd.pipeline.stage import Stage
 
 _PATIENCE = 20
 """How many timeouts to wait for rows that evaluate more slowly."""

@@ -12,9 +12,10 @@ from knet_hvd.checkpoint import Tree, snapshot
 from knet_hvd.comm import World
 from knet_hvd.config import CheckpointError, KnetError
 from knet_hvd.pipeline.decouplers import Decoupler
+from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.replicas import Replicas
 from knet_hvd.pipeline.runner import Runner
-from knet_hvd.pipeline.stage import Optimizer, Stage
+from knet_hvd.pipeline.stage import Stage
 from knet_hvd.pipeline.stage_links import StageLinks
 
 _PATIENCE = 2

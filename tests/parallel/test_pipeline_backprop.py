@@ -9,7 +9,7 @@ from knet_hvd.data import load_dataset
 from knet_hvd.models import build_model
 from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
 from knet_hvd.pipeline.batch_source import BatchSource
-from knet_hvd.pipeline.stage import make_optimizer
+from knet_hvd.pipeline.optimizers import make_optimizer
 from tests.parallel.mpi import world
 
 __all__ = ["world"]

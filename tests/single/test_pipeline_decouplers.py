@@ -22,7 +22,8 @@ from knet_hvd.pipeline.decouplers import (
 from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryLoss, similarity_matrix
 from knet_hvd.pipeline.decouplers.synthesizer import Synthesizer
 from knet_hvd.pipeline.decouplers.synthetic import compare
-from knet_hvd.pipeline.stage import Batch, Stage, make_optimizer
+from knet_hvd.pipeline.optimizers import make_optimizer
+from knet_hvd.pipeline.stage import Batch, Stage
 
 SHAPES = [(12,), (6, 4, 4), (6, 1, 1)]
 SMALL = SynthesizerConfig(hidden_layers=1, hidden_units=8, kernel_size=3)

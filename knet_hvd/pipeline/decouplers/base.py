@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from knet_hvd.pipeline.stage import Batch, Optimizer, Stage
+from knet_hvd.pipeline.optimizers import Optimizer
+from knet_hvd.pipeline.stage import Batch, Stage
 
 
 class Decoupler(ABC):

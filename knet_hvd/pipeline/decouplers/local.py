@@ -17,7 +17,8 @@ from knet_hvd.pipeline.decouplers.auxiliary import (
     local_gradient,
 )
 from knet_hvd.pipeline.decouplers.base import Decoupler, present
-from knet_hvd.pipeline.stage import Batch, Stage, make_optimizer, update
+from knet_hvd.pipeline.optimizers import make_optimizer, update
+from knet_hvd.pipeline.stage import Batch, Stage
 
 
 class Local(Decoupler):

@@ -21,7 +21,8 @@ from torch.nn import functional
 from knet_hvd.pipeline.decouplers.base import Decoupler, present
 from knet_hvd.pipeline.decouplers.synthesizer import Synthesizer, SynthesizerConfig
 from knet_hvd.pipeline.decouplers.trust import Trust
-from knet_hvd.pipeline.stage import Batch, Stage, make_optimizer, update
+from knet_hvd.pipeline.optimizers import make_optimizer, update
+from knet_hvd.pipeline.stage import Batch, Stage
 
 
 class Synthetic(Decoupler):
