@@ -1,12 +1,10 @@
 """The training loop of the pipeline job."""
 
-import json
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,38 +13,17 @@ from torch import Tensor
 from knet_hvd.checkpoint import StopSignals
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.config import KnetError, PreemptionError, to_flat_dict
-from knet_hvd.data import load_dataset
 from knet_hvd.metrics import progress
-from knet_hvd.models import num_parameters, parameters_sha256
-from knet_hvd.pipeline.assembly import (
-    build_stage,
-    build_stage_decoupler,
-    make_runner,
-)
-from knet_hvd.pipeline.batch_source import BatchSource
 from knet_hvd.pipeline.config import PipelineConfig
-from knet_hvd.pipeline.decouplers.registry import decoupler_class
 from knet_hvd.pipeline.evaluation import count_correct
 from knet_hvd.pipeline.job_checkpoints import PipelineCheckpoints
-from knet_hvd.pipeline.memory import MemoryMeter, release_freed_blocks
 from knet_hvd.pipeline.meter import TrainingMeter
 from knet_hvd.pipeline.monitor import StageMonitor
-from knet_hvd.pipeline.planning import (
-    mesh_of,
-    plan_facts,
-    plan_stages,
-    plan_table,
-)
+from knet_hvd.pipeline.planning import plan_table
 from knet_hvd.pipeline.replicas import open_replicas
-from knet_hvd.pipeline.splitting import block_names, output_shapes
-from knet_hvd.pipeline.stage_links import open_links
+from knet_hvd.pipeline.results import gather_summary
+from knet_hvd.pipeline.stage_job import build_stage_job
 from knet_hvd.pipeline.stage_state import StageState, not_finite
-from knet_hvd.pipeline.summary import StageSummary, merge_replicas, summarize
-from knet_hvd.pipeline.throttle import throttle_of
-
-_PATIENCE = 20
-"""How many times longer ranks wait for each other at the end than for a frame: the
-first stage is ahead of the last by all the frames under way."""
 
 
 class PipelineTrainer:
@@ -77,63 +54,25 @@ class PipelineTrainer:
         try:
             if config.deterministic:
                 torch.use_deterministic_algorithms(True)
-            self._replicas = open_replicas(config, world)
             self._build(config, world)
         except BaseException:
             self._checkpoints.close()
             raise
 
     def _build(self, config: PipelineConfig, world: World) -> None:
-        dataset = load_dataset(config.data, config.data_dir)
-        in_shape, num_classes = dataset.in_shape, dataset.num_classes
-        if config.release_above_mb is not None:
-            release_freed_blocks(int(1e6 * config.release_above_mb))
-        self._memory = MemoryMeter()
-        shapes = output_shapes(
-            config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
-        )
-        self.plan = self._checkpoints.plan(
-            partial(plan_stages, config, world, shapes, in_shape, num_classes)
-        )
-        check_agreement(world, plan_facts(self.plan), "the placement")
-        names = block_names(config.model, in_shape, num_classes, config.width)
-        self._names = names
-        mesh, cuts = mesh_of(self.plan), self.plan.cuts
-        index = mesh.stage_of(world.rank)
-        self._source = BatchSource(
-            dataset, config, images=index == 0, replica=self._replicas.index
-        )
-        del dataset  # only the first stage keeps images
-        self.stage = build_stage(
-            config, cuts, index, in_shape=in_shape, num_classes=num_classes
-        )
-        self._links = open_links(
-            world,
-            mesh,
-            [shapes[cut - 1] for cut in cuts],
-            config,
-            decoupler_class(config.decoupler).gradients_return,
-        )
-        out_shape = shapes[cuts[index] - 1] if not self.stage.is_last else ()
-        decoupler = build_stage_decoupler(config, self.stage, out_shape, num_classes)
-        self._replicas.attach(self.stage, decoupler)
-        self._runner = make_runner(
-            config,
-            self.stage,
-            decoupler,
-            self._links,
-            throttle_of(world, config.slow_rank),
-        )
-        self.num_steps = self._source.num_batches * config.epochs
+        self._replicas = open_replicas(config, world)
+        job = build_stage_job(config, world, self._replicas, self._checkpoints.plan)
+        self._job, self._links, self._runner = job, job.links, job.runner
+        self.plan, self.stage = job.plan, job.stage
+        batches = job.source.num_batches
+        self.num_steps = batches * config.epochs
         if config.max_steps is not None:
             self.num_steps = min(self.num_steps, config.max_steps)
         torch.manual_seed(config.seed * 1009 + world.rank)  # dropout differs by stage
         self._state = StageState(
-            *(self.stage, self._runner, self._links, self._replicas, world),
-            mesh.next(world.rank),
+            *(job.stage, job.runner, job.links, job.replicas, world, job.next_rank)
         )
-        batches = self._source.num_batches
-        self._checkpoints.begin(self._state, self.plan, batches, self.num_steps)
+        self._checkpoints.begin(self._state, job.plan, batches, self.num_steps)
 
     @property
     def resumed_step(self) -> int:
@@ -156,7 +95,7 @@ class PipelineTrainer:
 
     def plan_table(self) -> str:
         """Return which blocks are where, as a table in Markdown."""
-        return plan_table(self.plan, self._names)
+        return plan_table(self.plan, self._job.block_names)
 
     def train(self) -> dict[str, Any]:
         """Run all steps and return the summary, the same on every rank.
@@ -180,8 +119,8 @@ class PipelineTrainer:
         )
         # The run after a kill goes on from here, and so must its curves.
         self._state.before_capture = monitor.logger.flush
-        monitor.placement(self.plan, self._names)
-        self._memory.restart_peak()
+        monitor.placement(self.plan, self._job.block_names)
+        self._job.memory.restart_peak()
         # The last stage alone knows loss and accuracy, so its rank shows them.
         bar_rank = self._replicas.index if self.stage.is_last else 1
         with (
@@ -193,7 +132,7 @@ class PipelineTrainer:
                 self._train_epoch(epoch, first_batch, monitor, bar)
                 first_batch = 0
                 self._check_finite()
-                peak_bytes = self._memory.peak_bytes
+                peak_bytes = self._job.memory.peak_bytes
                 accuracy = self.evaluate("test")
                 if self.stage.is_last:
                     monitor.after_epoch(accuracy, self._step)
@@ -202,7 +141,13 @@ class PipelineTrainer:
                     break
             train_accuracy = self.evaluate("train")
         self._links.close()
-        summary = self._summary(accuracy, train_accuracy, peak_bytes)
+        summary = gather_summary(
+            *(self.config, self._world, self._job, self._meter),
+            resumed_step=self.resumed_step,
+            num_steps=self._step,
+            accuracies={"train_accuracy": train_accuracy, "test_accuracy": accuracy},
+            peak_bytes=peak_bytes,
+        )
         self._replicas.close()
         return summary
 
@@ -222,7 +167,7 @@ class PipelineTrainer:
     ) -> None:
         monitor.restart(time.perf_counter())
         with self._meter.training():
-            for inputs, labels in self._source.training(epoch, first_batch):
+            for inputs, labels in self._job.source.training(epoch, first_batch):
                 if self._step == self.num_steps:
                     break
                 self._train_step(inputs, labels, monitor)
@@ -264,42 +209,8 @@ class PipelineTrainer:
             split: train or test.
         """
         self._replicas.before_evaluation(self.stage, self._runner.decoupler)
-        batches = self._source.evaluation(split, self.config.microbatch_size)
+        batches = self._job.source.evaluation(split, self.config.microbatch_size)
         correct = count_correct(self.stage, self._links, batches, first_step=0)
         if self.stage.is_last:
             correct = self._replicas.total(correct)
-        return correct / self._source.num_samples(split)
-
-    def _summary(
-        self, accuracy: float, train_accuracy: float, peak_bytes: int
-    ) -> dict[str, Any]:
-        """Return the summary of all stages."""
-        num_steps, meter = self._step - self.resumed_step, self._meter
-        own = StageSummary(
-            stage=self.stage.index,
-            replica=self._replicas.index,
-            rank=self._world.rank,
-            ranks=[self._world.rank],
-            blocks=[name for name, _ in self.stage.blocks.named_children()],
-            parameters=num_parameters(self.stage.blocks),
-            decoupler_parameters=num_parameters(self._runner.decoupler.modules),
-            idle_fraction=meter.idle_s / meter.elapsed_s,
-            peak_memory_bytes=peak_bytes,
-            replica_wait_fraction=meter.waited_s / meter.elapsed_s,
-            sent_bytes_per_step=meter.sent_bytes / max(num_steps, 1),
-            gradient_bytes_per_step=self._replicas.gradient_bytes,
-            uncompressed_gradient_bytes_per_step=self._replicas.uncompressed_bytes,
-            train_seconds=meter.elapsed_s,
-            train_accuracy=train_accuracy,
-            test_accuracy=accuracy,
-            parameters_sha256=parameters_sha256(self.stage.blocks),
-            metrics={k: float(v) for k, v in self._runner.decoupler.metrics.items()},
-        )
-        texts = self._world.gather_text(
-            json.dumps(own.to_dict()), "the other stages' results", _PATIENCE
-        )
-        parts = [StageSummary.from_dict(json.loads(text)) for text in texts]
-        stages = merge_replicas(parts)
-        images = num_steps * self.config.batch_size * self.config.replicas
-        summary = summarize(self.config, stages, self._step, images)
-        return summary | {"resumed_step": self.resumed_step}
+        return correct / self._job.source.num_samples(split)

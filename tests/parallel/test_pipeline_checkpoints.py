@@ -194,7 +194,7 @@ def test_measured_stages_stay_where_they_were(
     plan = trainer.plan
     trainer.train()
     trainer.close()
-    monkeypatch.setattr("knet_hvd.pipeline.trainer.plan_stages", pytest.fail)
+    monkeypatch.setattr("knet_hvd.pipeline.stage_job.plan_stages", pytest.fail)
     again = PipelineTrainer(make_config(folder, epochs=3, placement="measured",
                                         model="mnist8"), world)  # fmt: skip
     assert (again.plan.cuts, again.plan.order) == (plan.cuts, plan.order)
