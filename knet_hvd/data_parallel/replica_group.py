@@ -5,29 +5,22 @@ which gradients are averaged. Nothing here waits inside Horovod: a rank that wai
 can neither give up nor say why the launcher ends it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import horovod.torch as hvd
 import torch
-from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.config import KnetError
 from knet_hvd.data_parallel.agreement import check_agreement
 from knet_hvd.data_parallel.distributed_optimizer import DistributedOptimizer
-from knet_hvd.data_parallel.job_optimizer import (
-    WireBytes,
-    compression_state,
-    load_compression_state,
-    wire_bytes,
+from knet_hvd.data_parallel.job_optimizer import wire_bytes
+from knet_hvd.data_parallel.replica_optimizer import (
+    ReplicaOptimizer,
+    Wait,
+    horovod_errors,
 )
-from knet_hvd.data_parallel.ternary_optimizer import TernaryOptimizer
-
-Wait = Callable[[Callable[[], bool], str], None]
-"""Returns as soon as its first argument does hold; the second says what is awaited."""
 
 _static_sets: dict[tuple[int, ...], hvd.ProcessSet] = {}
 """The process sets that Horovod was initialized with, which last as long as it does."""
@@ -79,7 +72,7 @@ class ReplicaGroup:
         compression: str,
         ternary: TernaryConfig,
         backward_passes_per_step: int,
-    ) -> "ReplicaOptimizer":
+    ) -> ReplicaOptimizer:
         """Return an optimizer that averages gradients over the group.
 
         Args:
@@ -160,95 +153,6 @@ class ReplicaGroup:
         """Dissolve groups that were added to a running Horovod; all ranks have to."""
         for process_set in self._added:
             hvd.remove_process_set(process_set)
-
-
-class ReplicaOptimizer:
-    """Average gradients over the replicas, then update.
-
-    Attributes:
-        wire_bytes: What this rank sends in a step, by formula.
-    """
-
-    def __init__(self, optimizer: Any, wire_bytes: WireBytes, wait: Wait) -> None:
-        """Take a distributed optimizer.
-
-        Args:
-            optimizer: What `DistributedOptimizer` returned.
-            wire_bytes: What it sends.
-            wait: How to wait for other ranks.
-        """
-        self.wire_bytes = wire_bytes
-        self._optimizer = optimizer
-        self._wait = wait
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Return the parameter groups, to set learning rates."""
-        groups: list[dict[str, Any]] = self._optimizer.param_groups
-        return groups
-
-    def synchronize(self) -> None:
-        """Wait until the averages of all gradients are there.
-
-        Raises:
-            KnetError: If a replica is lost, or does not come in time.
-        """
-        what = f"rank {hvd.rank()}: gradients of the other replicas"
-        with horovod_errors():
-            self._wait(self._ready, what)
-
-    def _ready(self) -> bool:
-        if isinstance(self._optimizer, TernaryOptimizer):
-            return self._optimizer.poll()
-        handles = self._optimizer._handles.values()  # Horovod's own optimizer
-        return all(handle is None or hvd.poll(handle) for handle, _ in handles)
-
-    def step(self) -> None:
-        """Update with the averages.
-
-        Raises:
-            KnetError: If a replica is lost, or does not come in time.
-        """
-        self.synchronize()
-        with horovod_errors():
-            self._optimizer.step()
-
-    def zero_grad(self) -> None:
-        """Drop the gradients."""
-        self._optimizer.zero_grad()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's state, the same on all replicas."""
-        state: dict[str, Any] = self._optimizer.state_dict()
-        return state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
-        self._optimizer.load_state_dict(state_dict)
-
-    def compression_state_dict(self) -> dict[str, Any]:
-        """Return what compression keeps on this replica; empty if nothing."""
-        return compression_state(self._optimizer)
-
-    def load_compression_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what `compression_state_dict` returned on this replica."""
-        load_compression_state(self._optimizer, state)
-
-
-@contextmanager
-def horovod_errors() -> Iterator[None]:
-    """Raise Horovod's errors within as the package's own.
-
-    Raises:
-        KnetError: In place of Horovod's error.
-    """
-    try:
-        yield
-    except HorovodInternalError as error:
-        raise KnetError(
-            f"Horovod stopped ({error}): another rank has ended; what it printed "
-            "tells why"
-        ) from error
 
 
 def _check_ranks(rank: int, num_ranks: int) -> None:
