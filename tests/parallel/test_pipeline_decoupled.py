@@ -66,7 +66,9 @@ def test_it_learns(world: World, decoupler: str, model: str) -> None:
     finally:
         torch.use_deterministic_algorithms(False)
     # 270 steps: synthesizers begin at zero, and a chain of them learns one by one.
-    least = 0.2 if decoupler in ("synthetic", "conditioned") else 0.8
+    least = 0.8
+    if decoupler in ("synthetic", "conditioned"):
+        least = {"mnist4": 0.7, "mnist8": 0.2}[model]
     assert summary["test_accuracy"] > least, summary
     assert summary["train_accuracy"] > least
     assert len(summary["stages"]) == world.size
