@@ -1,4 +1,4 @@
-"""The launcher that started this rank, where it outlives a job that has failed."""
+"""The launcher that started this rank: why it ends ranks, and when to end it."""
 
 import os
 import signal
