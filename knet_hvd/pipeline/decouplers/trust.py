@@ -10,10 +10,9 @@ _SCALE = 20.0
 class Trust(nn.Module):
     """Learn how well synthetic gradients point where true ones do.
 
-    Adam's steps are as long for a poor prediction as for a good one, and a stage that
-    follows poor ones unlearns: a share of the step that falls with the similarity keeps
-    it near its weights until the synthesizer can lead it. Not from a paper; Jaderberg
-    et al. train everything at 0.00003 instead.
+    Adam's steps are as long for a poor prediction as for a good one; a share of them
+    that falls with the similarity keeps a stage near its weights until its synthesizer
+    can lead it. Not from a paper; Jaderberg et al. train everything at 0.00003 instead.
 
     The similarity is a running mean in the form of a parameter, so that it is averaged
     over replicas and saved in checkpoints as any other.
