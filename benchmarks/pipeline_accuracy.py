@@ -3,12 +3,14 @@
     python benchmarks/pipeline_accuracy.py mnist4 --data-dir DIR --out runs/pipeline
     python benchmarks/pipeline_accuracy.py vgg16 --width 0.125 --stages 2 4
     python benchmarks/pipeline_accuracy.py vgg16 --data cifar10 --seeds 1 --width 0.5
+    python benchmarks/pipeline_accuracy.py mnist4 --stages 2 --replicas 2
 
-Runs jobs/train_pipeline.py under mpirun with one rank a stage, on the same seeds, one
-run after the other; a run whose summary is already in --out is not repeated, so that an
-interrupted campaign goes on. Prints JSON, or with --table Markdown: for each cell the
-training and test accuracy, mean and standard deviation over the seeds, and the gap of
-the test accuracy to backprop in points.
+Runs jobs/train_pipeline.py under mpirun with one rank a stage, or as many as --replicas
+says, which share the batch and exchange ternary gradients. All cells have the same
+seeds, and run one after the other; a run whose summary is already in --out is not
+repeated, so that an interrupted campaign goes on. Prints JSON, or with --table
+Markdown: for each cell the training and test accuracy, mean and standard deviation over
+the seeds, and the gap of the test accuracy to backprop in points.
 """
 
 import argparse
@@ -45,7 +47,9 @@ def common_arguments(args: argparse.Namespace) -> list[str]:
     """Return what all runs have in common."""
     arguments = ["--model", args.model, "--width", str(args.width)]
     arguments += ["--data", args.data, "--data-dir", str(args.data_dir)]
-    arguments += ["--epochs", str(args.epochs), "--batch-size", str(args.batch_size)]
+    batch_size = args.batch_size // args.replicas
+    arguments += ["--epochs", str(args.epochs), "--batch-size", str(batch_size)]
+    arguments += ["--replicas", str(args.replicas)]
     arguments += ["--learning-rate", str(args.learning_rate)]
     arguments += ["--learning-rate-schedule", "cosine"]
     arguments += ["--precision", args.precision]
@@ -60,16 +64,28 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for seed in range(args.seeds):
         for stages in args.stages:
             for method in args.methods:
-                width = f"-width{args.width}" if args.width != 1 else ""
-                name = f"{args.data}-{args.model}{width}-{stages}stages-{method}"
-                file = args.out / f"{name}-{args.epochs}epochs-seed{seed}.json"
+                name = f"{cell_name(args, stages, method)}-seed{seed}.json"
                 arguments = [*common_arguments(args), *METHODS[method]]
                 arguments += ["--stages", str(stages), "--seed", str(seed)]
-                summary = run_job(JOB, stages, arguments, file)
+                ranks = stages * args.replicas
+                summary = run_job(JOB, ranks, arguments, args.out / name)
                 cell = cells.setdefault(stages, {}).setdefault(method, {})
                 for split in SPLITS:
                     cell.setdefault(split, []).append(summary[split])
     return {f"{stages} stages": describe(cell) for stages, cell in cells.items()}
+
+
+def cell_name(args: argparse.Namespace, stages: int, method: str) -> str:
+    """Return a name that tells the cell from others in the same folder."""
+    parts = [args.data, args.model]
+    if args.width != 1:
+        parts.append(f"width{args.width}")
+    if args.precision != "fp32":
+        parts.append(args.precision)
+    parts.append(f"{stages}stages")
+    if args.replicas > 1:
+        parts.append(f"{args.replicas}replicas")
+    return "-".join([*parts, method, f"{args.epochs}epochs"])
 
 
 def describe(methods: Accuracies) -> dict[str, Any]:
@@ -113,9 +129,10 @@ def main(command_line: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for summaries")
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--stages", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--replicas", type=int, default=1, help="of each stage")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=64, help="of all replicas")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument(
