@@ -21,10 +21,11 @@ from knet_hvd.performance import (
     TimeCurve,
 )
 
-_SIZES = tuple(2**exponent for exponent in (12, 16, 18, 20, 22, 24))
+_SIZES = tuple(2**exponent for exponent in (12, 16, 18, 19, 20, 22, 24))
 _SMALL = 2**12
 _MANY_TENSORS = 32
 _REPEATS = 5
+_SMALL_REPEATS = 11  # below 2**20 values; TCP makes single ones twice as long
 
 _FUSION_BUFFER_BYTES = 128 * 2**20  # Horovod's default
 
@@ -62,7 +63,8 @@ def calibrate(
 
     def time_all(sizes: list[int], of: Iterable[ExchangeMethod]) -> _Times:
         runs = {m: exchange_runner(m, sizes, codec, process_set, place) for m in of}
-        return _exchange_times(runs, process_set)
+        repeats = _SMALL_REPEATS if sum(sizes) < 2**20 else _REPEATS
+        return _exchange_times(runs, process_set, repeats)
 
     seconds: dict[ExchangeMethod, list[float]] = {method: [] for method in methods}
     for number, size in enumerate(_SIZES):
@@ -118,7 +120,7 @@ def _unfused_share(
         )
         for fused in (True, False)
     }  # fmt: skip
-    times = _exchange_times(runs, process_set)
+    times = _exchange_times(runs, process_set, _REPEATS)
     return min(1.0, times[False] / times[True])
 
 
@@ -129,14 +131,14 @@ def _parts(size: int) -> list[int]:
 
 
 def _exchange_times(
-    runs: dict[_Key, Callable[[], None]], process_set: hvd.ProcessSet
+    runs: dict[_Key, Callable[[], None]], process_set: hvd.ProcessSet, repeats: int
 ) -> dict[_Key, float]:
     """Return the median seconds of each function on the slowest rank.
 
     They run in turns, so that what else disturbs the machines hits all alike.
     """
     samples: dict[_Key, list[float]] = {key: [] for key in runs}
-    for repeat in range(1 + _REPEATS):
+    for repeat in range(1 + repeats):
         for key, run in runs.items():
             elapsed_s = _slowest(_elapsed_s(run, process_set), process_set)
             if repeat:  # the first one warms up
