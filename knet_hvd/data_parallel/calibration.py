@@ -15,6 +15,7 @@ from knet_hvd.data_parallel.buckets import MAX_BUCKET_VALUES
 from knet_hvd.data_parallel.calibration_runs import codec_seconds, exchange_runner
 from knet_hvd.performance import (
     EXCHANGE_METHODS,
+    FLOAT_METHODS,
     CostModel,
     ExchangeMethod,
     MethodCost,
@@ -28,6 +29,7 @@ _REPEATS = 5
 _SMALL_REPEATS = 11  # below 2**20 values; TCP makes single ones twice as long
 
 _FUSION_BUFFER_BYTES = 128 * 2**20  # Horovod's default
+_LARGE = 36 * 2**20  # a gradient of so many fp32 values does not fit
 
 _Times = dict[ExchangeMethod, float]
 _Key = TypeVar("_Key")
@@ -86,10 +88,12 @@ def calibrate(
         method: _slowest(codec_seconds(method, codec, num_ranks, place), process_set)
         for method in methods
     }
-    if "fp32" in costs:
-        largest = _SIZES[len(seconds["fp32"]) - 1]
-        share = _unfused_share(largest, codec, process_set, place)
-        costs["fp32"] = replace(costs["fp32"], unfused_share=share)
+    for method in FLOAT_METHODS:
+        if method in costs:
+            curve = costs[method].curve
+            size = _LARGE if curve.at(_LARGE) <= limit_s else int(curve.sizes[-1])
+            share = _unfused_share(method, size, codec, process_set, place)
+            costs[method] = replace(costs[method], unfused_share=share)
     return CostModel(num_ranks, costs, codec_s)
 
 
@@ -107,21 +111,26 @@ def unfused_values(sizes: Iterable[int]) -> int:
 
 
 def _unfused_share(
+    method: ExchangeMethod,
     size: int,
     codec: TernaryCodec,
     process_set: hvd.ProcessSet,
     device: torch.device,
 ) -> float:
-    """Return the time of one fp32 gradient over that of its parts in the buffer."""
+    """Return the time of one large gradient over that of its parts in the buffer.
+
+    fp32 saves the copy. fp16 takes new memory for its tensors each time, which the C
+    library gives back at once if they are large.
+    """
     runs = {
         fused: exchange_runner(
-            "fp32", _parts(size) if fused else [size], codec, process_set, device,
+            method, _parts(size) if fused else [size], codec, process_set, device,
             with_bias=fused,
         )
         for fused in (True, False)
     }  # fmt: skip
     times = _exchange_times(runs, process_set, _REPEATS)
-    return min(1.0, times[False] / times[True])
+    return times[False] / times[True]
 
 
 def _parts(size: int) -> list[int]:

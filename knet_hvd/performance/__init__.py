@@ -4,6 +4,7 @@ from knet_hvd.performance.advice import Advice, advise
 from knet_hvd.performance.cluster import Cluster, Link, Network
 from knet_hvd.performance.cost_model import (
     EXCHANGE_METHODS,
+    FLOAT_METHODS,
     CostModel,
     ExchangeMethod,
     MethodCost,
@@ -19,6 +20,7 @@ from knet_hvd.performance.wire_bytes import (
 
 __all__ = [
     "EXCHANGE_METHODS",
+    "FLOAT_METHODS",
     "Advice",
     "Cluster",
     "CostModel",

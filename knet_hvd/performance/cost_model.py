@@ -22,6 +22,9 @@ ExchangeMethod = Literal["fp32", "fp16", "allgather", "alltoall"]
 """Horovod's float exchanges, and ours of ternary codes."""
 
 EXCHANGE_METHODS: tuple[ExchangeMethod, ...] = ("fp32", "fp16", "allgather", "alltoall")
+FLOAT_METHODS: tuple[ExchangeMethod, ...] = ("fp32", "fp16")
+"""Those of Horovod, which joins gradients in its fusion buffer."""
+
 _CODE_BITS = 1.6
 
 
@@ -32,8 +35,8 @@ class MethodCost:
     Attributes:
         curve: Seconds against the number of fp32 values of one gradient.
         tensor_s: Seconds for each further tensor of the same values.
-        unfused_share: Time of a gradient that crosses from where it lies, over that of
-            one that is first copied to Horovod's fusion buffer.
+        unfused_share: Time of a gradient too large for Horovod's fusion buffer, which
+            crosses from where it lies, over that of smaller ones with as many values.
     """
 
     curve: TimeCurve
