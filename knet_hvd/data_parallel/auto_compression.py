@@ -40,14 +40,27 @@ def choose_compression(
     methods: list[ExchangeMethod] = ["fp32", "fp16"]
     methods += ["allgather", "alltoall"] if exchange == "auto" else [exchange]
     device = parameters[0].tensor.device
-    model = calibrate(process_set, config, device=device, methods=methods)
     sizes = [parameter.tensor.numel() for parameter in parameters]
+    unfused = _largest(unfused_values(sizes), process_set)
+    model = calibrate(
+        *(process_set, config),
+        device=device,
+        methods=methods,
+        time_large=unfused > 0,
+    )
     # Small ones cross together in one buffer, which every measured point has as well.
     num_tensors = sum(size >= config.min_values for size in sizes)
-    advice = advise(model, sum(sizes), num_tensors, unfused_values(sizes))
+    advice = advise(model, sum(sizes), num_tensors, unfused)
     if process_set.rank() == 0:
         _logger.info("compression='auto' on %d ranks: %s", model.num_ranks, advice)
     return advice
+
+
+def _largest(value: int, process_set: hvd.ProcessSet) -> int:
+    """Return the largest of all ranks' values: launchers may forward no variables."""
+    own = torch.tensor([value])
+    name = "knet_hvd.auto_compression.largest"
+    return int(hvd.allreduce(own, op=hvd.Max, name=name, process_set=process_set))
 
 
 def named_choice(

@@ -42,6 +42,7 @@ def calibrate(
     device: torch.device | str = "cpu",
     methods: Sequence[ExchangeMethod] = EXCHANGE_METHODS,
     limit_s: float = 0.5,
+    time_large: bool = True,
 ) -> CostModel:
     """Time exchanges of growing sizes by every method, on all ranks together.
 
@@ -53,6 +54,8 @@ def calibrate(
         device: Where gradients lie.
         methods: What to time.
         limit_s: See above.
+        time_large: Whether to time a gradient larger than Horovod's fusion buffer too,
+            which takes memory and time; the same on all ranks.
 
     Returns:
         The same model on every rank.
@@ -89,7 +92,7 @@ def calibrate(
         for method in methods
     }
     for method in FLOAT_METHODS:
-        if method in costs:
+        if time_large and method in costs:
             curve = costs[method].curve
             size = _LARGE if curve.at(_LARGE) <= limit_s else int(curve.sizes[-1])
             share = _unfused_share(method, size, codec, process_set, place)

@@ -51,6 +51,20 @@ def test_auto_trains_as_the_method_it_chose() -> None:
     assert 2**12 <= advice.bucket_values <= 2**24
 
 
+def test_a_variable_of_one_rank_alone_makes_no_other_choice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """mpirun does not hand variables on to other hosts unless it is told to."""
+    if hvd.rank() == 1:
+        monkeypatch.setenv("HOROVOD_FUSION_THRESHOLD", "4")
+    parameter = torch.nn.Parameter(torch.zeros(1000))
+    optimizer = knet_hvd.DistributedOptimizer(
+        torch.optim.SGD([parameter], lr=1.0), [("w", parameter)], compression="auto"
+    )
+    own = repr(optimizer.compression_advice)
+    assert hvd.allgather_object(own) == [own] * hvd.size()
+
+
 def test_bf16_leaves_no_choice() -> None:
     parameter = torch.nn.Parameter(torch.zeros(1000, dtype=torch.bfloat16))
     optimizer = knet_hvd.DistributedOptimizer(
