@@ -143,6 +143,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--table", action="store_true", help="print Markdown")
     args = parser.parse_args(command_line)
+    if args.batch_size % args.replicas:
+        parser.error(f"--batch-size {args.batch_size} is not a multiple of --replicas")
     args.out.mkdir(parents=True, exist_ok=True)
     results = measure(args)
     print(table(args.model, results) if args.table else json.dumps(results, indent=2))

@@ -11,7 +11,7 @@ from knet_hvd.compression import TernaryConfig
 from knet_hvd.data_parallel import auto_compression
 from knet_hvd.data_parallel.auto_compression import named_choice
 from knet_hvd.data_parallel.calibration import calibrate, unfused_values
-from knet_hvd.performance import FLOAT_METHODS, Advice
+from knet_hvd.performance import Advice
 
 pytestmark = pytest.mark.skipif(hvd.size() == 1, reason="one rank exchanges nothing")
 
@@ -25,7 +25,8 @@ def test_all_ranks_get_the_same_model() -> None:
     assert model.num_ranks == hvd.size()
     assert set(model.methods) == {"fp32", "fp16", "allgather", "alltoall"}
     assert all(cost.curve.latency_s > 0 for cost in model.methods.values())
-    assert all(model.methods[method].unfused_share > 0 for method in FLOAT_METHODS)
+    assert 0 < model.methods["fp32"].unfused_share <= 1
+    assert model.methods["fp16"].unfused_share > 0
 
 
 def test_only_gradients_above_the_fusion_buffer_are_not_copied(
