@@ -41,7 +41,7 @@ def test_every_rank_and_launcher_ends(tmp_path: Path, job: list[str]) -> None:
         subprocess.run(["ip", "link", "set", "knetv2", "down"], check=True)
         out, err = process.communicate(timeout=LIMIT_S)  # all that write have ended
         assert process.returncode != 0
-        # 1, 1.5 or 2 timeouts: two waits, for a checkpoint's shards and step, have more.
+        # 1, 1.5 or 2 timeouts: waits for shards and step of a checkpoint have more.
         waits = r"nothing came within (5|7\.5|10) s|no progress for 5 s"
         assert re.search(waits, err), err
         assert "Traceback" not in out + err
