@@ -14,7 +14,7 @@ from tests.system.launch import mpirun, run
 FLAGS = ["--model", "vgg16", "--width", "0.25", "--max-steps", "60"]
 FLAGS += ["--checkpoint-every", "10"]
 TEMPLATES = {
-    "data_parallel": [*FLAGS, "--ternary.error-feedback", "--batch-size", "16"],
+    "data_parallel": [*FLAGS, "--ternary.error-feedback", "--batch-size", "48"],
     "pipeline": [*FLAGS, "--decoupler", "delayed", "--deterministic"],
 }
 

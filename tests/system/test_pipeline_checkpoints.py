@@ -20,8 +20,8 @@ from tests.system.test_checkpoints import rank_pids, wait_for
 
 JOB = [sys.executable, str(ROOT / "jobs" / "train_pipeline.py")]
 FLAGS = ["--decoupler", "delayed", "--deterministic", "--width", "0.25"]
-FLAGS += ["--epochs", "16", "--log-every", "1"]
-NUM_STEPS = 16 * 22
+FLAGS += ["--epochs", "48", "--log-every", "1"]
+NUM_STEPS = 48 * 22  # not over when a slow disk has synced two checkpoints
 pytestmark = pytest.mark.timeout(600)
 
 
