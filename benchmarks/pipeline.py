@@ -31,10 +31,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import slow_network
 
-NETWORKS = {"mlp": 8, "vgg16": 6}
+NETWORKS = {"mlp": 8, "vgg16": 7}
 """The networks, and the cut at which `local` has stages of about equal time."""
 OURS = ["backprop-sequential", "backprop-1f1b"]
-OURS += ["local", "synthetic", "conditioned", "delayed"]
+OURS += ["local", "synthetic", "conditioned", "delayed", "delayed-stashed"]
 METHODS = ["single", "torch-1f1b", *OURS]
 _SCHEDULER = Path("/proc/self/schedstat")
 """Nanoseconds on a core, and nanoseconds of waiting for one, of the main thread."""

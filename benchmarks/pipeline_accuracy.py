@@ -38,6 +38,7 @@ METHODS = {
     "local": ["--decoupler", "local"],
     "predsim": ["--decoupler", "local", "--auxiliary.loss", "predsim"],
     "delayed": ["--decoupler", "delayed"],
+    "delayed-stashed": ["--decoupler", "delayed", "--no-recompute"],
 }
 SPLITS = ("train_accuracy", "test_accuracy")
 Accuracies = dict[str, dict[str, list[float]]]

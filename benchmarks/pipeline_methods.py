@@ -216,7 +216,7 @@ class Ours(Method):
 
 
 def _config(name: str, args: Namespace) -> PipelineConfig:
-    decoupler, _, schedule = name.partition("-")
+    decoupler, _, way = name.partition("-")
     locked = decoupler == "backprop"
     synthesizer = SynthesizerConfig(
         hidden_layers=args.synthesizer_layers,
@@ -225,8 +225,9 @@ def _config(name: str, args: Namespace) -> PipelineConfig:
     )
     return PipelineConfig(
         decoupler=decoupler,  # type: ignore[arg-type]
-        schedule="1f1b" if schedule == "1f1b" else "sequential",
-        microbatches=args.microbatches if schedule == "1f1b" and locked else 1,
+        schedule="1f1b" if way == "1f1b" else "sequential",
+        microbatches=args.microbatches if way == "1f1b" and locked else 1,
+        recompute=way != "stashed",
         batch_size=args.batch_size,
         synthesizer=synthesizer,
         activation_encodings=(args.encoding,),

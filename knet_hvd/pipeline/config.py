@@ -74,7 +74,7 @@ class PipelineConfig(CheckpointConfig):
     """Where a stage's gradient comes from. backprop: from the next stage, locked;
     synthetic: from a synthesizer (DNI); conditioned: from one that sees the labels
     (cDNI); local: from a loss of its own (DGL); delayed: from the next stage, some
-    steps later (features replay)."""
+    steps later (features replay, DDG)."""
 
     schedule: Literal["sequential", "1f1b"] = "1f1b"
     """Order of the microbatches of backprop."""
@@ -85,6 +85,10 @@ class PipelineConfig(CheckpointConfig):
     max_delay: int | None = None
     """Most steps between a batch and the gradient that comes back for it. Not given:
     4 for synthesizers, for delayed gradients 2 for each later stage."""
+
+    recompute: bool = True
+    """For delayed: keep inputs and run forward on them again (features replay). no:
+    keep each batch's graph and weights (DDG), faster and in more memory."""
 
     synthesizer: SynthesizerConfig = field(default_factory=SynthesizerConfig)
     """Settings of synthetic and conditioned."""
@@ -174,6 +178,10 @@ class PipelineConfig(CheckpointConfig):
             raise ValueError(
                 f"microbatches: expected a divisor of batch_size {self.batch_size}, "
                 f"got {self.microbatches}"
+            )
+        if not self.recompute and self.decoupler != "delayed":
+            raise ValueError(
+                f"recompute: only delayed runs forward again, got {self.decoupler}"
             )
         if self.microbatches > 1 and self.decoupler != "backprop":
             raise ValueError(

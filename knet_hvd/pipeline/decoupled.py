@@ -104,6 +104,8 @@ class DecoupledRunner(Runner):
         needs_gradient = self._links.input_gradients is not None
         pending = (unpack_batch(each, needs_gradient) for each in state["pending"])
         self._pending = deque(pending)
+        for batch in self._pending:
+            self.decoupler.revive(self.stage, batch)
         self._arrived = deque(present(unpack(each)) for each in state["arrived"])
         self.staleness = state["staleness"]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from knet_hvd.checkpoint import Tree
 from knet_hvd.pipeline.decouplers.base import present
 from knet_hvd.pipeline.stage import Batch
+from knet_hvd.pipeline.stash import Stash
 
 
 def pack(tensor: Tensor | None) -> Tree:
@@ -40,8 +41,9 @@ def pack_batch(batch: Batch) -> Tree:
     """Return all that a stage holds of a batch.
 
     Args:
-        batch: No graph hangs on it.
+        batch: Of a graph that hangs on it, what `Decoupler.revive` needs is packed.
     """
+    stash = batch.stash
     return {
         "step": batch.step,
         "microbatch": batch.microbatch,
@@ -49,8 +51,10 @@ def pack_batch(batch: Batch) -> Tree:
         "observed": batch.observed,
         "labels": pack(batch.labels),
         "inputs": pack(batch.inputs),
-        "output": pack(batch.output),
+        "output": pack(batch.output) if stash is None else None,
         "prediction": pack(batch.prediction),
+        "weights": [] if stash is None else [pack(each) for each in stash.weights],
+        "random_state": None if stash is None else pack(stash.random_state),
     }
 
 
@@ -73,4 +77,12 @@ def unpack_batch(tree: Tree, needs_gradient: bool) -> Batch:
         inputs=inputs,
         output=unpack(tree["output"]),
         prediction=unpack(tree["prediction"]),
+        stash=_unpack_stash(tree),
     )
+
+
+def _unpack_stash(tree: Tree) -> Stash | None:
+    random_state = unpack(tree.get("random_state"))  # older checkpoints have none
+    if random_state is None:
+        return None
+    return Stash([present(unpack(each)) for each in tree["weights"]], random_state)

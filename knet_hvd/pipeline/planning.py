@@ -104,7 +104,8 @@ def measure_costs(
         num_bytes = max_payload_bytes(values, config.activation_encodings[0])
         return links[source, target].seconds(num_bytes)
 
-    return _costs(config, profiles, cut_s, sizes, replays=kind is Delayed)
+    replays = kind is Delayed and config.recompute
+    return _costs(config, profiles, cut_s, sizes, replays=replays)
 
 
 def _costs(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from knet_hvd.pipeline.optimizers import Optimizer, update
+from knet_hvd.pipeline.stash import Stash
 
 Precision = Literal["fp32", "bf16"]
 
@@ -24,6 +25,7 @@ class Batch:
         inputs: fp32 [n, ...], what the stage received; None once it is not needed.
         output: fp32 [n, ...], what the stage made of it.
         prediction: fp32 [n, ...], the synthetic gradient of the output, if any.
+        stash: The weights that made the output, if it keeps a graph.
     """
 
     step: int
@@ -34,6 +36,7 @@ class Batch:
     inputs: Tensor | None = None
     output: Tensor | None = None
     prediction: Tensor | None = None
+    stash: Stash | None = None
 
     def take_input_gradient(self) -> Tensor | None:
         """Return the gradient of the inputs, if it was computed, and let them go."""

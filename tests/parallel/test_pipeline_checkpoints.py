@@ -34,6 +34,20 @@ CASES: dict[str, dict[str, Any]] = {
     # batch normalization and convolutions, whose inputs have a layout to keep
     "images": {"decoupler": "delayed", "model": "vgg16", "width": 0.04},
     "dropout": {"decoupler": "local", "model": "alexnet", "width": 0.05},
+    # graphs under way, which a checkpoint cannot hold
+    "stashed": {"decoupler": "delayed", "recompute": False, "max_delay": 3},
+    "stashed-images": {
+        "decoupler": "delayed",
+        "recompute": False,
+        "model": "vgg16",
+        "width": 0.04,
+    },
+    "stashed-dropout": {
+        "decoupler": "delayed",
+        "recompute": False,
+        "model": "alexnet",
+        "width": 0.05,
+    },
 }
 
 

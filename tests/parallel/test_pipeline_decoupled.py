@@ -13,12 +13,15 @@ from knet_hvd.pipeline.decouplers import AuxiliaryConfig, SynthesizerConfig
 from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]
-DECOUPLERS = ["synthetic", "conditioned", "local", "delayed"]
+DECOUPLERS = ["synthetic", "conditioned", "local", "delayed", "stashed"]
+STASHED = {"decoupler": "delayed", "recompute": False}
 
 
 def make_config(**settings: Any) -> PipelineConfig:
     synthesizer = SynthesizerConfig(hidden_layers=1, hidden_units=64, kernel_size=3)
     defaults = {"width": 0.5, "epochs": 3, "batch_size": 32, "synthesizer": synthesizer}
+    if settings.get("decoupler") == "stashed":
+        settings = {**settings, **STASHED}
     return PipelineConfig(**{**defaults, **settings})
 
 
@@ -103,7 +106,7 @@ def test_bytes_are_those_of_the_frames(world: World, decoupler: str) -> None:
 
 
 @needs_mpi_ranks(2)
-@pytest.mark.parametrize("decoupler", ["synthetic", "delayed", "local"])
+@pytest.mark.parametrize("decoupler", ["synthetic", "delayed", "stashed", "local"])
 def test_gradients_are_never_older_than_the_bound(world: World, decoupler: str) -> None:
     trainer = PipelineTrainer(make_config(decoupler=decoupler, max_steps=60), world)
     runner, seen = trainer._runner, []
@@ -118,7 +121,8 @@ def test_gradients_are_never_older_than_the_bound(world: World, decoupler: str) 
     runner.step = watch
     trainer.train()
     later = world.size - 1 - world.rank
-    bound = {"synthetic": 4, "delayed": 2 * later, "local": 0}[decoupler]
+    bounds = {"synthetic": 4, "delayed": 2 * later, "stashed": 2 * later, "local": 0}
+    bound = bounds[decoupler]
     assert max(seen) <= bound
     if trainer.stage.is_first and decoupler == "synthetic":
         assert world.waiter.idle_s > 0.5, "it did not wait"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.decouplers import (
     AuxiliaryConfig,
     Backprop,
@@ -16,13 +17,16 @@ from knet_hvd.pipeline.decouplers import (
     Delayed,
     Local,
     Objective,
+    Stashed,
     SynthesizerConfig,
     Synthetic,
 )
 from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryLoss, similarity_matrix
+from knet_hvd.pipeline.decouplers.registry import make_decoupler
 from knet_hvd.pipeline.decouplers.synthesizer import Synthesizer
 from knet_hvd.pipeline.decouplers.synthetic import compare
 from knet_hvd.pipeline.optimizers import make_optimizer
+from knet_hvd.pipeline.packing import pack_batch, unpack_batch
 from knet_hvd.pipeline.stage import Batch, Stage
 
 SHAPES = [(12,), (6, 4, 4), (6, 1, 1)]
@@ -52,7 +56,7 @@ def true_gradients(stage: Stage, batch: Batch, gradient: Tensor) -> list[Tensor]
     return [inputs.grad, *[p.grad for p in twin.parameters()]]
 
 
-@pytest.mark.parametrize("kind", [Backprop, Delayed])
+@pytest.mark.parametrize("kind", [Backprop, Delayed, Stashed])
 def test_true_gradients_are_those_of_backpropagation(kind: type[Decoupler]) -> None:
     stage, batch, decoupler = make_stage(), make_batch(), kind()
     decoupler.forward(stage, batch)
@@ -77,6 +81,78 @@ def test_delayed_gradients_meet_the_present_weights() -> None:
     expected = true_gradients(stage, batch, gradient)
     decoupler.learn_from(stage, batch, gradient)
     assert torch.equal(batch.take_input_gradient(), expected[0])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_stashed_gradients_are_those_of_the_old_weights(
+    name: str, precision: str
+) -> None:
+    """Of several batches under way, each goes back through weights of its own."""
+    stage, decoupler = make_image_stage(name, precision), Stashed()
+    batches, expected = [], []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        images = torch.randn(4, 3, 8, 8, requires_grad=True)
+        batch = Batch(seed, 0, torch.randint(10, (4,)), 4, True, images)
+        gradient = torch.randn(4, 6)
+        with torch.random.fork_rng():  # the same dropout
+            twin = copy.deepcopy(stage)
+            inputs = images.detach().clone().requires_grad_()
+            twin.forward(inputs).backward(gradient)
+        expected.append([inputs.grad, *gradients(twin)])
+        decoupler.forward(stage, batch)
+        assert not decoupler.learn(stage, batch)
+        batches.append((batch, gradient))
+        for parameter in stage.blocks.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        stage.update()
+    for (batch, gradient), want in zip(batches, expected, strict=True):
+        assert decoupler.learn_from(stage, batch, gradient)
+        actual = [batch.take_input_gradient(), *gradients(stage)]
+        assert all(torch.equal(a, e) for a, e in zip(actual, want, strict=True))
+        stage.update()
+
+
+def test_what_does_not_run_forward_again_cannot_be_told_not_to() -> None:
+    config = PipelineConfig(decoupler="delayed", recompute=False)
+    assert isinstance(make_decoupler(config, (12,), 10), Stashed)
+    with pytest.raises(ValueError, match=r"recompute: only delayed .*, got local"):
+        PipelineConfig(decoupler="local", recompute=False)
+
+
+def make_image_stage(optimizer: str, precision: Any) -> Stage:
+    """A stage of all kinds of layers, with images of any layout."""
+    torch.manual_seed(0)
+    convolution = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()]
+    connected = [nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 6)]
+    blocks = nn.Sequential(
+        nn.Sequential(*convolution, nn.MaxPool2d(2)), nn.Sequential(*connected)
+    )
+    return Stage(0, 2, blocks, make_optimizer(blocks, optimizer, 0.1), precision)
+
+
+def test_a_stashed_batch_of_a_checkpoint_gets_its_graph_back() -> None:
+    stage, decoupler = make_image_stage("sgd", "fp32"), Stashed()
+    images = torch.randn(4, 3, 8, 8, requires_grad=True)
+    batch = Batch(0, 0, torch.randint(10, (4,)), 4, True, images)
+    decoupler.forward(stage, batch)
+    for parameter in stage.blocks.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    stage.update()
+    copied = unpack_batch(pack_batch(batch), needs_gradient=True)
+    before = copy.deepcopy(stage.blocks.state_dict())
+    random_state = torch.get_rng_state()
+    Stashed().revive(stage, copied)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    for name, value in stage.blocks.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    found = []
+    for each in (batch, copied):
+        decoupler.learn_from(stage, each, torch.ones(4, 6))
+        found.append([each.take_input_gradient(), *gradients(stage)])
+        stage.blocks.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_microbatches_add_up_to_the_mean_loss() -> None:

@@ -7,6 +7,7 @@ from knet_hvd.pipeline.decouplers.conditioned import Conditioned
 from knet_hvd.pipeline.decouplers.delayed import Delayed
 from knet_hvd.pipeline.decouplers.local import Local
 from knet_hvd.pipeline.decouplers.objective import Objective
+from knet_hvd.pipeline.decouplers.stashed import Stashed
 from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
 from knet_hvd.pipeline.decouplers.synthetic import Synthetic
 
@@ -18,6 +19,7 @@ __all__ = [
     "Delayed",
     "Local",
     "Objective",
+    "Stashed",
     "SynthesizerConfig",
     "Synthetic",
 ]

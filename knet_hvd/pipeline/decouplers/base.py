@@ -45,6 +45,14 @@ class Decoupler(ABC):
         """
         batch.output = stage.forward(present(batch.inputs))
 
+    def revive(self, stage: Stage, batch: Batch) -> None:  # noqa: B027  may do nothing
+        """Bring a batch that was under way back to what `learn` left of it.
+
+        Args:
+            stage: As it was when the checkpoint was written.
+            batch: What a checkpoint holds of it: tensors, but no graphs.
+        """
+
     @abstractmethod
     def learn(self, stage: Stage, batch: Batch) -> bool:
         """Learn what can be learned before anything has come back.

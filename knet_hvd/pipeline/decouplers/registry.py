@@ -6,6 +6,7 @@ from knet_hvd.pipeline.decouplers.base import Decoupler
 from knet_hvd.pipeline.decouplers.conditioned import Conditioned
 from knet_hvd.pipeline.decouplers.delayed import Delayed
 from knet_hvd.pipeline.decouplers.local import Local
+from knet_hvd.pipeline.decouplers.stashed import Stashed
 from knet_hvd.pipeline.decouplers.synthetic import Synthetic
 
 _CLASSES: dict[str, type[Decoupler]] = {
@@ -51,6 +52,8 @@ def make_decoupler(
         return Synthetic(shape, config.synthesizer)
     if kind is Conditioned:
         return Conditioned(shape, config.synthesizer, num_labels)
+    if kind is Delayed and not config.recompute:
+        return Stashed()
     if kind is Local:
         return Local(shape, config.auxiliary, num_labels)
     return kind()

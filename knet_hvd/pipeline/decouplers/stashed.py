@@ -1,0 +1,55 @@
+"""Delayed gradients without a second forward pass.
+
+Huo, Gu, Yang and Huang, "Decoupled Parallel Backpropagation with Convergence Guarantee"
+(ICML 2018), section 3: a module keeps the graphs of past batches; when the gradient of
+an old batch arrives, it goes backward through that batch's graph, activations and
+weights as they were. A true gradient, of weights that are some steps old.
+
+What differs: in the paper all modules run the forward pass of a batch in turn, here
+they overlap too, as in `delayed`.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from knet_hvd.pipeline.decouplers.base import Decoupler, present
+from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.pipeline.stash import StashPool, as_it_was, graph_on
+
+
+class Stashed(Decoupler):
+    """Learn from the true gradient whenever it comes, through its batch's graph."""
+
+    gradients_return: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        """Start without a batch under way."""
+        super().__init__()
+        self._pool = StashPool()
+
+    def forward(self, stage: Stage, batch: Batch) -> None:
+        """Compute the output, with a graph that a later update does not touch."""
+        batch.stash = self._pool.take(stage.blocks)
+        with graph_on(batch.stash, stage.blocks):
+            super().forward(stage, batch)
+
+    def learn(self, stage: Stage, batch: Batch) -> bool:
+        """Keep all that the graph holds."""
+        return False
+
+    def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+        """Go backward through the graph, and let it go."""
+        present(batch.output).backward(gradient)
+        batch.output = None
+        if batch.stash is not None:
+            self._pool.give_back(batch.stash)
+            batch.stash = None
+        return True
+
+    def revive(self, stage: Stage, batch: Batch) -> None:
+        """Make the graph of a checkpoint's batch again."""
+        if batch.stash is None:
+            raise ValueError("expected the weights of a batch under way, got None")
+        with as_it_was(batch.stash, stage.blocks), graph_on(batch.stash, stage.blocks):
+            super().forward(stage, batch)
