@@ -33,8 +33,16 @@ METHODS = {
     "backprop": ["--decoupler", "backprop"],
     "synthetic": ["--decoupler", "synthetic", *SMALL_SYNTHESIZER],
     "synthetic-published": ["--decoupler", "synthetic", *PUBLISHED_SYNTHESIZER],
+    "synthetic-true": [
+        *("--decoupler", "synthetic", "--synthesizer.targets", "true"),
+        *SMALL_SYNTHESIZER,
+    ],
     "conditioned": ["--decoupler", "conditioned", *SMALL_SYNTHESIZER],
     "conditioned-published": ["--decoupler", "conditioned", *PUBLISHED_SYNTHESIZER],
+    "conditioned-true": [
+        *("--decoupler", "conditioned", "--synthesizer.targets", "true"),
+        *SMALL_SYNTHESIZER,
+    ],
     "local": ["--decoupler", "local"],
     "predsim": ["--decoupler", "local", "--auxiliary.loss", "predsim"],
     "delayed": ["--decoupler", "delayed"],

@@ -5,7 +5,13 @@ import torch
 from knet_hvd.models import BlockBuilder
 from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decoupled import DecoupledRunner
-from knet_hvd.pipeline.decouplers import Backprop, Decoupler, Delayed, Objective
+from knet_hvd.pipeline.decouplers import (
+    Backprop,
+    Decoupler,
+    Delayed,
+    Objective,
+    Synthetic,
+)
 from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decoupler
 from knet_hvd.pipeline.locked import LockedRunner
 from knet_hvd.pipeline.optimizers import make_optimizer
@@ -80,8 +86,12 @@ def max_delay(config: PipelineConfig, stage: Stage) -> int:
     """
     if config.max_delay is not None:
         return config.max_delay
-    if decoupler_class(config.decoupler) is Delayed:
-        return _DELAY_PER_STAGE * (stage.num_stages - 1 - stage.index)
+    kind = decoupler_class(config.decoupler)
+    from_last = _DELAY_PER_STAGE * (stage.num_stages - 1 - stage.index)
+    if kind is Delayed:
+        return from_last
+    if issubclass(kind, Synthetic) and config.synthesizer.targets == "true":
+        return max(from_last, _SYNTHESIZER_DELAY)
     return _SYNTHESIZER_DELAY
 
 

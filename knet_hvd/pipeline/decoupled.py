@@ -135,6 +135,8 @@ class DecoupledRunner(Runner):
             learned = self.decoupler.learn_from(self.stage, batch, gradient)
         if learned:
             self._pass_back(batch)
+        else:
+            self._send_back(batch)
 
     def _pass_back(self, batch: Batch) -> None:
         """Send the gradient of the inputs on its way, then update."""

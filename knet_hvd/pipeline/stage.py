@@ -39,9 +39,13 @@ class Batch:
     stash: Stash | None = None
 
     def take_input_gradient(self) -> Tensor | None:
-        """Return the gradient of the inputs, if it was computed, and let them go."""
+        """Return the gradient of the inputs, if it was computed.
+
+        They are let go, unless a graph is kept to compute it later.
+        """
         gradient = None if self.inputs is None else self.inputs.grad
-        self.inputs = None
+        if gradient is not None or self.stash is None:
+            self.inputs = None
         return gradient
 
 

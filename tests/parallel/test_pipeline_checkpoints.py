@@ -34,6 +34,14 @@ CASES: dict[str, dict[str, Any]] = {
     # batch normalization and convolutions, whose inputs have a layout to keep
     "images": {"decoupler": "delayed", "model": "vgg16", "width": 0.04},
     "dropout": {"decoupler": "local", "model": "alexnet", "width": 0.05},
+    "true-targets": {
+        "decoupler": "synthetic",
+        "model": "alexnet",
+        "width": 0.05,
+        "synthesizer": SynthesizerConfig(
+            hidden_layers=1, hidden_units=32, kernel_size=3, targets="true"
+        ),
+    },
     # graphs under way, which a checkpoint cannot hold
     "stashed": {"decoupler": "delayed", "recompute": False, "max_delay": 3},
     "stashed-images": {

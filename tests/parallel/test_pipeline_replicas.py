@@ -7,6 +7,7 @@ import pytest
 from knet_hvd.comm import World
 from knet_hvd.config import KnetError
 from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
+from knet_hvd.pipeline.decouplers import SynthesizerConfig
 from tests.parallel.mpi import needs_mpi_ranks, world
 from tests.parallel.test_pipeline_backprop import NUM_STEPS, train_alone
 
@@ -48,15 +49,20 @@ def test_float_gradients_give_the_weights_of_one_process(
 @pytest.mark.parametrize("model", ["mnist4", "vgg16"])
 @pytest.mark.parametrize(
     "decoupler",
-    ["backprop", "synthetic", "conditioned", "local", "delayed", "delayed-stashed"],
+    [
+        *("backprop", "synthetic", "conditioned", "local", "delayed"),
+        *("delayed-stashed", "synthetic-true"),
+    ],
 )
 def test_replicas_hold_the_same_bits(world: World, decoupler: str, model: str) -> None:
     """They are compared before every evaluation, here after each 3 of 9 steps."""
     even_ranks(world)
+    targets = "true" if decoupler == "synthetic-true" else "bootstrapped"
+    synthesizer = SynthesizerConfig(targets=targets)
     config = PipelineConfig(
         model=model, width=0.07, decoupler=decoupler.partition("-")[0], epochs=3,
         batch_size=239, optimizer="momentum", replicas=REPLICAS,
-        recompute=decoupler != "delayed-stashed",
+        recompute=decoupler != "delayed-stashed", synthesizer=synthesizer,
     )  # fmt: skip
     trainer = PipelineTrainer(config, world)
     summary = trainer.train()

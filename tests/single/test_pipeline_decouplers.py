@@ -132,6 +132,51 @@ def make_image_stage(optimizer: str, precision: Any) -> Stage:
     return Stage(0, 2, blocks, make_optimizer(blocks, optimizer, 0.1), precision)
 
 
+@pytest.mark.parametrize("through_a_checkpoint", [False, True])
+def test_true_targets_go_back_through_the_weights_that_made_the_output(
+    through_a_checkpoint: bool,
+) -> None:
+    """A stage learns at once from a prediction; what it sends back is true."""
+    stage = make_image_stage("sgd", "fp32")
+    decoupler = Synthetic((6,), SynthesizerConfig(targets="true", trust=False))
+    learn_to_predict_ones(decoupler)
+    images = torch.randn(4, 3, 8, 8, requires_grad=True)
+    batch = Batch(0, 0, torch.randint(10, (4,)), 4, True, images)
+    with torch.random.fork_rng():
+        twin = copy.deepcopy(stage)
+        inputs = images.detach().clone().requires_grad_()
+        output = twin.forward(inputs)
+    decoupler.forward(stage, batch)
+    assert decoupler.learn(stage, batch)
+    assert batch.take_input_gradient() is None, "no synthetic gradient is sent back"
+    assert any(bool(gradient.any()) for gradient in gradients(stage))
+    stage.update()
+    if through_a_checkpoint:
+        batch = unpack_batch(pack_batch(batch), needs_gradient=True)
+        decoupler.revive(stage, batch)
+    gradient = torch.randn(4, 6)
+    before = [p.detach().clone() for p in stage.blocks.parameters()]
+    assert not decoupler.learn_from(stage, batch, gradient)
+    output.backward(gradient)
+    assert torch.equal(batch.take_input_gradient(), inputs.grad)
+    after = stage.blocks.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert gradients(stage) == [None] * len(before)
+    assert batch.stash is None
+    assert batch.output is None
+
+
+def learn_to_predict_ones(decoupler: Synthetic) -> None:
+    """Make its predictions other than the zeros that they begin with."""
+    stage = make_stage()
+    stage.blocks = nn.Sequential(nn.Linear(5, 6))
+    batch = make_batch()
+    batch.inputs = batch.inputs.detach()
+    decoupler.forward(stage, batch)
+    decoupler.learn(stage, batch)
+    decoupler.learn_from(stage, batch, torch.ones(8, 6))
+
+
 def test_a_stashed_batch_of_a_checkpoint_gets_its_graph_back() -> None:
     stage, decoupler = make_image_stage("sgd", "fp32"), Stashed()
     images = torch.randn(4, 3, 8, 8, requires_grad=True)

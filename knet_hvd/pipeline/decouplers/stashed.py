@@ -14,8 +14,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from knet_hvd.pipeline.decouplers.base import Decoupler, present
+from knet_hvd.pipeline.decouplers.kept_graphs import KeptGraphs
 from knet_hvd.pipeline.stage import Batch, Stage
-from knet_hvd.pipeline.stash import StashPool, as_it_was, graph_on
 
 
 class Stashed(Decoupler):
@@ -26,13 +26,15 @@ class Stashed(Decoupler):
     def __init__(self) -> None:
         """Start without a batch under way."""
         super().__init__()
-        self._pool = StashPool()
+        self._graphs = KeptGraphs()
 
     def forward(self, stage: Stage, batch: Batch) -> None:
         """Compute the output, with a graph that a later update does not touch."""
-        batch.stash = self._pool.take(stage.blocks)
-        with graph_on(batch.stash, stage.blocks):
-            super().forward(stage, batch)
+        self._graphs.forward(stage, batch)
+
+    def revive(self, stage: Stage, batch: Batch) -> None:
+        """Make the graph of a checkpoint's batch again."""
+        self._graphs.revive(stage, batch)
 
     def learn(self, stage: Stage, batch: Batch) -> bool:
         """Keep all that the graph holds."""
@@ -41,15 +43,5 @@ class Stashed(Decoupler):
     def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
         """Go backward through the graph, and let it go."""
         present(batch.output).backward(gradient)
-        batch.output = None
-        if batch.stash is not None:
-            self._pool.give_back(batch.stash)
-            batch.stash = None
+        self._graphs.let_go(batch)
         return True
-
-    def revive(self, stage: Stage, batch: Batch) -> None:
-        """Make the graph of a checkpoint's batch again."""
-        if batch.stash is None:
-            raise ValueError("expected the weights of a batch under way, got None")
-        with as_it_was(batch.stash, stage.blocks), graph_on(batch.stash, stage.blocks):
-            super().forward(stage, batch)

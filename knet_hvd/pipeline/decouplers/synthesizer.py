@@ -10,6 +10,7 @@ or, after the first convolution, added at all positions.
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,11 @@ class SynthesizerConfig:
 
     kernel_size: int = 5
     """Of convolutions, in pixels; odd."""
+
+    targets: Literal["bootstrapped", "true"] = "bootstrapped"
+    """What a synthesizer learns to predict. bootstrapped: what the next stage makes of
+    its own prediction, as published; true: the gradient of the loss, which stages
+    carry back through graphs that they keep. The same with two stages."""
 
     learning_rate: float = 0.001
     """Of Adam; plain SGD is known not to converge."""

@@ -10,6 +10,11 @@ What differs: the gradient comes back some steps later, while the module has gon
 the synthesizer is run again on the kept activation. And it predicts gradients of single
 samples, not of the batch's mean: see `Synthesizer`. Unless told otherwise, a stage
 makes steps that are the shorter the less its synthesizer can be trusted: see `Trust`.
+
+With `SynthesizerConfig.targets = "true"` a stage still learns at once, but sends back
+the gradient of the loss: it keeps the graph of a batch until that comes, and goes
+backward a second time, to its inputs only. In the terms of the supplement's BP(lambda)
+that is lambda = 1, late: no synthesizer has to wait until the next one has learned.
 """
 
 from typing import ClassVar
@@ -19,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from knet_hvd.pipeline.decouplers.base import Decoupler, present
+from knet_hvd.pipeline.decouplers.kept_graphs import KeptGraphs
 from knet_hvd.pipeline.decouplers.synthesizer import Synthesizer, SynthesizerConfig
 from knet_hvd.pipeline.decouplers.trust import Trust
 from knet_hvd.pipeline.optimizers import make_optimizer, update
@@ -47,18 +53,37 @@ class Synthetic(Decoupler):
         super().__init__()
         self._synthesizer = Synthesizer(shape, config, num_labels)
         self._trust = Trust() if config.trust else None
+        self._graphs = KeptGraphs() if config.targets == "true" else None
         self.modules.append(self._synthesizer)
         if self._trust is not None:
             self.modules.append(self._trust)
         self.optimizer = make_optimizer(self.modules, "adam", config.learning_rate)
 
+    def forward(self, stage: Stage, batch: Batch) -> None:
+        """Compute the output; where true gradients pass, with a graph to keep."""
+        if self._graphs is not None and present(batch.inputs).requires_grad:
+            self._graphs.forward(stage, batch)
+        else:
+            super().forward(stage, batch)
+
+    def revive(self, stage: Stage, batch: Batch) -> None:
+        """Make the graph of a checkpoint's batch again, if it had one."""
+        if self._graphs is not None and batch.stash is not None:
+            self._graphs.revive(stage, batch)
+
     def learn(self, stage: Stage, batch: Batch) -> bool:
         """Go backward from the predicted gradient."""
         output = present(batch.output)
-        batch.output = output.detach()
         with torch.no_grad():
             prediction = self._predict(stage, batch)
-        output.backward(prediction / batch.num_samples)
+        gradient = prediction / batch.num_samples
+        if batch.stash is not None:
+            parameters = list(stage.blocks.parameters())
+            if parameters:
+                output.backward(gradient, retain_graph=True, inputs=parameters)
+        else:
+            batch.output = output.detach()
+            output.backward(gradient)
         if self._trust is not None:
             self.update_share = self._trust.update_share()
         if batch.observed:
@@ -79,12 +104,19 @@ class Synthetic(Decoupler):
             self.metrics["synthesizer_loss"] = loss.detach()
             self.metrics.update(compare(batch.prediction, target))
             self.metrics["update_share"] = torch.tensor(self.update_share)
+        if self._graphs is not None and batch.stash is not None:
+            inputs = present(batch.inputs)
+            (inputs.grad,) = torch.autograd.grad(
+                present(batch.output), inputs, gradient
+            )
+            self._graphs.let_go(batch)
         return False
 
     def _predict(self, stage: Stage, batch: Batch) -> Tensor:
         """Return the gradient of each sample's loss, fp32."""
         with stage.autocast():
-            prediction: Tensor = self._synthesizer(present(batch.output), batch.labels)
+            output = present(batch.output).detach()
+            prediction: Tensor = self._synthesizer(output, batch.labels)
         return prediction.float()
 
 

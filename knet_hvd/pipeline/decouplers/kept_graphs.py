@@ -1,0 +1,50 @@
+"""Graphs of batches under way, which updates of the weights do not touch."""
+
+from knet_hvd.pipeline.decouplers.base import present
+from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.pipeline.stash import StashPool, as_it_was, graph_on
+
+
+class KeptGraphs:
+    """Run batches forward with graphs that can be used some updates later."""
+
+    def __init__(self) -> None:
+        """Start without a batch under way."""
+        self._pool = StashPool()
+
+    def forward(self, stage: Stage, batch: Batch) -> None:
+        """Compute ``batch.output``, and ``batch.stash`` for its graph.
+
+        Args:
+            stage: The same one in every call.
+            batch: Its inputs are there.
+        """
+        batch.stash = self._pool.take(stage.blocks)
+        with graph_on(batch.stash, stage.blocks):
+            batch.output = stage.forward(present(batch.inputs))
+
+    def revive(self, stage: Stage, batch: Batch) -> None:
+        """Make the graph of a batch from a checkpoint again.
+
+        Args:
+            stage: Comes out as it is.
+            batch: Its inputs and its stash are there.
+
+        Raises:
+            ValueError: If it has no stash.
+        """
+        if batch.stash is None:
+            raise ValueError("expected the weights of a batch under way, got None")
+        with as_it_was(batch.stash, stage.blocks), graph_on(batch.stash, stage.blocks):
+            batch.output = stage.forward(present(batch.inputs))
+
+    def let_go(self, batch: Batch) -> None:
+        """Free a graph that has served.
+
+        Args:
+            batch: Loses its output and its stash.
+        """
+        batch.output = None
+        if batch.stash is not None:
+            self._pool.give_back(batch.stash)
+            batch.stash = None
