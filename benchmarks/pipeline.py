@@ -42,7 +42,8 @@ _SCHEDULER = Path("/proc/self/schedstat")
 
 def measure_ranks(args: argparse.Namespace) -> None:
     """Run on both ranks: train by each method in turn; rank 0 reports samples."""
-    from benchmarks.pipeline_methods import Problem, make_method
+    from benchmarks.pipeline_methods import make_method
+    from benchmarks.pipeline_problem import Problem
     from knet_hvd.comm import World
 
     world = World(timeout_s=120)

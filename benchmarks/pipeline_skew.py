@@ -16,8 +16,10 @@ rounds.
 
 import argparse
 import json
+import random
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,9 +38,30 @@ from benchmarks.pipeline import (
 SKEWS = ["random", "first", "last"]
 
 
+def random_skew(seconds: float, step: int, rank: int) -> float:
+    """Return what a rank adds to a step: all on one rank, which is drawn each step."""
+    return seconds if random.Random(step).randrange(2) == rank else 0.0
+
+
+def fixed_skew(seconds: float, slow: int, step: int, rank: int) -> float:
+    """Return what a rank adds to a step: always the same rank."""
+    return seconds if rank == slow else 0.0
+
+
+def skews(seconds: float) -> dict[str, Any]:
+    """Return the ways to add so much time to a step, by name."""
+    return {
+        "none": None,
+        "random": partial(random_skew, seconds),
+        "first": partial(fixed_skew, seconds, 0),
+        "last": partial(fixed_skew, seconds, 1),
+    }
+
+
 def measure_ranks(args: argparse.Namespace) -> None:
     """Run on both hosts: train by each method and skew in turn."""
-    from benchmarks.pipeline_methods import Problem, make_method, skews
+    from benchmarks.pipeline_methods import make_method
+    from benchmarks.pipeline_problem import Problem
     from knet_hvd.comm import World
 
     world = World(timeout_s=120)

@@ -1,0 +1,89 @@
+"""What the pipeline's benchmarks train: a network, batches, and how a method runs."""
+
+from abc import ABC, abstractmethod
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from knet_hvd.models import build_model
+from knet_hvd.models.blocks import init_kaiming
+from knet_hvd.pipeline.optimizers import make_optimizer
+
+NUM_CLASSES = 10
+_NUM_BATCHES = 4
+_MLP_UNITS = 1024
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What all methods train: blocks, batches and the cut into two stages."""
+
+    args: Namespace
+    batches: Sequence[tuple[Tensor, Tensor]]
+    cut: int
+
+    @classmethod
+    def of(cls, args: Namespace) -> "Problem":
+        """Return the problem that the command line describes."""
+        torch.manual_seed(0)
+        shape = (_MLP_UNITS,) if args.network == "mlp" else (3, 32, 32)
+        inputs = [torch.randn(args.batch_size, *shape) for _ in range(_NUM_BATCHES)]
+        if args.network == "vgg16":
+            inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
+        labels = torch.randint(NUM_CLASSES, (_NUM_BATCHES, args.batch_size))
+        return cls(args, list(zip(inputs, labels, strict=True)), args.cut)
+
+    def blocks(self, rank: int | None = None) -> nn.Sequential:
+        """Return the blocks of a rank's stage, or all; every call draws the same."""
+        torch.manual_seed(1)
+        if self.args.network == "mlp":
+            network = _mlp(self.args.depth)
+        else:
+            network = build_model(
+                "vgg16", in_shape=(3, 32, 32), num_classes=NUM_CLASSES,
+                width=self.args.width,
+            )  # fmt: skip
+        if rank is None:
+            return network
+        return network[self.cut :] if rank else network[: self.cut]
+
+    def optimizer(self, blocks: nn.Module) -> Any:
+        """Return the optimizer that all methods use."""
+        return make_optimizer(blocks, self.args.optimizer, 1e-4)
+
+
+def _mlp(depth: int) -> nn.Sequential:
+    layers = [
+        nn.Sequential(nn.Linear(_MLP_UNITS, _MLP_UNITS), nn.ReLU())
+        for _ in range(depth)
+    ]
+    network = nn.Sequential(*layers, nn.Linear(_MLP_UNITS, NUM_CLASSES))
+    init_kaiming(network)
+    return network
+
+
+class Method(ABC):
+    """Train by one method on this rank."""
+
+    idle_s = 0.0
+    """Seconds waited for the other rank so far, where it is known."""
+
+    def __init__(self, problem: Problem) -> None:
+        """Begin with the first batch."""
+        self._problem = problem
+        self.steps_done = 0
+
+    def run(self, steps: int) -> None:
+        """Train that many steps, until this rank has nothing under way."""
+        for _ in range(steps):
+            inputs, labels = self._problem.batches[self.steps_done % _NUM_BATCHES]
+            self.step(inputs, labels)
+            self.steps_done += 1
+
+    @abstractmethod
+    def step(self, inputs: Tensor, labels: Tensor) -> None:
+        """Train on one batch."""
