@@ -1,8 +1,8 @@
 """Weight stashing: graphs that outlive an update of the weights they were made with.
 
-After Harlap et al., "PipeDream" (SOSP 2019), section 3.3: a batch goes backward through
-the weights that it went forward with. Optimizers change weights in place, so the graph
-of a batch is made to refer to a copy of them.
+After Narayanan et al., "PipeDream" (SOSP 2019), section 3.3: a batch goes backward
+through the weights that it went forward with. Optimizers change weights in place, so
+the graph of a batch is made to refer to a copy of them.
 """
 
 from collections.abc import Iterator
