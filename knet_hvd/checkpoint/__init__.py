@@ -14,6 +14,7 @@ from knet_hvd.checkpoint.config import (
 from knet_hvd.checkpoint.folder import SavedJob, load_latest, open_store
 from knet_hvd.checkpoint.lock import FolderLock, read_holder
 from knet_hvd.checkpoint.manifest import FORMAT_VERSION, Manifest, note_versions
+from knet_hvd.checkpoint.position import Position
 from knet_hvd.checkpoint.preemption import STOPPED_EXIT_CODE, StopSignals
 from knet_hvd.checkpoint.ranks import Ranks
 from knet_hvd.checkpoint.schedule import CheckpointSchedule
@@ -37,6 +38,7 @@ __all__ = [
     "DamagedCheckpointError",
     "FolderLock",
     "Manifest",
+    "Position",
     "Ranks",
     "SavedJob",
     "ShardRecord",

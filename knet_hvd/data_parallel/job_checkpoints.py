@@ -1,24 +1,12 @@
 """The checkpoints of a data-parallel job, from the first step to the last."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import horovod.torch as hvd
-import torch
 
-from knet_hvd.checkpoint import (
-    CheckpointSchedule,
-    Manifest,
-    SavedJob,
-    ShardRecord,
-    StopSignals,
-    TrainingHooks,
-    check_num_steps,
-    load_latest,
-    note_versions,
-    open_store,
-)
-from knet_hvd.config import CheckpointError, Scalar, to_flat_dict
+from knet_hvd.checkpoint import StopSignals, TrainingHooks, check_num_steps
+from knet_hvd.config import Scalar, to_flat_dict
 from knet_hvd.data import ShardedBatches
 from knet_hvd.data_parallel.auto_compression import named_choice
 from knet_hvd.data_parallel.job_ranks import HorovodRanks
@@ -27,42 +15,9 @@ from knet_hvd.data_parallel.resume_checks import check_configuration
 from knet_hvd.data_parallel.training_config import TrainingConfig
 
 KIND = "data_parallel"
-_VERSIONS = {"torch": torch.__version__}
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a run begins, or goes on.
-
-    Attributes:
-        step: Steps made so far.
-        epoch: Of the step before, whose evaluation may still be due.
-        batch: Steps of that epoch that were made, behind ``images``.
-        images: Images of that epoch that were used when ranks were more or fewer.
-        remaining: What is left of a schedule of the learning rate, 1 to 0; None if it
-            depends on nothing but the number of steps.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    images: int = 0
-    remaining: float | None = None
-
-    def remaining_at(self, step: int, num_steps: int) -> float:
-        """Return what is left of a schedule, 1 to 0, in a run from this position.
-
-        Args:
-            step: Steps made so far.
-            num_steps: Steps of the whole run.
-        """
-        if self.remaining is None:
-            return 1.0 - step / num_steps
-        steps_left = max(num_steps - self.step, 1)
-        return self.remaining * (1.0 - (step - self.step) / steps_left)
-
-
-class JobCheckpoints(TrainingHooks):
+class JobCheckpoints(TrainingHooks[TrainingConfig]):
     """Find what to go on from, and save the job; without a folder, do nothing."""
 
     def __init__(self, config: TrainingConfig, signals: StopSignals | None) -> None:
@@ -76,50 +31,14 @@ class JobCheckpoints(TrainingHooks):
             CheckpointError: On every rank, if the folder cannot be used, or the
                 checkpoint is of another configuration.
         """
-        super().__init__()
-        self.config = config
-        self._signals = signals or StopSignals(())
-        self._saved: SavedJob | None = None
-        if config.checkpoint_dir is None:
-            return
-        self._ranks = HorovodRanks()
-        self._store, self._lock = open_store(config, self._ranks)
-        try:
-            self._load()
-        except BaseException:
-            self.close()
-            raise
-
-    def _load(self) -> None:
-        """Read the latest good checkpoint, and check that it is of this job."""
-        self._saved = load_latest(
-            self._store,
-            KIND,
-            lambda manifest: shards_to_read(len(manifest.shards)),
-            self._ranks,
-        )
-        if self._saved is None and self.config.resume == "must":
-            raise CheckpointError(
-                f"resume must: there is no checkpoint in {self.config.checkpoint_dir}"
+        super().__init__(config, signals)
+        if config.checkpoint_dir is not None:
+            self._open(
+                KIND,
+                HorovodRanks(),
+                lambda manifest: shards_to_read(len(manifest.shards)),
+                lambda manifest: check_configuration(manifest, config),
             )
-        if self._saved is not None:
-            check_configuration(self._saved.manifest, self.config)
-            if hvd.rank() == 0:
-                note_versions(self._saved.manifest, _VERSIONS)
-
-    @property
-    def position(self) -> Position:
-        """Where the run begins."""
-        if self._saved is None:
-            return Position()
-        details = self._saved.manifest.details
-        step = self._saved.manifest.step
-        return Position(step, int(details["epoch"]), int(details["batch"]))
-
-    @property
-    def first_logged_step(self) -> int | None:
-        """What TensorBoard is to take for the first step of this process."""
-        return None if self.config.checkpoint_dir is None else self.position.step
 
     @property
     def advice(self) -> str:
@@ -155,39 +74,18 @@ class JobCheckpoints(TrainingHooks):
         """
         if self.config.checkpoint_dir is None:
             return
-        last_step = None
         if self._saved is not None:
-            check_num_steps(self._saved.manifest, num_steps, self.config.schedule)
-            last_step = self._saved.manifest.step
-            num_saved = len(self._saved.manifest.shards)
-            state.restore(self._saved.shards, num_saved, last_step)
+            manifest = self._saved.manifest
+            check_num_steps(manifest, num_steps, self.config.schedule)
+            state.restore(self._saved.shards, len(manifest.shards), manifest.step)
             self._saved.shards.clear()
         used = self.chosen(self.config)
         details = {"advice": self.advice, **_details(used, state.optimizer)}
-        details["num_steps"] = num_steps
-        configuration = to_flat_dict(self.config)
-        batches_per_epoch = len(batches)
-
-        def describe(step: int, shards: tuple[ShardRecord, ...]) -> Manifest:
-            epoch = (step - 1) // batches_per_epoch
-            position = {"epoch": epoch, "batch": step - epoch * batches_per_epoch}
-            return Manifest(
-                kind=KIND,
-                step=step,
-                shards=shards,
-                configuration=configuration,
-                details=details | position,
-                versions=_VERSIONS,
-            )
-
-        self._schedule = CheckpointSchedule(
-            self._store,
-            self.config.checkpoint_every,
+        self._save_from_here(
             state.capture,
-            describe,
-            self._signals,
-            self._ranks,
-            last_step,
+            to_flat_dict(self.config),
+            {**details, "num_steps": num_steps},
+            len(batches),
         )
 
 

@@ -1,24 +1,14 @@
 """The checkpoints of a pipeline job, from the first step to the last."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-
-import torch
 
 from knet_hvd.checkpoint import (
-    CheckpointSchedule,
     Manifest,
-    SavedJob,
-    ShardRecord,
     StopSignals,
     TrainingHooks,
     check_num_steps,
-    load_latest,
-    note_versions,
-    open_store,
 )
 from knet_hvd.comm import World
-from knet_hvd.config import CheckpointError
 from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers.registry import decoupler_class
 from knet_hvd.pipeline.job_ranks import WorldRanks
@@ -36,25 +26,9 @@ from knet_hvd.pipeline.stage_state import StageState
 KIND = "pipeline"
 _LAG_PER_STAGE = 2
 """Steps by which a stage may be ahead of the next one without waiting for its flags."""
-_VERSIONS = {"torch": torch.__version__}
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a run begins, or goes on.
-
-    Attributes:
-        step: Steps made so far.
-        epoch: Of the step before, whose evaluation may still be due.
-        batch: Steps of that epoch that were made.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-
-
-class PipelineCheckpoints(TrainingHooks):
+class PipelineCheckpoints(TrainingHooks[PipelineConfig]):
     """Find what to go on from, and save the job; without a folder, do nothing."""
 
     def __init__(
@@ -71,56 +45,23 @@ class PipelineCheckpoints(TrainingHooks):
             CheckpointError: On every rank, if the folder cannot be used, or the
                 checkpoint is of another configuration.
         """
-        super().__init__()
-        self.config = config
-        self._signals = signals or StopSignals(())
-        self._ranks = WorldRanks(world)
+        super().__init__(config, signals)
+        self._world = world
         self._configuration = resolved(config, num_stages(config, world.size))
-        self._saved: SavedJob | None = None
-        if config.checkpoint_dir is None:
-            return
-        self._store, self._lock = open_store(config, self._ranks)
-        try:
-            self._load()
-        except BaseException:
-            self.close()
-            raise
-
-    def _load(self) -> None:
-        """Read the latest good checkpoint, and check that it is of this job."""
-        self._saved = load_latest(self._store, KIND, self._shards_to_read, self._ranks)
-        if self._saved is None:
-            if self.config.resume == "must":
-                folder = self.config.checkpoint_dir
-                raise CheckpointError(
-                    f"resume must: there is no checkpoint in {folder}"
-                )
-            return
-        manifest = self._saved.manifest
-        check_configuration(manifest, self._configuration)
-        if self._ranks.rank == 0:
-            note_versions(manifest, _VERSIONS)
+        if config.checkpoint_dir is not None:
+            self._open(
+                KIND,
+                WorldRanks(world),
+                self._shards_to_read,
+                lambda manifest: check_configuration(manifest, self._configuration),
+            )
 
     def _shards_to_read(self, manifest: Manifest) -> list[int]:
         """Return this rank's shard, and that of its stage's first replica."""
-        if len(manifest.shards) != self._ranks.size:
+        if len(manifest.shards) != self._world.size:
             return []  # refused by the configuration that it holds
-        place = saved_plan(manifest).order.index(self._ranks.rank)
+        place = saved_plan(manifest).order.index(self._world.rank)
         return sorted({place - place % self.config.replicas, place})
-
-    @property
-    def position(self) -> Position:
-        """Where the run begins."""
-        if self._saved is None:
-            return Position()
-        details = self._saved.manifest.details
-        step = self._saved.manifest.step
-        return Position(step, int(details["epoch"]), int(details["batch"]))
-
-    @property
-    def first_logged_step(self) -> int | None:
-        """What TensorBoard is to take for the first step of this process."""
-        return None if self.config.checkpoint_dir is None else self.position.step
 
     def plan(self, make_plan: Callable[[], Plan]) -> Plan:
         """Return where stages are cut and which ranks hold them.
@@ -159,38 +100,19 @@ class PipelineCheckpoints(TrainingHooks):
         """
         if self.config.checkpoint_dir is None:
             return
-        place = plan.order.index(self._ranks.rank)
-        last_step = None
+        place = plan.order.index(self._world.rank)
         if self._saved is not None:
             schedule = self.config.learning_rate_schedule
             check_num_steps(self._saved.manifest, num_steps, schedule)
-            last_step = self._saved.manifest.step
             shards = self._saved.shards
             state.restore(shards[place], shards[place - place % self.config.replicas])
             shards.clear()
-        details = plan_details(plan) | {"num_steps": num_steps}
-
-        def describe(step: int, shards: tuple[ShardRecord, ...]) -> Manifest:
-            epoch = (step - 1) // batches_per_epoch
-            position = {"epoch": epoch, "batch": step - epoch * batches_per_epoch}
-            return Manifest(
-                kind=KIND,
-                step=step,
-                shards=shards,
-                configuration=self._configuration,
-                details=details | position,
-                versions=_VERSIONS,
-            )
-
         locked = decoupler_class(self.config.decoupler).locked
-        self._schedule = CheckpointSchedule(
-            self._store,
-            self.config.checkpoint_every,
+        self._save_from_here(
             state.capture,
-            describe,
-            self._signals,
-            self._ranks,
-            last_step,
+            self._configuration,
+            plan_details(plan) | {"num_steps": num_steps},
+            batches_per_epoch,
             shard=place,
             lag=0 if locked else _LAG_PER_STAGE * (len(plan.cuts) + 1),
         )

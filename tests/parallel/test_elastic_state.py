@@ -12,12 +12,12 @@ from horovod.common.exceptions import HostsUpdatedInterrupt
 from horovod.runner.elastic.rendezvous import create_rendezvous_handler
 
 from knet_hvd import TernaryConfig
+from knet_hvd.checkpoint import Position
 from knet_hvd.data_parallel.elastic.commits import ElasticCommits
 from knet_hvd.data_parallel.elastic.host_watch import HostWatch
 from knet_hvd.data_parallel.elastic.memory import NO_STEP, Commit, CommitMemory
 from knet_hvd.data_parallel.elastic.rendezvous import BoundRendezvous
 from knet_hvd.data_parallel.elastic.state_sync import agree_on_state
-from knet_hvd.data_parallel.job_checkpoints import Position
 from knet_hvd.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.data_parallel.training_config import TrainingConfig
 from tests.parallel.helpers import assert_same_on_all_ranks, needs_ranks

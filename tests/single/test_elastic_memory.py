@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from knet_hvd.checkpoint import Position
 from knet_hvd.data import ShardedBatches
 from knet_hvd.data_parallel.elastic.memory import NO_STEP, Commit, CommitMemory, Meeting
-from knet_hvd.data_parallel.job_checkpoints import Position
 from knet_hvd.data_parallel.training_config import TrainingConfig
 
 

@@ -4,12 +4,12 @@ import horovod.torch as hvd
 import torch
 from horovod.common.exceptions import HostsUpdatedInterrupt
 
+from knet_hvd.checkpoint import Position
 from knet_hvd.config import KnetError
 from knet_hvd.data import ShardedBatches
 from knet_hvd.data_parallel.elastic.host_watch import HostWatch
 from knet_hvd.data_parallel.elastic.memory import Commit, CommitMemory
 from knet_hvd.data_parallel.elastic.state_sync import agree_on_state
-from knet_hvd.data_parallel.job_checkpoints import Position
 from knet_hvd.data_parallel.job_state import JobState
 from knet_hvd.data_parallel.training_config import TrainingConfig
 

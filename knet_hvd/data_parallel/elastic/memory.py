@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from knet_hvd.checkpoint import Tree
-from knet_hvd.data_parallel.job_checkpoints import Position
+from knet_hvd.checkpoint import Position, Tree
 
 NO_STEP = -1
 

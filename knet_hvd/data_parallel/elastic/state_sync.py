@@ -7,14 +7,13 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from knet_hvd.checkpoint import Tree, tree_from_bytes, tree_to_bytes
+from knet_hvd.checkpoint import Position, Tree, tree_from_bytes, tree_to_bytes
 from knet_hvd.data_parallel.elastic.memory import (
     NO_STEP,
     Commit,
     CommitMemory,
     Meeting,
 )
-from knet_hvd.data_parallel.job_checkpoints import Position
 
 
 def agree_on_state(memory: CommitMemory) -> Commit | None:
