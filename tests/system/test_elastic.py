@@ -14,7 +14,7 @@ import pytest
 from benchmarks.elastic_job import ElasticJob
 from tests.system.launch import BIN, JOB, LIMIT_S, ROOT, Result, mpirun, run
 
-FLAGS = ["--model", "mlp", "--batch-size", "16", "--epochs", "60"]
+FLAGS = ["--model", "mlp", "--batch-size", "16", "--epochs", "40"]
 FLAGS += ["--ternary.error-feedback", "--learning-rate", "0.02", "--log-every", "1000"]
 DOCS = (ROOT / "docs" / "elastic.md").read_text()
 pytestmark = pytest.mark.timeout(400)
