@@ -23,9 +23,10 @@ from knet_hvd.pipeline.stage_links import StageLinks
 from knet_hvd.pipeline.throttle import Throttle
 
 _SYNTHESIZER_DELAY = 4
-_DELAY_PER_STAGE = 2
-"""Steps until a gradient is back from the next stage, if all stages take the same time:
-the activation is one step on its way, and so is the gradient."""
+_SLACK = 1
+"""Steps that a late gradient may take beyond one for each later stage. Stages that take
+the same time need none of them, if each goes forward and backward in turn: that is the
+1F1B order of PipeDream (SOSP 2019, section 3.2). One lets a stage be slow for once."""
 
 
 def build_stage(
@@ -87,7 +88,7 @@ def max_delay(config: PipelineConfig, stage: Stage) -> int:
     if config.max_delay is not None:
         return config.max_delay
     kind = decoupler_class(config.decoupler)
-    from_last = _DELAY_PER_STAGE * (stage.num_stages - 1 - stage.index)
+    from_last = stage.num_stages - 1 - stage.index + _SLACK
     if kind is Delayed:
         return from_last
     if issubclass(kind, Synthetic) and config.synthesizer.targets == "true":

@@ -84,7 +84,7 @@ class PipelineConfig(CheckpointConfig):
 
     max_delay: int | None = None
     """Most steps between a batch and the gradient that comes back for it. Not given:
-    4 for synthesizers, for delayed gradients 2 for each later stage."""
+    4 for synthesizers; for delayed gradients one for each later stage, and one."""
 
     recompute: bool = True
     """For delayed: keep inputs and run forward on them again (features replay). no:

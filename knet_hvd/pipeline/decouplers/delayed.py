@@ -6,7 +6,8 @@ arrives, it runs that batch again with its present weights and goes backward fro
 old gradient. Nothing but inputs is kept, and no old weights.
 
 What differs: in the paper all modules run the forward pass of a batch in turn, here
-they overlap too. So a gradient is up to two steps older for each later stage, not one.
+they overlap too. A gradient may be a step older than there, so that a stage that is
+slow for once does not hold up the others.
 Batch normalization sees every batch twice; its running statistics move on both times.
 """
 
