@@ -25,7 +25,7 @@ from knet_hvd.pipeline.throttle import Throttle
 _SYNTHESIZER_DELAY = 4
 _SLACK = 1
 """Steps that a late gradient may take beyond one for each later stage. Stages that take
-the same time need none of them, if each goes forward and backward in turn: that is the
+the same time need none of it, if each goes forward and backward in turn: that is the
 1F1B order of PipeDream (SOSP 2019, section 3.2). One lets a stage be slow for once."""
 
 
