@@ -46,7 +46,11 @@ METHODS = {
     "local": ["--decoupler", "local"],
     "predsim": ["--decoupler", "local", "--auxiliary.loss", "predsim"],
     "delayed": ["--decoupler", "delayed"],
+    "delayed-predicted": ["--decoupler", "delayed", "--predict-weights"],
     "delayed-stashed": ["--decoupler", "delayed", "--no-recompute"],
+    "delayed-stashed-predicted": [
+        *("--decoupler", "delayed", "--no-recompute", "--predict-weights"),
+    ],
 }
 SPLITS = ("train_accuracy", "test_accuracy")
 Accuracies = dict[str, dict[str, list[float]]]

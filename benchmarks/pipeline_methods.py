@@ -78,7 +78,8 @@ def _config(name: str, args: Namespace) -> PipelineConfig:
         decoupler=decoupler,  # type: ignore[arg-type]
         schedule="1f1b" if way == "1f1b" else "sequential",
         microbatches=args.microbatches if way == "1f1b" and locked else 1,
-        recompute=way != "stashed",
+        recompute="stashed" not in way,
+        predict_weights="predicted" in way,
         batch_size=args.batch_size,
         synthesizer=synthesizer,
         activation_encodings=(args.encoding,),

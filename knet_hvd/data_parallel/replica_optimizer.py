@@ -1,11 +1,12 @@
 """An optimizer that averages gradients over replicas, and gives up when one is lost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import horovod.torch as hvd
 from horovod.common.exceptions import HorovodInternalError
+from torch import Tensor
 
 from knet_hvd.config import KnetError
 from knet_hvd.data_parallel.job_optimizer import (
@@ -43,6 +44,12 @@ class ReplicaOptimizer:
         """Return the parameter groups, to set learning rates."""
         groups: list[dict[str, Any]] = self._optimizer.param_groups
         return groups
+
+    @property
+    def state(self) -> Mapping[Tensor, Any]:
+        """Return what the optimizer keeps for each parameter."""
+        state: Mapping[Tensor, Any] = self._optimizer.state
+        return state
 
     def synchronize(self) -> None:
         """Wait until the averages of all gradients are there.

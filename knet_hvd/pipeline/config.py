@@ -90,6 +90,10 @@ class PipelineConfig(CheckpointConfig):
     """For delayed: keep inputs and run forward on them again (features replay). no:
     keep each batch's graph and weights (DDG), faster and in more memory."""
 
+    predict_weights: bool = False
+    """For delayed: run forward on the weights that are to be expected when the gradient
+    comes back (PipeOptim): late gradients mislead far less, for one pass over them."""
+
     synthesizer: SynthesizerConfig = field(default_factory=SynthesizerConfig)
     """Settings of synthetic and conditioned."""
 
@@ -182,6 +186,14 @@ class PipelineConfig(CheckpointConfig):
         if not self.recompute and self.decoupler != "delayed":
             raise ValueError(
                 f"recompute: only delayed runs forward again, got {self.decoupler}"
+            )
+        if self.predict_weights and self.decoupler != "delayed":
+            raise ValueError(
+                f"predict_weights: only for late gradients, got {self.decoupler}"
+            )
+        if self.predict_weights and self.optimizer == "sgd":
+            raise ValueError(
+                "predict_weights: the averages of momentum or adam are needed, got sgd"
             )
         if self.microbatches > 1 and self.decoupler != "backprop":
             raise ValueError(

@@ -56,6 +56,7 @@ class DecoupledRunner(Runner):
     def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
         """Train on one batch, and on what has come back for earlier ones."""
         batch = self._batch(step, 0, labels, len(labels), inputs)
+        batch.updates_ahead = len(self._pending)
         self._forward(batch)
         with self._throttle:
             learned = self.decoupler.learn(self.stage, batch)

@@ -1,5 +1,6 @@
 """Optimizers of stages and of what decouplers train."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 import torch
@@ -14,6 +15,10 @@ class Optimizer(Protocol):
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """Return the groups, whose `lr` may be set."""
+
+    @property
+    def state(self) -> Mapping[Any, Any]:
+        """Return what it keeps for each parameter."""
 
     def step(self) -> Any:
         """Update."""

@@ -26,6 +26,8 @@ class Batch:
         output: fp32 [n, ...], what the stage made of it.
         prediction: fp32 [n, ...], the synthetic gradient of the output, if any.
         stash: The weights that made the output, if it keeps a graph.
+        updates_ahead: Updates of the stage after the batch's forward pass and before
+            the one that the batch leads to.
     """
 
     step: int
@@ -37,6 +39,7 @@ class Batch:
     output: Tensor | None = None
     prediction: Tensor | None = None
     stash: Stash | None = None
+    updates_ahead: int = 0
 
     def take_input_gradient(self) -> Tensor | None:
         """Return the gradient of the inputs, if it was computed.

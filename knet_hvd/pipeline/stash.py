@@ -2,7 +2,7 @@
 
 After Narayanan et al., "PipeDream" (SOSP 2019), section 3.3: a batch goes backward
 through the weights that it went forward with. Optimizers change weights in place, so
-the graph of a batch is made to refer to a copy of them.
+a batch goes forward on a copy of them, which its graph refers to.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from knet_hvd.pipeline.optimizers import Optimizer
+from knet_hvd.pipeline.weight_prediction import predict_weights, running_on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,19 +39,21 @@ class StashPool:
         """Begin without memory."""
         self._free: list[list[Tensor]] = []
 
-    @torch.no_grad()
-    def take(self, module: nn.Module) -> Stash:
-        """Return a stash of the module as it is now.
+    def take(
+        self, module: nn.Module, optimizer: Optimizer | None = None, updates: int = 0
+    ) -> Stash:
+        """Return a stash of the module as it is now, or will be.
 
         Args:
             module: The same one in every call.
+            optimizer: Updates the module.
+            updates: How many of its updates ahead to predict the weights.
         """
-        parameters = list(module.parameters())
         if not self._free:
-            self._free.append([torch.empty_like(each) for each in parameters])
+            parameters = module.parameters()
+            self._free.append([torch.empty_like(each.detach()) for each in parameters])
         weights = self._free.pop()
-        for copy, parameter in zip(weights, parameters, strict=True):
-            copy.copy_(parameter)
+        predict_weights(weights, module, optimizer, updates)
         return Stash(weights, torch.get_rng_state())
 
     def give_back(self, stash: Stash) -> None:
@@ -58,52 +63,41 @@ class StashPool:
 
 @contextmanager
 def graph_on(stash: Stash, module: nn.Module) -> Iterator[None]:
-    """Have graphs that are made inside refer to the stash, not to the parameters.
+    """Have a module run on a stash, with graphs that refer to it.
 
     Gradients still arrive at the parameters.
 
     Args:
-        stash: Equal to the module's parameters.
+        stash: Made of the module.
         module: What runs forward inside.
     """
-    copies = {
-        parameter.untyped_storage().data_ptr(): (parameter.storage_offset(), copy)
-        for parameter, copy in zip(module.parameters(), stash.weights, strict=True)
-    }
+    with running_on(stash.weights, module):
+        stashed = {weight.untyped_storage().data_ptr() for weight in stash.weights}
 
-    def pack(tensor: Tensor) -> Tensor:
-        found = copies.get(tensor.untyped_storage().data_ptr())
-        if found is None:
-            return tensor
-        first, copy = found
-        offset = tensor.storage_offset() - first  # a weight is often saved transposed
-        return copy.as_strided(tensor.size(), tensor.stride(), offset)
+        def pack(tensor: Tensor) -> Tensor:
+            # A parameter itself, or its transpose, would later be what it is by then.
+            is_stashed = tensor.untyped_storage().data_ptr() in stashed
+            return tensor.detach() if is_stashed else tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            yield
 
 
 @contextmanager
 def as_it_was(stash: Stash, module: nn.Module) -> Iterator[None]:
-    """Bring a module to what a stash holds, and afterwards to what it was before.
+    """Have a module draw the random numbers that it drew, and keep its buffers.
 
     Args:
         stash: Of this module.
-        module: Its parameters; its buffers and the generator are restored as well.
+        module: What runs inside; its buffers and the generator are restored.
     """
-    tensors = [*module.parameters(), *module.buffers()]
-    before = [tensor.detach().clone() for tensor in tensors]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
     random_state = torch.get_rng_state()
     torch.set_rng_state(stash.random_state)
-    _copy(stash.weights, tensors[: len(stash.weights)])
     try:
         yield
     finally:
-        _copy(before, tensors)
         torch.set_rng_state(random_state)
-
-
-@torch.no_grad()
-def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
-    for source, target in zip(sources, targets, strict=True):
-        target.copy_(source)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)

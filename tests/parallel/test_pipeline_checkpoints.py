@@ -44,6 +44,14 @@ CASES: dict[str, dict[str, Any]] = {
     },
     # graphs under way, which a checkpoint cannot hold
     "stashed": {"decoupler": "delayed", "recompute": False, "max_delay": 3},
+    "predicted": {"decoupler": "delayed", "predict_weights": True, "max_delay": 3},
+    "stashed-predicted": {
+        "decoupler": "delayed",
+        "recompute": False,
+        "predict_weights": True,
+        "optimizer": "momentum",
+        "max_delay": 3,
+    },
     "stashed-images": {
         "decoupler": "delayed",
         "recompute": False,

@@ -14,10 +14,15 @@ from knet_hvd.pipeline.decouplers import AuxiliaryConfig, SynthesizerConfig
 from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]
-DECOUPLERS = ["synthetic", "conditioned", "local", "delayed", "stashed", "true"]
+DECOUPLERS = ["synthetic", "conditioned", "local", "delayed", "predicted"]
+DECOUPLERS += ["stashed", "stashed-predicted", "true"]
 SMALL = SynthesizerConfig(hidden_layers=1, hidden_units=64, kernel_size=3)
 VARIANTS = {
+    "predicted": {"decoupler": "delayed", "predict_weights": True},
     "stashed": {"decoupler": "delayed", "recompute": False},
+    "stashed-predicted": {
+        "decoupler": "delayed", "recompute": False, "predict_weights": True,
+    },
     "true": {
         "decoupler": "synthetic", "synthesizer": replace(SMALL, targets="true"),
     },

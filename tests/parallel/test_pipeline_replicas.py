@@ -51,7 +51,7 @@ def test_float_gradients_give_the_weights_of_one_process(
     "decoupler",
     [
         *("backprop", "synthetic", "conditioned", "local", "delayed"),
-        *("delayed-stashed", "synthetic-true"),
+        *("delayed-stashed", "delayed-predicted", "synthetic-true"),
     ],
 )
 def test_replicas_hold_the_same_bits(world: World, decoupler: str, model: str) -> None:
@@ -63,6 +63,7 @@ def test_replicas_hold_the_same_bits(world: World, decoupler: str, model: str) -
         model=model, width=0.07, decoupler=decoupler.partition("-")[0], epochs=3,
         batch_size=239, optimizer="momentum", replicas=REPLICAS,
         recompute=decoupler != "delayed-stashed", synthesizer=synthesizer,
+        predict_weights=decoupler == "delayed-predicted",
     )  # fmt: skip
     trainer = PipelineTrainer(config, world)
     summary = trainer.train()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from knet_hvd.pipeline.decouplers.base import Decoupler, present
 from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.pipeline.weight_prediction import predict_weights, running_on
 
 
 class Delayed(Decoupler):
@@ -25,9 +26,29 @@ class Delayed(Decoupler):
 
     gradients_return: ClassVar[bool] = True
 
+    def __init__(self, predict_weights: bool = False) -> None:
+        """Start without a batch under way.
+
+        Args:
+            predict_weights: Run forward on the weights that the gradient will meet: see
+                `weight_prediction`.
+        """
+        super().__init__()
+        self._predict_weights = predict_weights
+        self._predicted: list[Tensor] = []
+
+    @torch.no_grad()
     def forward(self, stage: Stage, batch: Batch) -> None:
         """Compute the output without a graph: the weights will have changed."""
-        with torch.no_grad():
+        if not self._predict_weights:
+            batch.output = stage.forward(present(batch.inputs))
+            return
+        if not self._predicted:
+            self._predicted = [torch.empty_like(p) for p in stage.blocks.parameters()]
+        predict_weights(
+            self._predicted, stage.blocks, stage.optimizer, batch.updates_ahead
+        )
+        with running_on(self._predicted, stage.blocks):
             batch.output = stage.forward(present(batch.inputs))
 
     def learn(self, stage: Stage, batch: Batch) -> bool:

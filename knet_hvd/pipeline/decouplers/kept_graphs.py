@@ -8,9 +8,14 @@ from knet_hvd.pipeline.stash import StashPool, as_it_was, graph_on
 class KeptGraphs:
     """Run batches forward with graphs that can be used some updates later."""
 
-    def __init__(self) -> None:
-        """Start without a batch under way."""
+    def __init__(self, predict_weights: bool = False) -> None:
+        """Start without a batch under way.
+
+        Args:
+            predict_weights: Run on the weights that its gradient will meet.
+        """
         self._pool = StashPool()
+        self._predict_weights = predict_weights
 
     def forward(self, stage: Stage, batch: Batch) -> None:
         """Compute ``batch.output``, and ``batch.stash`` for its graph.
@@ -19,7 +24,8 @@ class KeptGraphs:
             stage: The same one in every call.
             batch: Its inputs are there.
         """
-        batch.stash = self._pool.take(stage.blocks)
+        updates = batch.updates_ahead if self._predict_weights else 0
+        batch.stash = self._pool.take(stage.blocks, stage.optimizer, updates)
         with graph_on(batch.stash, stage.blocks):
             batch.output = stage.forward(present(batch.inputs))
 

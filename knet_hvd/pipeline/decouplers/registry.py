@@ -52,8 +52,9 @@ def make_decoupler(
         return Synthetic(shape, config.synthesizer)
     if kind is Conditioned:
         return Conditioned(shape, config.synthesizer, num_labels)
-    if kind is Delayed and not config.recompute:
-        return Stashed()
+    if kind is Delayed:
+        late = Delayed if config.recompute else Stashed
+        return late(config.predict_weights)
     if kind is Local:
         return Local(shape, config.auxiliary, num_labels)
     return kind()

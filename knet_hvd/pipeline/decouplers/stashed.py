@@ -23,10 +23,15 @@ class Stashed(Decoupler):
 
     gradients_return: ClassVar[bool] = True
 
-    def __init__(self) -> None:
-        """Start without a batch under way."""
+    def __init__(self, predict_weights: bool = False) -> None:
+        """Start without a batch under way.
+
+        Args:
+            predict_weights: Make each graph with the weights that the gradient will
+                meet: see `weight_prediction`.
+        """
         super().__init__()
-        self._graphs = KeptGraphs()
+        self._graphs = KeptGraphs(predict_weights)
 
     def forward(self, stage: Stage, batch: Batch) -> None:
         """Compute the output, with a graph that a later update does not touch."""
