@@ -5,9 +5,9 @@
 
 `single` is one process with one thread; `torch-1f1b` is Schedule1F1B of
 torch.distributed.pipelining over gloo, with the same stages, batch and microbatches as
-`backprop-1f1b`. The other methods overlap without microbatches. Rounds go through all
-methods in turn, so that noise hits all alike. A round has --steps steps, filling and
-draining the pipeline included.
+`backprop-1f1b`. `delayed-stashed-predicted-microbatches` has as many; the other methods
+overlap without microbatches. Rounds go through all methods in turn, so that noise hits
+all alike. A round has --steps steps, filling and draining the pipeline included.
 
 Prints JSON for each method: samples a second (median and best of the rounds); how many
 times faster than `single` and `torch-1f1b` it is (median, lowest and highest of the
@@ -35,6 +35,7 @@ NETWORKS = {"mlp": 8, "vgg16": 7}
 """The networks, and the cut at which `local` has stages of about equal time."""
 OURS = ["backprop-sequential", "backprop-1f1b"]
 OURS += ["local", "synthetic", "conditioned", "delayed", "delayed-stashed"]
+OURS += ["delayed-stashed-predicted", "delayed-stashed-predicted-microbatches"]
 METHODS = ["single", "torch-1f1b", *OURS]
 _SCHEDULER = Path("/proc/self/schedstat")
 """Nanoseconds on a core, and nanoseconds of waiting for one, of the main thread."""

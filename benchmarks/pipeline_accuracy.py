@@ -47,6 +47,10 @@ METHODS = {
     "predsim": ["--decoupler", "local", "--auxiliary.loss", "predsim"],
     "delayed": ["--decoupler", "delayed"],
     "delayed-predicted": ["--decoupler", "delayed", "--predict-weights"],
+    "delayed-stashed-predicted-microbatches": [
+        *("--decoupler", "delayed", "--no-recompute", "--predict-weights"),
+        *("--microbatches", "4"),
+    ],
     "delayed-stashed": ["--decoupler", "delayed", "--no-recompute"],
     "delayed-stashed-predicted": [
         *("--decoupler", "delayed", "--no-recompute", "--predict-weights"),

@@ -68,7 +68,6 @@ class Ours(Method):
 
 def _config(name: str, args: Namespace) -> PipelineConfig:
     decoupler, _, way = name.partition("-")
-    locked = decoupler == "backprop"
     synthesizer = SynthesizerConfig(
         hidden_layers=args.synthesizer_layers,
         hidden_units=args.synthesizer_units,
@@ -77,7 +76,7 @@ def _config(name: str, args: Namespace) -> PipelineConfig:
     return PipelineConfig(
         decoupler=decoupler,  # type: ignore[arg-type]
         schedule="1f1b" if way == "1f1b" else "sequential",
-        microbatches=args.microbatches if way == "1f1b" and locked else 1,
+        microbatches=args.microbatches if way.endswith(("1f1b", "microbatches")) else 1,
         recompute="stashed" not in way,
         predict_weights="predicted" in way,
         batch_size=args.batch_size,

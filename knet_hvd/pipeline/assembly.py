@@ -130,6 +130,7 @@ def make_runner(
         config.log_every,
         throttle,
         max_delay=max_delay(config, stage),
+        num_microbatches=config.microbatches,
         # Replicas have to make the same updates in the same order.
         deterministic=config.deterministic or config.replicas > 1,
     )

@@ -9,6 +9,7 @@ from knet_hvd.comm import Encoding
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryConfig
 from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
+from knet_hvd.pipeline.setting_checks import check_decoupler_settings
 from knet_hvd.pipeline.stage import Precision
 from knet_hvd.pipeline.throttle import parse_slow_rank
 
@@ -80,11 +81,13 @@ class PipelineConfig(CheckpointConfig):
     """Order of the microbatches of backprop."""
 
     microbatches: int = 1
-    """Parts of a batch that follow each other through the stages of backprop."""
+    """Parts of a batch that follow each other through the stages, for backprop and
+    delayed: with as many as there are stages, late gradients are one update old."""
 
     max_delay: int | None = None
-    """Most steps between a batch and the gradient that comes back for it. Not given:
-    4 for synthesizers; for delayed gradients one for each later stage, and one."""
+    """Most steps between a batch and the gradient that comes back for it, microbatches
+    counted one by one. Not given: 4 for synthesizers; for delayed gradients one for
+    each later stage, and one."""
 
     recompute: bool = True
     """For delayed: keep inputs and run forward on them again (features replay). no:
@@ -183,23 +186,7 @@ class PipelineConfig(CheckpointConfig):
                 f"microbatches: expected a divisor of batch_size {self.batch_size}, "
                 f"got {self.microbatches}"
             )
-        if not self.recompute and self.decoupler != "delayed":
-            raise ValueError(
-                f"recompute: only delayed runs forward again, got {self.decoupler}"
-            )
-        if self.predict_weights and self.decoupler != "delayed":
-            raise ValueError(
-                f"predict_weights: only for late gradients, got {self.decoupler}"
-            )
-        if self.predict_weights and self.optimizer == "sgd":
-            raise ValueError(
-                "predict_weights: the averages of momentum or adam are needed, got sgd"
-            )
-        if self.microbatches > 1 and self.decoupler != "backprop":
-            raise ValueError(
-                f"microbatches: expected 1 with {self.decoupler}, whose stages overlap "
-                f"without them, got {self.microbatches}"
-            )
+        check_decoupler_settings(self)
 
     @property
     def microbatch_size(self) -> int:

@@ -3,6 +3,8 @@
 A step of a stage: (1) take the next activation; (2) forward; (3) send the output on;
 (4) learn from the decoupler's own gradient, if it has one, send the gradient of the
 inputs back, and update; (5) take gradients that have come back for earlier batches.
+With microbatches a step does that for each, and there is one update for all of them
+(PipeDream-2BW, Narayanan et al., ICML 2021): gradients are fewer updates old.
 The stages before and after work on other batches at the same time: receives are posted
 in advance and sends are buffered.
 """
@@ -33,6 +35,7 @@ class DecoupledRunner(Runner):
         throttle: Throttle,
         *,
         max_delay: int,
+        num_microbatches: int,
         deterministic: bool,
     ) -> None:
         """Take what a stage runs with.
@@ -43,20 +46,36 @@ class DecoupledRunner(Runner):
             links: To its neighbours.
             log_every: Steps between those whose metrics are wanted.
             throttle: Makes this rank slower, for tests.
-            max_delay: Most steps between a batch and the gradient that comes back; the
-                stage waits for one that is older.
-            deterministic: Take each gradient after exactly that many steps.
+            max_delay: Most microbatches between one and the gradient that comes back
+                for it; the stage waits for one that is older.
+            num_microbatches: Of a step; an update follows the last one.
+            deterministic: Take each gradient after exactly that many microbatches.
         """
         super().__init__(stage, decoupler, links, log_every, throttle)
         self._max_delay = max_delay
+        self._num_microbatches = num_microbatches
         self._deterministic = deterministic
         self._pending: deque[Batch] = deque()
         self._arrived: deque[Tensor] = deque()  # for the oldest of them, in order
 
     def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
-        """Train on one batch, and on what has come back for earlier ones."""
-        batch = self._batch(step, 0, labels, len(labels), inputs)
-        batch.updates_ahead = len(self._pending)
+        """Train on one batch, and on what has come back for earlier ones.
+
+        With microbatches the weights change when all of a step have come back; by then
+        some of the next step are under way.
+        """
+        parts = labels.chunk(self._num_microbatches)
+        images = None if inputs is None else inputs.chunk(self._num_microbatches)
+        updates_ahead = sum(batch.is_last for batch in self._pending)
+        for index, part in enumerate(parts):
+            own = None if images is None else images[index]
+            batch = self._batch(step, index, part, len(labels), own)
+            batch.is_last = index == self._num_microbatches - 1
+            batch.updates_ahead = updates_ahead
+            self._train(batch)
+
+    def _train(self, batch: Batch) -> None:
+        """Train on a microbatch, and on what has come back for earlier ones."""
         self._forward(batch)
         with self._throttle:
             learned = self.decoupler.learn(self.stage, batch)
@@ -64,8 +83,8 @@ class DecoupledRunner(Runner):
             self._pass_back(batch)
         if self._links.output_gradients is not None:
             self._pending.append(batch)
-            while self._pending and self._due(step):
-                self._collect(step)
+            while self._pending and self._due(batch):
+                self._collect(batch.step)
 
     def drain(self) -> None:
         """Learn from all gradients that are still to come back."""
@@ -93,8 +112,12 @@ class DecoupledRunner(Runner):
             self._arrived.append(gradient)
 
     def state(self) -> Tree:
-        """Return batches without a gradient, and gradients not yet learned from."""
+        """Return batches without a gradient, and gradients not yet learned from.
+
+        And what the microbatches of an unfinished step have left in the parameters.
+        """
         return {
+            "sums": [pack(each.grad) for each in self.stage.blocks.parameters()],
             "pending": [pack_batch(batch) for batch in self._pending],
             "arrived": [pack(gradient) for gradient in self._arrived],
             "staleness": self.staleness,
@@ -109,6 +132,11 @@ class DecoupledRunner(Runner):
             self.decoupler.revive(self.stage, batch)
         self._arrived = deque(present(unpack(each)) for each in state["arrived"])
         self.staleness = state["staleness"]
+        # Older checkpoints have no sums: there were no microbatches.
+        if "sums" in state:
+            parameters = self.stage.blocks.parameters()
+            for parameter, gradient in zip(parameters, state["sums"], strict=True):
+                parameter.grad = unpack(gradient)
 
     def _receive_gradient(self, batch: Batch) -> Tensor | None:
         """Return the gradient of the oldest batch's output."""
@@ -116,14 +144,18 @@ class DecoupledRunner(Runner):
             return self._arrived.popleft()
         return super()._receive_gradient(batch)
 
-    def _due(self, step: int) -> bool:
+    def _due(self, newest: Batch) -> bool:
         """Return whether to take the oldest gradient now."""
         link = self._links.output_gradients
-        if step - self._pending[0].step >= self._max_delay:
+        if self._number(newest) - self._number(self._pending[0]) >= self._max_delay:
             return True
         if self._deterministic or link is None:
             return False
         return bool(self._arrived) or link.ready()
+
+    def _number(self, batch: Batch) -> int:
+        """Return how many microbatches the run had before this one."""
+        return batch.step * self._num_microbatches + batch.microbatch
 
     def _collect(self, step: int) -> None:
         """Learn from the oldest gradient."""
@@ -140,7 +172,8 @@ class DecoupledRunner(Runner):
             self._send_back(batch)
 
     def _pass_back(self, batch: Batch) -> None:
-        """Send the gradient of the inputs on its way, then update."""
+        """Send the gradient of the inputs on its way, then update if that was all."""
         self._send_back(batch)
-        with self._throttle:
-            self.stage.update(self.decoupler.update_share)
+        if batch.is_last:
+            with self._throttle:
+                self.stage.update(self.decoupler.update_share)

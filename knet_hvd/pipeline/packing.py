@@ -47,6 +47,7 @@ def pack_batch(batch: Batch) -> Tree:
     return {
         "step": batch.step,
         "microbatch": batch.microbatch,
+        "is_last": batch.is_last,
         "num_samples": batch.num_samples,
         "observed": batch.observed,
         "labels": pack(batch.labels),
@@ -74,6 +75,7 @@ def unpack_batch(tree: Tree, needs_gradient: bool) -> Batch:
         labels=present(unpack(tree["labels"])),
         num_samples=tree["num_samples"],
         observed=tree["observed"],
+        is_last=tree.get("is_last", True),  # older checkpoints have no microbatches
         inputs=inputs,
         output=unpack(tree["output"]),
         prediction=unpack(tree["prediction"]),

@@ -26,8 +26,9 @@ class Batch:
         output: fp32 [n, ...], what the stage made of it.
         prediction: fp32 [n, ...], the synthetic gradient of the output, if any.
         stash: The weights that made the output, if it keeps a graph.
-        updates_ahead: Updates of the stage after the batch's forward pass and before
-            the one that the batch leads to.
+        updates_ahead: Updates of the stage after the forward pass of the step's first
+            microbatch and before the update that the step leads to.
+        is_last: Whether it is the last part of the step, whose update follows it.
     """
 
     step: int
@@ -40,6 +41,7 @@ class Batch:
     prediction: Tensor | None = None
     stash: Stash | None = None
     updates_ahead: int = 0
+    is_last: bool = True
 
     def take_input_gradient(self) -> Tensor | None:
         """Return the gradient of the inputs, if it was computed.

@@ -30,9 +30,9 @@ class Stash:
 
 
 class StashPool:
-    """Make stashes; memory that was given back is used again.
+    """Make copies of weights; memory that was given back is used again.
 
-    New memory for each batch would cost more than the copy: the system has to clear it.
+    New memory for each step would cost more than the copy: the system has to clear it.
     """
 
     def __init__(self) -> None:
@@ -41,8 +41,8 @@ class StashPool:
 
     def take(
         self, module: nn.Module, optimizer: Optimizer | None = None, updates: int = 0
-    ) -> Stash:
-        """Return a stash of the module as it is now, or will be.
+    ) -> list[Tensor]:
+        """Return a copy of the module's weights as they are now, or will be.
 
         Args:
             module: The same one in every call.
@@ -54,11 +54,11 @@ class StashPool:
             self._free.append([torch.empty_like(each.detach()) for each in parameters])
         weights = self._free.pop()
         predict_weights(weights, module, optimizer, updates)
-        return Stash(weights, torch.get_rng_state())
+        return weights
 
-    def give_back(self, stash: Stash) -> None:
+    def give_back(self, weights: list[Tensor]) -> None:
         """Let the memory be used again; no graph may need it any more."""
-        self._free.append(stash.weights)
+        self._free.append(weights)
 
 
 @contextmanager

@@ -52,6 +52,16 @@ CASES: dict[str, dict[str, Any]] = {
         "optimizer": "momentum",
         "max_delay": 3,
     },
+    # some microbatches of a step have come back, others not
+    "microbatches": {"decoupler": "delayed", "microbatches": 4, "optimizer": "sgd"},
+    "microbatches-stashed": {
+        "decoupler": "delayed",
+        "microbatches": 2,
+        "recompute": False,
+        "predict_weights": True,
+        "model": "vgg16",
+        "width": 0.04,
+    },
     "stashed-images": {
         "decoupler": "delayed",
         "recompute": False,

@@ -11,17 +11,22 @@ from knet_hvd.comm import World
 from knet_hvd.config import RankMismatchError
 from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
 from knet_hvd.pipeline.decouplers import AuxiliaryConfig, SynthesizerConfig
+from knet_hvd.pipeline.stage import Batch, Stage
 from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]
 DECOUPLERS = ["synthetic", "conditioned", "local", "delayed", "predicted"]
-DECOUPLERS += ["stashed", "stashed-predicted", "true"]
+DECOUPLERS += ["stashed", "stashed-predicted", "microbatches", "true"]
 SMALL = SynthesizerConfig(hidden_layers=1, hidden_units=64, kernel_size=3)
 VARIANTS = {
     "predicted": {"decoupler": "delayed", "predict_weights": True},
     "stashed": {"decoupler": "delayed", "recompute": False},
     "stashed-predicted": {
         "decoupler": "delayed", "recompute": False, "predict_weights": True,
+    },
+    "microbatches": {
+        "decoupler": "delayed", "recompute": False, "predict_weights": True,
+        "microbatches": 4,
     },
     "true": {
         "decoupler": "synthetic", "synthesizer": replace(SMALL, targets="true"),
@@ -139,6 +144,54 @@ def test_gradients_are_never_older_than_the_bound(world: World, decoupler: str) 
     assert max(seen) <= bound
     if trainer.stage.is_first and decoupler == "synthetic":
         assert world.waiter.idle_s > 0.5, "it did not wait"
+
+
+@needs_mpi_ranks(2)
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_with_microbatches_gradients_are_one_update_old(
+    world: World, deterministic: bool
+) -> None:
+    settings = {"decoupler": "delayed", "microbatches": 4, "max_steps": 40}
+    config = make_config(**settings, deterministic=deterministic)
+    trainer = PipelineTrainer(config, world)
+    decoupler, updates = trainer._runner.decoupler, 0
+    began: list[int] = []
+    ages: list[int] = []
+    forward, update = decoupler.forward, trainer.stage.update
+
+    def note_forward(stage: Stage, batch: Batch) -> None:
+        if batch.microbatch == 0:
+            began.append(updates)
+        forward(stage, batch)
+
+    def note_update(share: float = 1.0) -> None:
+        nonlocal updates
+        ages.append(updates - began[updates])
+        updates += 1
+        update(share)
+
+    decoupler.forward, trainer.stage.update = note_forward, note_update
+    try:
+        trainer.train()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert updates == 40, "an update a step"
+    assert max(ages) <= (0 if trainer.stage.is_last else 1)
+    if deterministic and not trainer.stage.is_last:
+        assert ages[1:].count(1) > 30, "nothing overlapped"
+
+
+def test_microbatches_on_one_rank_are_those_of_backpropagation(world: World) -> None:
+    """The last stage has no late gradients, and a mean over all of them."""
+    if world.size > 1:
+        pytest.skip("one rank")
+    settings = {"microbatches": 4, "max_steps": 40, "deterministic": True}
+    try:
+        _, late = train(world, decoupler="delayed", **settings)
+        _, locked = train(world, decoupler="backprop", **settings)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert digests(late) == digests(locked)
 
 
 @needs_mpi_ranks(2)

@@ -51,7 +51,8 @@ def test_float_gradients_give_the_weights_of_one_process(
     "decoupler",
     [
         *("backprop", "synthetic", "conditioned", "local", "delayed"),
-        *("delayed-stashed", "delayed-predicted", "synthetic-true"),
+        *("delayed-stashed", "delayed-predicted", "delayed-microbatches"),
+        "synthetic-true",
     ],
 )
 def test_replicas_hold_the_same_bits(world: World, decoupler: str, model: str) -> None:
@@ -61,9 +62,10 @@ def test_replicas_hold_the_same_bits(world: World, decoupler: str, model: str) -
     synthesizer = SynthesizerConfig(targets=targets)
     config = PipelineConfig(
         model=model, width=0.07, decoupler=decoupler.partition("-")[0], epochs=3,
-        batch_size=239, optimizer="momentum", replicas=REPLICAS,
+        batch_size=238, optimizer="momentum", replicas=REPLICAS,
         recompute=decoupler != "delayed-stashed", synthesizer=synthesizer,
         predict_weights=decoupler == "delayed-predicted",
+        microbatches=2 if decoupler == "delayed-microbatches" else 1,
     )  # fmt: skip
     trainer = PipelineTrainer(config, world)
     summary = trainer.train()

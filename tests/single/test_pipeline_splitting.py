@@ -1,5 +1,7 @@
 """Cuts, and what crosses them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -91,6 +93,15 @@ def test_more_stages_than_blocks() -> None:
         ({"slow_rank": "1"}, "expected RANK:FACTOR .* got '1'"),
         ({"slow_rank": "1:0.5"}, "a factor of at least 1"),
         ({"decoupler": "local", "microbatches": 2}, "expected 1 with local"),
+        (
+            {
+                "decoupler": "delayed",
+                "microbatches": 2,
+                "replicas": 2,
+                "checkpoint_dir": Path("somewhere"),
+            },
+            "expected 1 with delayed gradients, replicas and checkpoints together",
+        ),
     ],
 )
 def test_settings_that_are_refused(settings: dict[str, object], message: str) -> None:

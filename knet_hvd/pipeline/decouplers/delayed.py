@@ -45,9 +45,10 @@ class Delayed(Decoupler):
             return
         if not self._predicted:
             self._predicted = [torch.empty_like(p) for p in stage.blocks.parameters()]
-        predict_weights(
-            self._predicted, stage.blocks, stage.optimizer, batch.updates_ahead
-        )
+        if batch.microbatch == 0:  # all of a step run on the same weights
+            predict_weights(
+                self._predicted, stage.blocks, stage.optimizer, batch.updates_ahead
+            )
         with running_on(self._predicted, stage.blocks):
             batch.output = stage.forward(present(batch.inputs))
 

@@ -1,8 +1,11 @@
 """Graphs of batches under way, which updates of the weights do not touch."""
 
+import torch
+from torch import Tensor
+
 from knet_hvd.pipeline.decouplers.base import present
 from knet_hvd.pipeline.stage import Batch, Stage
-from knet_hvd.pipeline.stash import StashPool, as_it_was, graph_on
+from knet_hvd.pipeline.stash import Stash, StashPool, as_it_was, graph_on
 
 
 class KeptGraphs:
@@ -16,16 +19,21 @@ class KeptGraphs:
         """
         self._pool = StashPool()
         self._predict_weights = predict_weights
+        self._weights: list[Tensor] = []  # of the step
 
     def forward(self, stage: Stage, batch: Batch) -> None:
         """Compute ``batch.output``, and ``batch.stash`` for its graph.
+
+        All microbatches of a step run on the weights of the first one.
 
         Args:
             stage: The same one in every call.
             batch: Its inputs are there.
         """
-        updates = batch.updates_ahead if self._predict_weights else 0
-        batch.stash = self._pool.take(stage.blocks, stage.optimizer, updates)
+        if batch.microbatch == 0:
+            updates = batch.updates_ahead if self._predict_weights else 0
+            self._weights = self._pool.take(stage.blocks, stage.optimizer, updates)
+        batch.stash = Stash(self._weights, torch.get_rng_state())
         with graph_on(batch.stash, stage.blocks):
             batch.output = stage.forward(present(batch.inputs))
 
@@ -52,5 +60,6 @@ class KeptGraphs:
         """
         batch.output = None
         if batch.stash is not None:
-            self._pool.give_back(batch.stash)
+            if batch.is_last:
+                self._pool.give_back(batch.stash.weights)
             batch.stash = None
