@@ -1,6 +1,7 @@
 """Build what a stage runs with from the configuration."""
 
 import torch
+from torch import nn
 
 from knet_hvd.models import BlockBuilder
 from knet_hvd.pipeline.config import PipelineConfig
@@ -53,12 +54,21 @@ def build_stage(
     )
     torch.manual_seed(config.seed)
     blocks = builder.build(stage_blocks(len(builder.skeleton), cuts, index))
+    if config.microbatches > 1:
+        _slow_down_statistics(blocks, config.microbatches)
     if config.weights_layout == "channels_last":
         blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(
         blocks, config.optimizer, config.learning_rate, config.weight_decay
     )
     return Stage(index, len(cuts) + 1, blocks, optimizer, config.precision)
+
+
+def _slow_down_statistics(blocks: nn.Sequential, microbatches: int) -> None:
+    """Have running statistics move as far in a step as without microbatches."""
+    for module in blocks.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+            module.momentum = 1 - (1 - module.momentum) ** (1 / microbatches)
 
 
 def build_stage_decoupler(

@@ -80,6 +80,22 @@ def test_more_stages_than_blocks() -> None:
         equal_cuts(4, 5)
 
 
+def test_running_statistics_move_as_far_a_step_with_microbatches() -> None:
+    images = torch.randn(4, *MNIST)
+    means = []
+    for microbatches in (1, 4):
+        config = PipelineConfig(
+            model="vgg16", width=0.1, decoupler="backprop", microbatches=microbatches
+        )
+        stage = build_stage(config, (), 0, in_shape=MNIST, num_classes=10)
+        for _ in range(microbatches):
+            stage.forward(images)
+        means.append(dict(stage.blocks.named_buffers()))
+    for name, expected in means[0].items():
+        if "running" in name:
+            torch.testing.assert_close(means[1][name], expected, msg=name)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
