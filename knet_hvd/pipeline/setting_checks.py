@@ -19,7 +19,7 @@ def check_decoupler_settings(config: "PipelineConfig") -> None:
     if not config.recompute and decoupler != "delayed":
         raise ValueError(f"recompute: only delayed runs forward again, got {decoupler}")
     if config.predict_weights and decoupler != "delayed":
-        raise ValueError(f"predict_weights: only for late gradients, got {decoupler}")
+        raise ValueError(f"predict_weights: only for delayed, got {decoupler}")
     if config.predict_weights and config.optimizer == "sgd":
         raise ValueError(
             "predict_weights: the averages of momentum or adam are needed, got sgd"

@@ -165,7 +165,7 @@ def test_the_setting_reaches_the_decoupler(recompute: bool, kind: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"decoupler": "local"}, "only for late gradients, got local"),
+        ({"decoupler": "local"}, "only for delayed, got local"),
         ({"decoupler": "delayed", "optimizer": "sgd"}, "momentum or adam .*, got sgd"),
     ],
 )
