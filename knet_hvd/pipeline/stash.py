@@ -40,7 +40,7 @@ class StashPool:
         self._free: list[list[Tensor]] = []
 
     def take(
-        self, module: nn.Module, optimizer: Optimizer | None = None, updates: int = 0
+        self, module: nn.Module, optimizer: Optimizer | None, updates: int
     ) -> list[Tensor]:
         """Return a copy of the module's weights as they are now, or will be.
 

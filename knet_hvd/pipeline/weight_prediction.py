@@ -30,7 +30,7 @@ def predict_weights(
     Those that the optimizer has not updated yet are copied as they are.
 
     Args:
-        targets: Like the module's parameters, in their order.
+        targets: fp32, the module's parameters' shapes and order; are overwritten.
         module: Whose parameters to predict.
         optimizer: Updates them: Adam, or SGD with momentum.
         updates: How many updates ahead.
@@ -69,7 +69,7 @@ def running_on(weights: Sequence[Tensor], module: nn.Module) -> Iterator[None]:
     """Have a module run on other weights; afterwards its own are back.
 
     Args:
-        weights: Like the module's parameters, in their order.
+        weights: Of the module's parameters' shapes and dtypes, in their order.
         module: What runs inside.
     """
     parameters = list(module.parameters())
