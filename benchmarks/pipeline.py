@@ -9,8 +9,12 @@ torch.distributed.pipelining over gloo, with the same stages, batch and microbat
 overlap without microbatches. Rounds go through all methods in turn, so that noise hits
 all alike. A round has --steps steps, filling and draining the pipeline included.
 
+Ours keep freed memory for the next step, as jobs/train_pipeline.py has them do. The
+other two run as they come, and as `single-kept` and `torch-1f1b-kept` with that as
+well; methods with and without it are in processes of their own.
+
 Prints JSON for each method: samples a second (median and best of the rounds); how many
-times faster than `single` and `torch-1f1b` it is (median, lowest and highest of the
+times faster than each of the others' it is (median, lowest and highest of the
 rounds' ratios, and the ratio of the best rounds); and for each rank CPU milliseconds a
 step (all threads), the share of the time in which other programs had its core, and for
 ours the share in which it waited for the other rank. Ratios mean little where other
@@ -31,33 +35,54 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import slow_network
 
-NETWORKS = {"mlp": 8, "vgg16": 7}
-"""The networks, and the cut at which `local` has stages of about equal time."""
+NETWORKS = {"mlp": 7, "vgg16": 6}
+"""The networks, and the cut at which the most accurate decoupler is fastest here."""
 OURS = ["backprop-sequential", "backprop-1f1b"]
 OURS += ["local", "synthetic", "conditioned", "delayed", "delayed-stashed"]
 OURS += ["delayed-stashed-predicted", "delayed-stashed-predicted-microbatches"]
-METHODS = ["single", "torch-1f1b", *OURS]
+BASELINES = ["single", "torch-1f1b", "single-kept", "torch-1f1b-kept"]
+AS_THEY_COME = BASELINES[:2]
+METHODS = [*BASELINES, *OURS]
+_WARM_UP_STEPS = 2
 _SCHEDULER = Path("/proc/self/schedstat")
 """Nanoseconds on a core, and nanoseconds of waiting for one, of the main thread."""
 
 
 def measure_ranks(args: argparse.Namespace) -> None:
-    """Run on both ranks: train by each method in turn; rank 0 reports samples."""
+    """Run on both ranks: train by each method in turn; rank 0 reports a round."""
     from benchmarks.pipeline_methods import make_method
     from benchmarks.pipeline_problem import Problem
     from knet_hvd.comm import World
+    from knet_hvd.pipeline.memory import keep_freed_blocks
 
+    if args.methods[0] not in AS_THEY_COME:
+        keep_freed_blocks()
     world = World(timeout_s=120)
     problem = Problem.of(args)
     methods = {n: make_method(n, problem, world.rank, "lo") for n in args.methods}
-    samples: dict[str, list[list[dict[str, float]]]] = {name: [] for name in methods}
-    for number in range(-1, args.rounds):
+    samples = {}
+    for steps in (_WARM_UP_STEPS, args.steps):
         for name, method in methods.items():
-            ranks = time_round(world, method, args.steps if number >= 0 else 2)
-            if number >= 0:
-                samples[name].append(ranks)
+            samples[name] = time_round(world, method, steps)
     if world.rank == 0:
         slow_network.report(samples)
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return every method's rounds, each with what its ranks measured."""
+    samples: dict[str, list[Any]] = {name: [] for name in args.methods}
+    as_they_come = [name for name in args.methods if name in AS_THEY_COME]
+    kept = [name for name in args.methods if name not in AS_THEY_COME]
+    for number in range(args.rounds):
+        print(f"round {number + 1} of {args.rounds}", file=sys.stderr, flush=True)
+        for methods in filter(None, (as_they_come, kept)):
+            own = argparse.Namespace(**{**vars(args), "methods": methods})
+            with tempfile.TemporaryDirectory() as folder:
+                arguments = worker_arguments(own, Path(folder) / "store")
+                result: Any = slow_network.run_here(__file__, arguments, ranks=2)
+            for name, ranks in result.items():
+                samples[name].append(ranks)
+    return samples
 
 
 def time_round(world: Any, method: Any, steps: int) -> list[dict[str, float]]:
@@ -95,7 +120,7 @@ def summarize(samples: dict[str, Any], batch_size: int, steps: int) -> dict[str,
             "samples_per_s": round(batch_size * steps / median(own), 1),
             "best_samples_per_s": round(batch_size * steps / min(own), 1),
         }
-        for other in ("single", "torch-1f1b"):
+        for other in BASELINES:
             if other in elapsed and other != name:
                 entry[f"times_{other}"] = compare(elapsed[other], own)
         by_rank = list(zip(*rounds, strict=True))
@@ -128,6 +153,12 @@ def add_problem_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=float, default=0.5, help="of vgg16")
     parser.add_argument("--depth", type=int, default=16, help="1024-wide layers of mlp")
     parser.add_argument("--cut", type=int, help="blocks of the first stage")
+    parser.add_argument(
+        "--cut-between",
+        choices=["blocks", "layers"],
+        default="blocks",
+        help="layers: every layer counts as a block",
+    )
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--microbatches", type=int, default=4, help="of both 1F1Bs")
     parser.add_argument("--optimizer", default="adam")
@@ -167,9 +198,7 @@ def main() -> None:
     if args.worker:
         measure_ranks(args)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = worker_arguments(args, Path(folder) / "store")
-        samples: Any = slow_network.run_here(__file__, arguments, ranks=2)
+    samples = measure(args)
     facts = {k: v for k, v in vars(args).items() if k not in ("worker", "store")}
     results = summarize(samples, args.batch_size, args.steps)
     print(json.dumps({**facts, "throughput": results}, indent=2))

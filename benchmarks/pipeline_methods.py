@@ -89,8 +89,8 @@ def _config(name: str, args: Namespace) -> PipelineConfig:
 
 def make_method(name: str, problem: Problem, rank: int, interface: str) -> Method:
     """Return a method by name; every rank has to, in the same order."""
-    if name == "single":
+    if name.startswith("single"):
         return Single(problem, rank)
-    if name == "torch-1f1b":
+    if name.startswith("torch-1f1b"):
         return Torch1F1B(problem, rank, interface)
     return Ours(problem, name)

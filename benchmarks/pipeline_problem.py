@@ -45,7 +45,7 @@ class Problem:
         else:
             network = build_model(
                 "vgg16", in_shape=(3, 32, 32), num_classes=NUM_CLASSES,
-                width=self.args.width,
+                width=self.args.width, layerwise=self.args.cut_between == "layers",
             )  # fmt: skip
         if rank is None:
             return network

@@ -38,6 +38,24 @@ def named_blocks(blocks: Mapping[str, Iterable[nn.Module]]) -> nn.Sequential:
     )
 
 
+def layers_as_blocks(model: nn.Sequential) -> nn.Sequential:
+    """Make every layer of a network a block of its own.
+
+    Args:
+        model: Named blocks, each a sequence of layers of different types.
+
+    Returns:
+        The same layers, in their order; one of type ``ReLU`` in the block ``conv1`` has
+        the name ``conv1_relu``.
+    """
+    layers = [
+        (f"{name}_{type(layer).__name__.lower()}", layer)
+        for name, block in model.named_children()
+        for layer in block.children()
+    ]
+    return nn.Sequential(OrderedDict(layers))
+
+
 def num_parameters(model: nn.Module) -> int:
     """Count the trainable parameters of a network.
 

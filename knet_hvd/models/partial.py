@@ -32,7 +32,13 @@ class BlockBuilder:
     """
 
     def __init__(
-        self, name: str, *, in_shape: Shape, num_classes: int, width: float = 1.0
+        self,
+        name: str,
+        *,
+        in_shape: Shape,
+        num_classes: int,
+        width: float = 1.0,
+        layerwise: bool = False,
     ) -> None:
         """Take what `build_model` takes; draw no random number.
 
@@ -41,6 +47,7 @@ class BlockBuilder:
             in_shape: Channels, height and width of an image.
             num_classes: The number of logits.
             width: The width factor.
+            layerwise: Make every layer a block.
 
         Raises:
             ValueError: As `build_model`.
@@ -48,7 +55,11 @@ class BlockBuilder:
         operations: list[_Operation] = []
         with torch.device("meta"), _Redraws(operations), _Changes(operations):
             self.skeleton = build_model(
-                name, in_shape=in_shape, num_classes=num_classes, width=width
+                name,
+                in_shape=in_shape,
+                num_classes=num_classes,
+                width=width,
+                layerwise=layerwise,
             )
         self._children = list(self.skeleton.named_children())
         owners = {

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from torch import nn
 
 from knet_hvd.models.alexnet import alexnet
-from knet_hvd.models.blocks import Shape
+from knet_hvd.models.blocks import Shape, layers_as_blocks
 from knet_hvd.models.cifarnet import cifarnet
 from knet_hvd.models.lenet import lenet
 from knet_hvd.models.mlp import mlp
@@ -28,7 +28,12 @@ MODELS: Mapping[str, Callable[[Shape, int, float], nn.Sequential]] = MappingProx
 
 
 def build_model(
-    name: str, *, in_shape: Shape, num_classes: int, width: float = 1.0
+    name: str,
+    *,
+    in_shape: Shape,
+    num_classes: int,
+    width: float = 1.0,
+    layerwise: bool = False,
 ) -> nn.Sequential:
     """Build a network as an ordered list of named blocks.
 
@@ -42,6 +47,7 @@ def build_model(
         in_shape: Channels, height and width of an image.
         num_classes: The number of logits.
         width: The factor on the number of channels and hidden units.
+        layerwise: Make every layer a block, so that cuts may be between any two.
 
     Returns:
         A network from float images [n, c, h, w] to float logits [n, classes].
@@ -61,4 +67,5 @@ def build_model(
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     if not (math.isfinite(width) and width > 0):
         raise ValueError(f"width must be positive and finite, got {width}")
-    return MODELS[name](in_shape, num_classes, width)
+    model = MODELS[name](in_shape, num_classes, width)
+    return layers_as_blocks(model) if layerwise else model

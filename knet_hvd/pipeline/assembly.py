@@ -50,7 +50,11 @@ def build_stage(
         num_classes: The number of logits.
     """
     builder = BlockBuilder(
-        config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
+        config.model,
+        in_shape=in_shape,
+        num_classes=num_classes,
+        width=config.width,
+        layerwise=config.layerwise,
     )
     torch.manual_seed(config.seed)
     blocks = builder.build(stage_blocks(len(builder.skeleton), cuts, index))

@@ -51,6 +51,10 @@ class PipelineConfig(CheckpointConfig):
     cuts: tuple[int, ...] = ()
     """Blocks before each cut, such as `1 3`; see placement if empty."""
 
+    cut_between: Literal["blocks", "layers"] = "blocks"
+    """Where cuts may be. layers: within blocks too, as between a convolution and its
+    normalization; every layer then counts as a block."""
+
     placement: Literal["equal", "measured"] = "equal"
     """Where to cut if no cuts are given. equal: stages of equally many blocks, on ranks
     in their order; measured: so that the slowest stage or link is as fast as can be."""
@@ -62,9 +66,13 @@ class PipelineConfig(CheckpointConfig):
     """How convolutions' weights lie in memory; channels_last: as images do, so that no
     pass has to copy them, for a lower peak."""
 
+    keep_freed_memory: bool = True
+    """Keep freed memory for the next step; no: as the C library sees fit, which gives
+    much back to the system and takes it again in every step. Linux only."""
+
     release_above_mb: float | None = None
-    """Give freed memory back to the system at once, in blocks of this many millions of
-    bytes and more, such as 1: a lower peak that costs time. Linux only."""
+    """Give freed memory back to the system at once instead, in blocks of this many
+    millions of bytes and more, such as 1: a lower peak that costs time. Linux only."""
 
     slow_rank: str | None = None
     """Slow a rank down, for tests: `1:3.0` has rank 1 take three times as long."""
@@ -187,6 +195,11 @@ class PipelineConfig(CheckpointConfig):
                 f"got {self.microbatches}"
             )
         check_decoupler_settings(self)
+
+    @property
+    def layerwise(self) -> bool:
+        """Return whether every layer counts as a block."""
+        return self.cut_between == "layers"
 
     @property
     def microbatch_size(self) -> int:

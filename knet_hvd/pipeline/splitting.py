@@ -66,7 +66,12 @@ def stage_blocks(num_blocks: int, cuts: Sequence[int], stage: int) -> range:
 
 
 def output_shapes(
-    model: str, *, in_shape: tuple[int, int, int], num_classes: int, width: float
+    model: str,
+    *,
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    width: float,
+    layerwise: bool = False,
 ) -> list[tuple[int, ...]]:
     """Return the shape of each block's output for one image, without computing it.
 
@@ -75,6 +80,7 @@ def output_shapes(
         in_shape: Channels, height and width of an image.
         num_classes: The number of logits.
         width: The width factor.
+        layerwise: Take every layer for a block.
 
     Returns:
         A shape without the batch for each block.
@@ -82,7 +88,11 @@ def output_shapes(
     # The meta device knows shapes only: no memory for blocks of other ranks.
     with torch.device("meta"):
         blocks = build_model(
-            model, in_shape=in_shape, num_classes=num_classes, width=width
+            model,
+            in_shape=in_shape,
+            num_classes=num_classes,
+            width=width,
+            layerwise=layerwise,
         ).eval()
         activation = torch.empty(2, *in_shape)
     shapes = []
@@ -94,7 +104,12 @@ def output_shapes(
 
 
 def block_names(
-    model: str, in_shape: tuple[int, int, int], num_classes: int, width: float
+    model: str,
+    *,
+    in_shape: tuple[int, int, int],
+    num_classes: int,
+    width: float,
+    layerwise: bool = False,
 ) -> list[str]:
     """Return the names of a network's blocks.
 
@@ -103,9 +118,14 @@ def block_names(
         in_shape: Channels, height and width of an image.
         num_classes: The number of logits.
         width: The width factor.
+        layerwise: Take every layer for a block.
     """
     with torch.device("meta"):
         blocks = build_model(
-            model, in_shape=in_shape, num_classes=num_classes, width=width
+            model,
+            in_shape=in_shape,
+            num_classes=num_classes,
+            width=width,
+            layerwise=layerwise,
         )
     return [name for name, _ in blocks.named_children()]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.data import load_dataset
@@ -15,7 +16,11 @@ from knet_hvd.pipeline.batch_source import BatchSource
 from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.decouplers.registry import decoupler_class
-from knet_hvd.pipeline.memory import MemoryMeter, release_freed_blocks
+from knet_hvd.pipeline.memory import (
+    MemoryMeter,
+    keep_freed_blocks,
+    release_freed_blocks,
+)
 from knet_hvd.pipeline.placement import Plan
 from knet_hvd.pipeline.planning import mesh_of, plan_facts, plan_stages
 from knet_hvd.pipeline.replicas import Replicas
@@ -82,10 +87,12 @@ def build_stage_job(
     in_shape, num_classes = dataset.in_shape, dataset.num_classes
     if config.release_above_mb is not None:
         release_freed_blocks(int(1e6 * config.release_above_mb))
+    elif config.keep_freed_memory:
+        keep_freed_blocks()
     memory = MemoryMeter()
-    shapes = output_shapes(
-        config.model, in_shape=in_shape, num_classes=num_classes, width=config.width
-    )
+    network: dict[str, Any] = {"in_shape": in_shape, "num_classes": num_classes}
+    network |= {"width": config.width, "layerwise": config.layerwise}
+    shapes = output_shapes(config.model, **network)
     plan = choose_plan(
         partial(plan_stages, config, world, shapes, in_shape, num_classes)
     )
@@ -104,7 +111,7 @@ def build_stage_job(
     throttle = throttle_of(world, config.slow_rank)
     return StageJob(
         plan=plan,
-        block_names=block_names(config.model, in_shape, num_classes, config.width),
+        block_names=block_names(config.model, **network),
         stage=stage,
         source=source,
         links=links,

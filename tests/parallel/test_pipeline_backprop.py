@@ -1,5 +1,7 @@
 """Locked backpropagation over any number of ranks computes what one process does."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -21,7 +23,11 @@ def train_alone(config: PipelineConfig) -> nn.Module:
     dataset = load_dataset(config.data)
     torch.manual_seed(config.seed)
     model = build_model(
-        config.model, in_shape=dataset.in_shape, num_classes=10, width=config.width
+        config.model,
+        in_shape=dataset.in_shape,
+        num_classes=10,
+        width=config.width,
+        layerwise=config.layerwise,
     )
     optimizer = make_optimizer(model, config.optimizer, config.learning_rate)
     source = BatchSource(dataset, config, images=True)
@@ -60,12 +66,13 @@ def test_weights_after_50_steps(
         assert difference <= 1e-6, f"{name} differs by {difference}"
 
 
-def test_batch_normalization_and_lossless_zeros(world: World) -> None:
+@pytest.mark.parametrize("cut_between", ["blocks", "layers"])
+def test_batch_normalization_and_lossless_zeros(world: World, cut_between: Any) -> None:
     """One microbatch: its statistics are those of the batch."""
     config = PipelineConfig(
         model="vgg16", width=0.07, decoupler="backprop", optimizer="sgd", epochs=2,
         max_steps=NUM_STEPS, batch_size=32, learning_rate=0.01,
-        activation_encodings=("relu-sparse",),
+        activation_encodings=("relu-sparse",), cut_between=cut_between,
     )  # fmt: skip
     expected = train_alone(config).state_dict()
     trainer = PipelineTrainer(config, world)

@@ -5,6 +5,7 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -226,17 +227,23 @@ def test_the_last_checkpoint_holds_the_whole_final_model(
     assert again["resumed_step"] == again["steps"] == 9
 
 
+@pytest.mark.parametrize("cut_between", ["blocks", "layers"])
 def test_measured_stages_stay_where_they_were(
-    folder: Path, world: World, signals: StopSignals, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    world: World,
+    signals: StopSignals,
+    monkeypatch: pytest.MonkeyPatch,
+    cut_between: Any,
 ) -> None:
-    config = make_config(folder, placement="measured", model="mnist8")
+    config = make_config(
+        folder, placement="measured", model="mnist8", cut_between=cut_between
+    )
     trainer = PipelineTrainer(config, world)
     plan = trainer.plan
     trainer.train()
     trainer.close()
     monkeypatch.setattr("knet_hvd.pipeline.stage_job.plan_stages", pytest.fail)
-    again = PipelineTrainer(make_config(folder, epochs=3, placement="measured",
-                                        model="mnist8"), world)  # fmt: skip
+    again = PipelineTrainer(replace(config, epochs=3), world)
     assert (again.plan.cuts, again.plan.order) == (plan.cuts, plan.order)
     assert again.train()["resumed_step"] == 14
     again.close()

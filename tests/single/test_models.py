@@ -72,10 +72,13 @@ def test_a_network_may_be_cut_between_any_two_blocks(name: str) -> None:
         assert torch.equal(model[cut:](activation), whole)
 
 
-def test_a_block_does_not_overwrite_its_input() -> None:
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_a_block_does_not_overwrite_its_input(layerwise: bool) -> None:
     # The rank before keeps its output for its own backward pass.
     for name in MODELS:
-        model = build_model(name, in_shape=CIFAR10, num_classes=10, width=0.1)
+        model = build_model(
+            name, in_shape=CIFAR10, num_classes=10, width=0.1, layerwise=layerwise
+        )
         activation = torch.randn(2, *CIFAR10)
         for block in model:
             before = activation.clone()
@@ -93,6 +96,31 @@ def test_block_names_are_those_of_the_layers() -> None:
         "logits",
     ]
     assert len(build_model("vgg16", in_shape=CIFAR10, num_classes=10, width=0.1)) == 14
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_layers_as_blocks_are_the_same_network(name: str) -> None:
+    networks = []
+    for layerwise in (False, True):
+        torch.manual_seed(0)
+        networks.append(
+            build_model(
+                name, in_shape=MNIST, num_classes=10, width=0.1, layerwise=layerwise
+            ).eval()
+        )
+    whole, layers = networks
+    assert len(layers) == sum(len(list(block.children())) for block in whole)
+    assert not any(list(layer.children()) for layer in layers)
+    images = torch.randn(2, *MNIST)
+    assert torch.equal(layers(images), whole(images))
+    pairs = zip(whole.parameters(), layers.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_layer_names_say_block_and_type() -> None:
+    model = build_model("lenet", in_shape=MNIST, num_classes=10, layerwise=True)
+    names = [name for name, _ in model.named_children()]
+    assert names[:2] == ["conv1_conv2d", "conv1_maxpool2d"]
 
 
 def test_lenet_takes_the_published_shapes_on_mnist() -> None:

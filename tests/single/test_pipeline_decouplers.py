@@ -215,18 +215,46 @@ def test_microbatches_add_up_to_the_mean_loss() -> None:
         torch.testing.assert_close(actual, want)
 
 
+@pytest.mark.parametrize("convolutions", [True, False])
 @pytest.mark.parametrize("num_labels", [0, 10])
 @pytest.mark.parametrize("hidden_layers", [None, 0, 1, 3])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_first_synthetic_gradient_is_zero(
-    shape: tuple[int, ...], hidden_layers: int | None, num_labels: int
+    shape: tuple[int, ...],
+    hidden_layers: int | None,
+    num_labels: int,
+    convolutions: bool,
 ) -> None:
-    config = SynthesizerConfig(hidden_layers=hidden_layers)
+    config = SynthesizerConfig(hidden_layers=hidden_layers, convolutions=convolutions)
     synthesizer = Synthesizer(shape, config, num_labels)
     labels = torch.randint(10, (4,))
     prediction = synthesizer(torch.randn(4, *shape), labels)
     assert prediction.shape == (4, *shape)
     assert torch.equal(prediction, torch.zeros(4, *shape))
+
+
+def reach(config: SynthesizerConfig) -> Tensor:
+    """Return how each value predicted for an image depends on its first pixel."""
+    torch.manual_seed(0)
+    synthesizer = Synthesizer((2, 6, 6), config)
+    for parameter in synthesizer.parameters():
+        nn.init.normal_(parameter)
+    images = torch.randn(3, 2, 6, 6).contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(3, dtype=torch.int64)
+    other = images.clone()
+    other[0, 0, 0, 0] += 1
+    synthesizer.eval()  # in training, normalization joins the images
+    return (synthesizer(other, labels) - synthesizer(images, labels)).abs()
+
+
+def test_fully_connected_synthesizers_see_the_whole_image() -> None:
+    sizes = {"hidden_layers": 1, "hidden_units": 8, "kernel_size": 3}
+    near = reach(SynthesizerConfig(**sizes))[0].sum(0) > 0
+    assert bool(near[:3, :3].all())
+    assert not bool(near[3:, 3:].any())
+    far = reach(SynthesizerConfig(**sizes, convolutions=False))
+    assert bool((far[0] > 0).all())
+    assert not bool(far[1:].any())
 
 
 def learn_to_predict(decoupler: Any, rounds: int = 300) -> dict[str, float]:

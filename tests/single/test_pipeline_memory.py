@@ -49,6 +49,31 @@ def test_freed_blocks_go_back() -> None:
     subprocess.run([sys.executable, "-c", RELEASE], check=True)
 
 
+KEEP = """
+import resource
+import torch
+from knet_hvd.pipeline.memory import keep_freed_blocks
+
+def step():
+    blocks = [torch.ones(2**18) for _ in range(40)]
+
+def page_faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+torch.ones(3)
+if keep_freed_blocks():
+    step()
+    before = page_faults()
+    step()
+    grown = page_faults() - before
+    assert grown < 200, grown  # 40 blocks of 256 pages
+"""
+
+
+def test_freed_blocks_are_kept() -> None:
+    subprocess.run([sys.executable, "-c", KEEP], check=True)
+
+
 def trained(**settings: Any) -> Stage:
     config = PipelineConfig(model="mnist8", optimizer="momentum", **settings)
     stage = build_stage(config, (), 0, in_shape=(1, 8, 8), num_classes=10)

@@ -1,6 +1,7 @@
 """Cuts, and what crosses them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,10 +32,12 @@ def test_equal_cuts_give_each_block_to_one_stage(num_stages: int, more: int) -> 
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.parametrize("layerwise", [False, True])
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_output_shapes_are_those_of_a_real_pass(name: str) -> None:
-    shapes = output_shapes(name, in_shape=MNIST, num_classes=7, width=0.1)
-    model = build_model(name, in_shape=MNIST, num_classes=7, width=0.1)
+def test_output_shapes_are_those_of_a_real_pass(name: str, layerwise: bool) -> None:
+    size = {"num_classes": 7, "width": 0.1, "layerwise": layerwise}
+    shapes = output_shapes(name, in_shape=MNIST, **size)
+    model = build_model(name, in_shape=MNIST, **size)
     activation = torch.randn(2, *MNIST)
     for block, shape in zip(model, shapes, strict=True):
         activation = block(activation)
@@ -49,10 +52,13 @@ def test_shapes_draw_no_random_numbers() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_stages_begin_with_the_weights_of_one_process() -> None:
-    config = PipelineConfig(model="mnist8", width=0.2, seed=5)
+@pytest.mark.parametrize("cut_between", ["blocks", "layers"])
+def test_stages_begin_with_the_weights_of_one_process(cut_between: Any) -> None:
+    config = PipelineConfig(model="mnist8", width=0.2, seed=5, cut_between=cut_between)
     torch.manual_seed(5)
-    whole = build_model("mnist8", in_shape=MNIST, num_classes=10, width=0.2)
+    whole = build_model(
+        "mnist8", in_shape=MNIST, num_classes=10, width=0.2, layerwise=config.layerwise
+    )
     expected, cuts = whole.state_dict(), equal_cuts(len(whole), 3)
     seen = {}
     for index in range(3):

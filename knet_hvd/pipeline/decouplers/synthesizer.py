@@ -8,6 +8,7 @@ synthetic gradients are zero. Labels enter as one-hot vectors, joined to the act
 or, after the first convolution, added at all positions.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -37,6 +38,10 @@ class SynthesizerConfig:
 
     kernel_size: int = 5
     """Of convolutions, in pixels; odd."""
+
+    convolutions: bool = True
+    """Predict gradients of images by convolutions, as published; no: by fully connected
+    layers, which see the whole image and know where in it they are."""
 
     targets: Literal["bootstrapped", "true"] = "bootstrapped"
     """What a synthesizer learns to predict. bootstrapped: what the next stage makes of
@@ -91,29 +96,30 @@ class Synthesizer(nn.Module):
         if len(shape) not in (1, 3):
             raise ValueError(f"shape: expected [features] or [c, h, w], got {shape}")
         self._num_labels = num_labels
-        self._images = len(shape) == 3
+        self._convolve = len(shape) == 3 and config.convolutions
         depth = config.hidden_layers
         if depth is None:
-            depth = 0 if num_labels and not self._images else 2
-        published = _PUBLISHED_CHANNELS if self._images else _PUBLISHED_UNITS
+            depth = 0 if num_labels and not self._convolve else 2
+        published = _PUBLISHED_CHANNELS if self._convolve else _PUBLISHED_UNITS
         units = config.hidden_units or published
-        joined = 0 if self._images else num_labels
-        sizes = [shape[0] + joined, *[units] * depth, shape[0]]
+        joined = 0 if self._convolve else num_labels
+        features = shape[0] if self._convolve else math.prod(shape)
+        sizes = [features + joined, *[units] * depth, features]
         self._first = self._layer(sizes[0], sizes[1], config.kernel_size)
         layers: list[nn.Module] = []
         last = self._first
         for num_in, num_out in pairwise(sizes[1:]):
             last = self._layer(num_in, num_out, config.kernel_size)
-            norm = nn.BatchNorm2d if self._images else nn.BatchNorm1d
+            norm = nn.BatchNorm2d if self._convolve else nn.BatchNorm1d
             layers += [norm(num_in), nn.ReLU(), last]
         self._rest = nn.Sequential(*layers)
         self._label_bias: nn.Linear | None = None
-        if num_labels and self._images:
+        if num_labels and self._convolve:
             self._label_bias = nn.Linear(num_labels, sizes[1], bias=False)
         self._zero(last, depth)
 
     def _layer(self, num_in: int, num_out: int, kernel_size: int) -> nn.Module:
-        if self._images:
+        if self._convolve:
             padding = kernel_size // 2
             return nn.Conv2d(num_in, num_out, kernel_size, padding=padding)
         return nn.Linear(num_in, num_out)
@@ -136,14 +142,15 @@ class Synthesizer(nn.Module):
         Returns:
             fp32 [n, ...].
         """
+        inputs = activation if self._convolve else activation.flatten(1)
         if not self._num_labels:
-            output: Tensor = self._rest(self._first(activation))
-            return output
-        one_hot = functional.one_hot(labels, self._num_labels).to(activation.dtype)
-        if self._label_bias is None:
-            hidden = self._first(torch.cat([activation, one_hot], dim=1))
+            hidden = self._first(inputs)
         else:
-            hidden = self._first(activation)
-            hidden = hidden + self._label_bias(one_hot)[:, :, None, None]
-        output = self._rest(hidden)
-        return output
+            one_hot = functional.one_hot(labels, self._num_labels).to(inputs.dtype)
+            if self._label_bias is None:
+                hidden = self._first(torch.cat([inputs, one_hot], dim=1))
+            else:
+                bias = self._label_bias(one_hot)
+                hidden = self._first(inputs) + bias[:, :, None, None]
+        output: Tensor = self._rest(hidden)
+        return output.view_as(activation)
