@@ -37,6 +37,10 @@ METHODS = {
         *("--decoupler", "synthetic", "--synthesizer.targets", "true"),
         *SMALL_SYNTHESIZER,
     ],
+    "synthetic-corrected": [
+        *("--decoupler", "synthetic", "--synthesizer.targets", "true"),
+        *("--synthesizer.correct", *SMALL_SYNTHESIZER),
+    ],
     "conditioned": ["--decoupler", "conditioned", *SMALL_SYNTHESIZER],
     "conditioned-published": ["--decoupler", "conditioned", *PUBLISHED_SYNTHESIZER],
     "conditioned-true": [

@@ -103,9 +103,10 @@ def max_delay(config: PipelineConfig, stage: Stage) -> int:
         return config.max_delay
     kind = decoupler_class(config.decoupler)
     from_last = stage.num_stages - 1 - stage.index + _SLACK
-    if kind is Delayed:
+    synthesizes = issubclass(kind, Synthetic)
+    if kind is Delayed or (synthesizes and config.synthesizer.correct):
         return from_last
-    if issubclass(kind, Synthetic) and config.synthesizer.targets == "true":
+    if synthesizes and config.synthesizer.targets == "true":
         return max(from_last, _SYNTHESIZER_DELAY)
     return _SYNTHESIZER_DELAY
 

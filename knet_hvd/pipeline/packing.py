@@ -54,6 +54,7 @@ def pack_batch(batch: Batch) -> Tree:
         "inputs": pack(batch.inputs),
         "output": pack(batch.output) if stash is None else None,
         "prediction": pack(batch.prediction),
+        "followed": pack(batch.followed),
         "weights": [] if stash is None else [pack(each) for each in stash.weights],
         "random_state": None if stash is None else pack(stash.random_state),
     }
@@ -79,6 +80,7 @@ def unpack_batch(tree: Tree, needs_gradient: bool) -> Batch:
         inputs=inputs,
         output=unpack(tree["output"]),
         prediction=unpack(tree["prediction"]),
+        followed=unpack(tree.get("followed")),
         stash=_unpack_stash(tree),
     )
 

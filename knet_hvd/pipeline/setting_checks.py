@@ -24,6 +24,14 @@ def check_decoupler_settings(config: "PipelineConfig") -> None:
         raise ValueError(
             "predict_weights: the averages of momentum or adam are needed, got sgd"
         )
+    # What is left for the next update is each replica's own, and not saved.
+    replicas_are_saved = config.replicas > 1 and config.checkpoint_dir is not None
+    corrects = decoupler in ("synthetic", "conditioned") and config.synthesizer.correct
+    if corrects and replicas_are_saved:
+        raise ValueError(
+            "synthesizer.correct: expected no replicas together with checkpoints, got "
+            f"{config.replicas}"
+        )
     if microbatches == 1:
         return
     if decoupler not in ("backprop", "delayed"):
@@ -32,7 +40,6 @@ def check_decoupler_settings(config: "PipelineConfig") -> None:
             f"them, got {microbatches}"
         )
     # Horovod's optimizer cannot be saved between two microbatches of an update.
-    replicas_are_saved = config.replicas > 1 and config.checkpoint_dir is not None
     if decoupler == "delayed" and replicas_are_saved:
         raise ValueError(
             "microbatches: expected 1 with delayed gradients, replicas and checkpoints "

@@ -25,6 +25,8 @@ class Batch:
         inputs: fp32 [n, ...], what the stage received; None once it is not needed.
         output: fp32 [n, ...], what the stage made of it.
         prediction: fp32 [n, ...], the synthetic gradient of the output, if any.
+        followed: fp32 [n, ...], the gradient of the output that the stage has learned
+            from, if it will learn from the rest.
         stash: The weights that made the output, if it keeps a graph.
         updates_ahead: Updates of the stage after the forward pass of the step's first
             microbatch and before the update that the step leads to.
@@ -39,6 +41,7 @@ class Batch:
     inputs: Tensor | None = None
     output: Tensor | None = None
     prediction: Tensor | None = None
+    followed: Tensor | None = None
     stash: Stash | None = None
     updates_ahead: int = 0
     is_last: bool = True

@@ -43,6 +43,18 @@ CASES: dict[str, dict[str, Any]] = {
             hidden_layers=1, hidden_units=32, kernel_size=3, targets="true"
         ),
     },
+    "corrected": {
+        "decoupler": "synthetic",
+        "model": "mnist8",
+        "width": 0.2,
+        "synthesizer": SynthesizerConfig(
+            hidden_layers=1,
+            hidden_units=32,
+            kernel_size=3,
+            targets="true",
+            correct=True,
+        ),
+    },
     # graphs under way, which a checkpoint cannot hold
     "stashed": {"decoupler": "delayed", "recompute": False, "max_delay": 3},
     "predicted": {"decoupler": "delayed", "predict_weights": True, "max_delay": 3},

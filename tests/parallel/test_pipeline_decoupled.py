@@ -16,7 +16,7 @@ from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]
 DECOUPLERS = ["synthetic", "conditioned", "local", "delayed", "predicted"]
-DECOUPLERS += ["stashed", "stashed-predicted", "microbatches", "true"]
+DECOUPLERS += ["stashed", "stashed-predicted", "microbatches", "true", "corrected"]
 SMALL = SynthesizerConfig(hidden_layers=1, hidden_units=64, kernel_size=3)
 VARIANTS = {
     "predicted": {"decoupler": "delayed", "predict_weights": True},
@@ -30,6 +30,10 @@ VARIANTS = {
     },
     "true": {
         "decoupler": "synthetic", "synthesizer": replace(SMALL, targets="true"),
+    },
+    "corrected": {
+        "decoupler": "synthetic",
+        "synthesizer": replace(SMALL, targets="true", correct=True),
     },
 }  # fmt: skip
 

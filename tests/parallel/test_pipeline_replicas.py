@@ -52,14 +52,17 @@ def test_float_gradients_give_the_weights_of_one_process(
     [
         *("backprop", "synthetic", "conditioned", "local", "delayed"),
         *("delayed-stashed", "delayed-predicted", "delayed-microbatches"),
-        "synthetic-true",
+        *("synthetic-true", "synthetic-corrected"),
     ],
 )
 def test_replicas_hold_the_same_bits(world: World, decoupler: str, model: str) -> None:
     """They are compared before every evaluation, here after each 3 of 9 steps."""
     even_ranks(world)
-    targets = "true" if decoupler == "synthetic-true" else "bootstrapped"
-    synthesizer = SynthesizerConfig(targets=targets)
+    correct = decoupler == "synthetic-corrected"
+    true = correct or decoupler == "synthetic-true"
+    synthesizer = SynthesizerConfig(
+        targets="true" if true else "bootstrapped", correct=correct
+    )
     config = PipelineConfig(
         model=model, width=0.07, decoupler=decoupler.partition("-")[0], epochs=3,
         batch_size=238, optimizer="momentum", replicas=REPLICAS,

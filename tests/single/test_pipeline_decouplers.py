@@ -166,6 +166,47 @@ def test_true_targets_go_back_through_the_weights_that_made_the_output(
     assert batch.output is None
 
 
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("through_a_checkpoint", [False, True])
+def test_what_a_synthetic_gradient_missed_joins_the_next_update(
+    through_a_checkpoint: bool, first: bool
+) -> None:
+    """In the end a batch has given the true gradient, of the weights it met."""
+    stage = make_image_stage("sgd", "fp32")
+    config = SynthesizerConfig(targets="true", correct=True, trust=False)
+    decoupler = Synthetic((6,), config)
+    for parameter in decoupler.modules[0].parameters():
+        nn.init.normal_(parameter, std=0.1)
+    images = torch.randn(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    images.requires_grad_(not first)
+    batch = Batch(0, 0, torch.randint(10, (4,)), 4, True, images)
+    with torch.random.fork_rng():
+        twin = copy.deepcopy(stage)
+        inputs = images.detach().clone().requires_grad_()
+        output = twin.forward(inputs)
+    decoupler.forward(stage, batch)
+    assert decoupler.learn(stage, batch)
+    assert batch.take_input_gradient() is None
+    at_once = [p.grad.clone() for p in stage.blocks.parameters()]
+    assert any(bool(each.any()) for each in at_once)
+    stage.update()
+    if through_a_checkpoint:
+        batch = unpack_batch(pack_batch(batch), needs_gradient=not first)
+        decoupler.revive(stage, batch)
+    gradient = torch.randn(4, 6)
+    assert not decoupler.learn_from(stage, batch, gradient)
+    output.backward(gradient)
+    for early, late, true in zip(
+        at_once, gradients(stage), gradients(twin), strict=True
+    ):
+        torch.testing.assert_close(early + late, true, atol=1e-5, rtol=1e-4)
+    for parameter in stage.blocks.parameters():
+        assert parameter.grad.stride() == parameter.stride()
+    sent_back = batch.take_input_gradient()
+    assert sent_back is None if first else torch.equal(sent_back, inputs.grad)
+    assert batch.stash is None
+
+
 def learn_to_predict_ones(decoupler: Synthetic) -> None:
     """Make its predictions other than the zeros that they begin with."""
     stage = make_stage()
@@ -415,6 +456,7 @@ def test_gradients_that_nobody_expects() -> None:
     [
         (lambda: SynthesizerConfig(kernel_size=4), "expected an odd number, got 4"),
         (lambda: SynthesizerConfig(hidden_layers=-1), "at least 0, got -1"),
+        (lambda: SynthesizerConfig(correct=True), "targets 'true', got 'bootstrapped'"),
         (lambda: AuxiliaryConfig(learning_rate=0), "learning_rate: expected > 0"),
         (lambda: Synthesizer((3, 4), SMALL), r"expected \[features\] or \[c, h, w\]"),
         (lambda: Conditioned((3,), SMALL, 0), "num_labels: expected at least 1"),

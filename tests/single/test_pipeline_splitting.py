@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from knet_hvd.models import MODELS, build_model
 from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.assembly import build_stage
+from knet_hvd.pipeline.decouplers import SynthesizerConfig
 from knet_hvd.pipeline.splitting import (
     check_cuts,
     equal_cuts,
@@ -123,6 +124,15 @@ def test_running_statistics_move_as_far_a_step_with_microbatches() -> None:
                 "checkpoint_dir": Path("somewhere"),
             },
             "expected 1 with delayed gradients, replicas and checkpoints together",
+        ),
+        (
+            {
+                "decoupler": "conditioned",
+                "synthesizer": SynthesizerConfig(targets="true", correct=True),
+                "replicas": 2,
+                "checkpoint_dir": Path("somewhere"),
+            },
+            "expected no replicas together with checkpoints, got 2",
         ),
     ],
 )

@@ -48,12 +48,17 @@ class SynthesizerConfig:
     its own prediction, as published; true: the gradient of the loss, which stages
     carry back through graphs that they keep. The same with two stages."""
 
+    correct: bool = False
+    """Learn from what synthetic gradients missed as well, once the true ones are there:
+    late, but nothing is lost. Needs true targets."""
+
     learning_rate: float = 0.001
     """Of Adam; plain SGD is known not to converge."""
 
     trust: bool = True
     """Multiply the learning rate of the stage before it by the square of the cosine
-    similarity to true gradients that it has reached so far. As published: no."""
+    similarity to true gradients that it has reached so far; with `correct`, the
+    synthetic gradients themselves. As published: no."""
 
     def __post_init__(self) -> None:
         if self.hidden_layers is not None and self.hidden_layers < 0:
@@ -68,6 +73,8 @@ class SynthesizerConfig:
             raise ValueError(
                 f"kernel_size: expected an odd number, got {self.kernel_size}"
             )
+        if self.correct and self.targets != "true":
+            raise ValueError(f"correct: expected targets 'true', got {self.targets!r}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate: expected > 0, got {self.learning_rate}")
 

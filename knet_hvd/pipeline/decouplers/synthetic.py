@@ -15,6 +15,11 @@ With `SynthesizerConfig.targets = "true"` a stage still learns at once, but send
 the gradient of the loss: it keeps the graph of a batch until that comes, and goes
 backward a second time, to its inputs only. In the terms of the supplement's BP(lambda)
 that is lambda = 1, late: no synthesizer has to wait until the next one has learned.
+
+With `SynthesizerConfig.correct` it then goes backward to its parameters too, from the
+difference between the true gradient and the one that it has followed; what comes of
+that joins its next update. So each batch gives a true gradient in the end: in part at
+once, and the rest late. A synthesizer that knows nothing leaves delayed gradients.
 """
 
 from typing import ClassVar
@@ -29,6 +34,8 @@ from knet_hvd.pipeline.decouplers.synthesizer import Synthesizer, SynthesizerCon
 from knet_hvd.pipeline.decouplers.trust import Trust
 from knet_hvd.pipeline.optimizers import make_optimizer, update
 from knet_hvd.pipeline.stage import Batch, Stage
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
 class Synthetic(Decoupler):
@@ -54,6 +61,7 @@ class Synthetic(Decoupler):
         self._synthesizer = Synthesizer(shape, config, num_labels)
         self._trust = Trust() if config.trust else None
         self._graphs = KeptGraphs() if config.targets == "true" else None
+        self._correct = config.correct
         self.modules.append(self._synthesizer)
         if self._trust is not None:
             self.modules.append(self._trust)
@@ -61,7 +69,8 @@ class Synthetic(Decoupler):
 
     def forward(self, stage: Stage, batch: Batch) -> None:
         """Compute the output; where true gradients pass, with a graph to keep."""
-        if self._graphs is not None and present(batch.inputs).requires_grad:
+        keep = self._correct or present(batch.inputs).requires_grad
+        if self._graphs is not None and keep:
             self._graphs.forward(stage, batch)
         else:
             super().forward(stage, batch)
@@ -77,6 +86,12 @@ class Synthetic(Decoupler):
         with torch.no_grad():
             prediction = self._predict(stage, batch)
         gradient = prediction / batch.num_samples
+        trust = 1.0 if self._trust is None else self._trust.mean()
+        if self._correct:
+            gradient *= trust
+            batch.followed = gradient
+        else:
+            self.update_share = trust**2
         if batch.stash is not None:
             parameters = list(stage.blocks.parameters())
             if parameters:
@@ -84,8 +99,6 @@ class Synthetic(Decoupler):
         else:
             batch.output = output.detach()
             output.backward(gradient)
-        if self._trust is not None:
-            self.update_share = self._trust.update_share()
         if batch.observed:
             batch.prediction = prediction
         return True
@@ -97,18 +110,24 @@ class Synthetic(Decoupler):
         loss = functional.mse_loss(prediction, target)
         loss.backward()
         if self._trust is not None:
-            similarity = compare(prediction.detach(), target)["cosine_similarity"]
-            self._trust.loss(similarity).backward()
+            alike = compare(prediction.detach(), target)
+            similarity = alike["cosine_similarity"]
+            if self._correct:  # the factor that leaves the least to correct
+                similarity = similarity / alike["norm_ratio"].clamp_min(_TINY)
+            self._trust.loss(similarity.clamp(-1, 1)).backward()
         update(self.optimizer)
         if batch.prediction is not None:
             self.metrics["synthesizer_loss"] = loss.detach()
             self.metrics.update(compare(batch.prediction, target))
             self.metrics["update_share"] = torch.tensor(self.update_share)
         if self._graphs is not None and batch.stash is not None:
+            if self._correct:
+                _add_missing(stage, batch, gradient)
             inputs = present(batch.inputs)
-            (inputs.grad,) = torch.autograd.grad(
-                present(batch.output), inputs, gradient
-            )
+            if inputs.requires_grad:
+                (inputs.grad,) = torch.autograd.grad(
+                    present(batch.output), inputs, gradient
+                )
             self._graphs.let_go(batch)
         return False
 
@@ -118,6 +137,25 @@ class Synthetic(Decoupler):
             output = present(batch.output).detach()
             prediction: Tensor = self._synthesizer(output, batch.labels)
         return prediction.float()
+
+
+def _add_missing(stage: Stage, batch: Batch, gradient: Tensor) -> None:
+    """Add what the synthetic gradient missed to the parameters' gradients."""
+    parameters = list(stage.blocks.parameters())
+    if not parameters:
+        return
+    # Not backward(): replicas average when it reaches a parameter, in the next update.
+    missing = torch.autograd.grad(
+        present(batch.output),
+        parameters,
+        gradient - present(batch.followed),
+        retain_graph=True,
+    )
+    for parameter, each in zip(parameters, missing, strict=True):
+        if parameter.grad is None:
+            # In the parameter's layout: fused optimizers take that for granted.
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad += each
 
 
 def compare(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -134,8 +172,7 @@ def compare(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
     # Not flatten(): the two may lie in memory in different orders.
     product = (prediction * target).sum()
     norms = prediction.norm(), target.norm()
-    tiny = torch.finfo(torch.float32).tiny
     return {
-        "cosine_similarity": product / (norms[0] * norms[1]).clamp_min(tiny),
-        "norm_ratio": norms[0] / norms[1].clamp_min(tiny),
+        "cosine_similarity": product / (norms[0] * norms[1]).clamp_min(_TINY),
+        "norm_ratio": norms[0] / norms[1].clamp_min(_TINY),
     }

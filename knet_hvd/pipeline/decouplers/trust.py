@@ -1,4 +1,4 @@
-"""Trust in a synthesizer: how long a stage's steps are."""
+"""Trust in a synthesizer: how far a stage follows it."""
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ class Trust(nn.Module):
     Adam's steps are as long for a poor prediction as for a good one; a share of them
     that falls with the similarity keeps a stage near its weights until its synthesizer
     can lead it. Not from a paper; Jaderberg et al. train everything at 0.00003 instead.
+    Where true gradients correct the synthetic ones later, it is not the similarity but
+    the factor on a prediction that leaves the least to correct.
 
-    The similarity is a running mean in the form of a parameter, so that it is averaged
+    Either is a running mean in the form of a parameter, so that it is averaged
     over replicas and saved in checkpoints as any other.
     """
 
@@ -23,9 +25,9 @@ class Trust(nn.Module):
         super().__init__()
         self._similarity = nn.Parameter(torch.zeros(()))
 
-    def update_share(self) -> float:
-        """Return the share of the learning rate: the similarity so far, squared."""
-        return float(self._scaled().detach().clamp(0, 1)) ** 2
+    def mean(self) -> float:
+        """Return the similarity so far, from 0 to 1."""
+        return float(self._scaled().detach().clamp(0, 1))
 
     def loss(self, similarity: Tensor) -> Tensor:
         """Return how far a new similarity is from the one learned, squared.
