@@ -71,16 +71,15 @@ def graph_on(stash: Stash, module: nn.Module) -> Iterator[None]:
         stash: Made of the module.
         module: What runs forward inside.
     """
-    with running_on(stash.weights, module):
-        stashed = {weight.untyped_storage().data_ptr() for weight in stash.weights}
 
-        def pack(tensor: Tensor) -> Tensor:
-            # A parameter itself, or its transpose, would later be what it is by then.
-            is_stashed = tensor.untyped_storage().data_ptr() in stashed
-            return tensor.detach() if is_stashed else tensor
+    def pack(tensor: Tensor) -> Tensor:
+        # A parameter itself, or its transpose, would later be what it is by then. And
+        # an output that its own node keeps would never be freed, nor the graph with it.
+        return tensor.detach()
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            yield
+    saved = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with running_on(stash.weights, module), saved:
+        yield
 
 
 @contextmanager

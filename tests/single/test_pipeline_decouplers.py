@@ -1,6 +1,7 @@
 """Decouplers, each alone on one stage."""
 
 import copy
+import weakref
 from typing import Any
 
 import pytest
@@ -205,6 +206,41 @@ def test_what_a_synthetic_gradient_missed_joins_the_next_update(
     sent_back = batch.take_input_gradient()
     assert sent_back is None if first else torch.equal(sent_back, inputs.grad)
     assert batch.stash is None
+
+
+class Watched(nn.Module):
+    """A layer whose own node keeps its output, as that of ReLU does."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = inputs.exp()
+        self.output = weakref.ref(outputs)
+        return outputs
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(
+    "decoupler",
+    [
+        Stashed(),
+        Synthetic((6,), SynthesizerConfig(targets="true")),
+        Synthetic((6,), SynthesizerConfig(targets="true", correct=True)),
+    ],
+    ids=["stashed", "true", "corrected"],
+)
+def test_a_graph_is_freed_once_it_has_served(decoupler: Decoupler, first: bool) -> None:
+    watched = Watched()
+    blocks = nn.Sequential(nn.Linear(5, 6), watched, nn.Linear(6, 6))
+    stage = Stage(0, 2, blocks, make_optimizer(blocks, "sgd", 0.1))
+    for step in range(3):
+        images = torch.randn(4, 5, requires_grad=not first)
+        batch = Batch(step, 0, torch.randint(10, (4,)), 4, False, images)
+        decoupler.forward(stage, batch)
+        if decoupler.learn(stage, batch):
+            stage.update()
+        decoupler.learn_from(stage, batch, torch.randn(4, 6))
+        stage.update()
+        del batch
+        assert watched.output() is None, "the graph still holds it"
 
 
 def learn_to_predict_ones(decoupler: Synthetic) -> None:

@@ -149,7 +149,7 @@ def _add_missing(stage: Stage, batch: Batch, gradient: Tensor) -> None:
         present(batch.output),
         parameters,
         gradient - present(batch.followed),
-        retain_graph=True,
+        retain_graph=present(batch.inputs).requires_grad,
     )
     for parameter, each in zip(parameters, missing, strict=True):
         if parameter.grad is None:
