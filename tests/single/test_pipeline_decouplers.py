@@ -208,6 +208,29 @@ def test_what_a_synthetic_gradient_missed_joins_the_next_update(
     assert batch.stash is None
 
 
+@pytest.mark.parametrize(
+    "decoupler",
+    [
+        *(Backprop(), Delayed(), Stashed(), Delayed(predict_weights=True)),
+        Local((5,), AuxiliaryConfig(), num_labels=10),
+        *(Synthetic((5,), SMALL), Conditioned((5,), SMALL, num_labels=10)),
+        Synthetic((5,), SynthesizerConfig(targets="true")),
+        Synthetic((5,), SynthesizerConfig(targets="true", correct=True)),
+    ],
+    ids=lambda decoupler: type(decoupler).__name__,
+)
+def test_a_first_stage_with_nothing_to_learn(decoupler: Decoupler) -> None:
+    stage = Stage(0, 2, nn.Sequential(nn.ReLU()), None)
+    batch = Batch(0, 0, torch.randint(10, (4,)), 4, True, torch.randn(4, 5))
+    decoupler.forward(stage, batch)
+    decoupler.learn(stage, batch)
+    stage.update()
+    if decoupler.gradients_return:
+        decoupler.learn_from(stage, batch, torch.randn(4, 5))
+        stage.update()
+    assert batch.take_input_gradient() is None
+
+
 class Watched(nn.Module):
     """A layer whose own node keeps its output, as that of ReLU does."""
 

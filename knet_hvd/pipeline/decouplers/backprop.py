@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from knet_hvd.pipeline.decouplers.base import Decoupler, present
+from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
 from knet_hvd.pipeline.stage import Batch, Stage
 
 
@@ -26,6 +26,6 @@ class Backprop(Decoupler):
 
     def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
         """Run backward through the stage."""
-        present(batch.output).backward(gradient)
+        go_backward(present(batch.output), gradient)
         batch.output = None
         return True

@@ -79,6 +79,19 @@ class Decoupler(ABC):
         """
 
 
+def go_backward(output: Tensor, gradient: Tensor) -> None:
+    """Go backward through a stage, if there is anything to compute a gradient of.
+
+    In a first stage of pooling alone there is not.
+
+    Args:
+        output: fp32, with its graph.
+        gradient: fp32, of the output.
+    """
+    if output.requires_grad:
+        output.backward(gradient)
+
+
 def present(tensor: Tensor | None) -> Tensor:
     """Return a tensor that an earlier call has left in the batch.
 

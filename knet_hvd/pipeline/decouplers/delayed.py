@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from knet_hvd.pipeline.decouplers.base import Decoupler, present
+from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.weight_prediction import predict_weights, running_on
 
@@ -59,5 +59,5 @@ class Delayed(Decoupler):
 
     def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
         """Run the batch again and go backward."""
-        stage.forward(present(batch.inputs)).backward(gradient)
+        go_backward(stage.forward(present(batch.inputs)), gradient)
         return True

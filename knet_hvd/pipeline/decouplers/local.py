@@ -16,7 +16,7 @@ from knet_hvd.pipeline.decouplers.auxiliary import (
     AuxiliaryLoss,
     local_gradient,
 )
-from knet_hvd.pipeline.decouplers.base import Decoupler, present
+from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
 from knet_hvd.pipeline.optimizers import make_optimizer, update
 from knet_hvd.pipeline.stage import Batch, Stage
 
@@ -50,7 +50,7 @@ class Local(Decoupler):
         self.metrics["loss"], gradient = local_gradient(
             self._loss, output, batch.labels
         )
-        output.backward(gradient)
+        go_backward(output, gradient)
         update(self.optimizer)
         batch.output = None
         return True

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from knet_hvd.pipeline.decouplers.base import Decoupler, present
+from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
 from knet_hvd.pipeline.decouplers.kept_graphs import KeptGraphs
 from knet_hvd.pipeline.stage import Batch, Stage
 
@@ -47,6 +47,6 @@ class Stashed(Decoupler):
 
     def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
         """Go backward through the graph, and let it go."""
-        present(batch.output).backward(gradient)
+        go_backward(present(batch.output), gradient)
         self._graphs.let_go(batch)
         return True

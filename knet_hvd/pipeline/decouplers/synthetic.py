@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from knet_hvd.pipeline.decouplers.base import Decoupler, present
+from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
 from knet_hvd.pipeline.decouplers.kept_graphs import KeptGraphs
 from knet_hvd.pipeline.decouplers.synthesizer import Synthesizer, SynthesizerConfig
 from knet_hvd.pipeline.decouplers.trust import Trust
@@ -98,7 +98,7 @@ class Synthetic(Decoupler):
                 output.backward(gradient, retain_graph=True, inputs=parameters)
         else:
             batch.output = output.detach()
-            output.backward(gradient)
+            go_backward(output, gradient)
         if batch.observed:
             batch.prediction = prediction
         return True
