@@ -157,7 +157,7 @@ def add_problem_flags(parser: argparse.ArgumentParser) -> None:
         "--cut-between",
         choices=["blocks", "layers"],
         default="blocks",
-        help="layers: every layer counts as a block",
+        help="of vgg16; layers: every layer counts as a block",
     )
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--microbatches", type=int, default=4, help="of both 1F1Bs")

@@ -54,7 +54,7 @@ def keep_freed_blocks() -> bool:
 
     The GNU C library gives the end of its memory back to the system whenever a step has
     freed enough of it; the next step takes as many pages again, and the system has to
-    clear each of them. A stage of VGG-16 takes 10,000 pages a step, 8 % of its time.
+    clear each of them. A stage of VGG-16 takes 11,000 pages a step, 8 % of its time.
 
     Returns:
         Whether the C library knows how to.

@@ -133,6 +133,14 @@ def make_image_stage(optimizer: str, precision: Any) -> Stage:
     return Stage(0, 2, blocks, make_optimizer(blocks, optimizer, 0.1), precision)
 
 
+def pass_of_a_twin(stage: Stage, images: Tensor) -> tuple[Stage, Tensor, Tensor]:
+    """Return a copy of a stage, its inputs, and its output with a graph of its own."""
+    with torch.random.fork_rng():
+        twin = copy.deepcopy(stage)
+        inputs = images.detach().clone().requires_grad_()
+        return twin, inputs, twin.forward(inputs)
+
+
 @pytest.mark.parametrize("through_a_checkpoint", [False, True])
 def test_true_targets_go_back_through_the_weights_that_made_the_output(
     through_a_checkpoint: bool,
@@ -143,10 +151,7 @@ def test_true_targets_go_back_through_the_weights_that_made_the_output(
     learn_to_predict_ones(decoupler)
     images = torch.randn(4, 3, 8, 8, requires_grad=True)
     batch = Batch(0, 0, torch.randint(10, (4,)), 4, True, images)
-    with torch.random.fork_rng():
-        twin = copy.deepcopy(stage)
-        inputs = images.detach().clone().requires_grad_()
-        output = twin.forward(inputs)
+    _, inputs, output = pass_of_a_twin(stage, images)
     decoupler.forward(stage, batch)
     assert decoupler.learn(stage, batch)
     assert batch.take_input_gradient() is None, "no synthetic gradient is sent back"
@@ -181,10 +186,7 @@ def test_what_a_synthetic_gradient_missed_joins_the_next_update(
     images = torch.randn(4, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     images.requires_grad_(not first)
     batch = Batch(0, 0, torch.randint(10, (4,)), 4, True, images)
-    with torch.random.fork_rng():
-        twin = copy.deepcopy(stage)
-        inputs = images.detach().clone().requires_grad_()
-        output = twin.forward(inputs)
+    twin, inputs, output = pass_of_a_twin(stage, images)
     decoupler.forward(stage, batch)
     assert decoupler.learn(stage, batch)
     assert batch.take_input_gradient() is None
