@@ -6,7 +6,8 @@ from typing import Literal
 
 from knet_hvd.ops import GROUP_VALUES, WIRE_FORMATS, WireFormat
 
-ScaleRule = Literal["clip", "max"]
+ScaleRule = Literal["rms", "std", "max"]
+SCALE_RULES: tuple[ScaleRule, ...] = ("rms", "std", "max")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,9 +21,11 @@ class TernaryConfig:
     wire_format: WireFormat = "trit5"
     """``"trit5"``: five codes a byte, 1.6 bits a value; ``"crumb4"``: four, 2 bits."""
 
-    scale_rule: ScaleRule = "clip"
-    """``"clip"``: scale = clip_factor * standard deviation, larger values are clipped;
-    ``"max"``: scale = largest absolute value, nothing is clipped."""
+    scale_rule: ScaleRule = "rms"
+    """``"rms"``: scale = clip_factor * root mean square, larger values are clipped;
+    ``"std"``: clip_factor * standard deviation, as published, which clips a gradient
+    whose mean is far from 0 to almost nothing; ``"max"``: the largest absolute value,
+    nothing is clipped."""
 
     clip_factor: float | None = None
     """c of the scale c * sigma. None: 2.5, the paper's; 1.224 with error feedback, the
@@ -49,9 +52,9 @@ class TernaryConfig:
             raise ValueError(
                 f"wire_format: expected one of {WIRE_FORMATS}, got {self.wire_format!r}"
             )
-        if self.scale_rule not in ("clip", "max"):
+        if self.scale_rule not in SCALE_RULES:
             raise ValueError(
-                f"scale_rule: expected 'clip' or 'max', got {self.scale_rule!r}"
+                f"scale_rule: expected one of {SCALE_RULES}, got {self.scale_rule!r}"
             )
         if self.clip_factor is not None and not self.clip_factor > 0:
             raise ValueError(f"clip_factor: expected > 0, got {self.clip_factor}")

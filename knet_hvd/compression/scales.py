@@ -10,22 +10,30 @@ from knet_hvd import ops
 from knet_hvd.compression.config import TernaryConfig
 
 
-def standard_deviation(values: Sequence[Tensor], bucket_size: int = 0) -> Tensor:
-    """Return the standard deviation of each bucket, in one pass over the tensors.
+def magnitudes(values: Sequence[Tensor], config: TernaryConfig) -> Tensor:
+    """Return what the clip factor multiplies, in one pass over the tensors.
+
+    The paper clips at 2.5 standard deviations (section 3.3). Ternary codes have no
+    offset, so that rule sends almost nothing of a gradient whose mean is far from 0: of
+    a constant one, nothing. The root mean square is the same for a mean of 0, and keeps
+    such a gradient within the scale.
 
     Args:
-        values: One contiguous gradient [any shape] or more.
-        bucket_size: Values a bucket; 0 for one bucket a tensor.
+        values: One contiguous gradient [any shape] or more, on one device.
+        config: Scale rule ``"rms"`` or ``"std"``, and bucket size.
 
     Returns:
-        fp64 [buckets of all tensors], the population's deviation; not finite where a
-        value is not.
+        fp64 [buckets of all tensors]: the root mean square or the population's standard
+        deviation; not finite where a value is not.
     """
-    moments = ops.statistics_many(values, bucket_size)
+    moments = ops.statistics_many(values, config.bucket_size)
     numels = tuple(tensor.numel() for tensor in values)
-    counts = _bucket_counts(numels, bucket_size, moments.device)
+    counts = _bucket_counts(numels, config.bucket_size, moments.device)
+    mean_square = moments[:, 1] / counts
+    if config.scale_rule == "rms":
+        return mean_square.sqrt()
     mean = moments[:, 0] / counts
-    return (moments[:, 1] / counts - mean * mean).clamp_min(0.0).sqrt()
+    return (mean_square - mean * mean).clamp_min(0.0).sqrt()
 
 
 @functools.lru_cache(maxsize=64)  # a copy to a GPU waits for it, and no graph keeps it
@@ -44,9 +52,10 @@ def _bucket_counts(
 def local_scales(values: Tensor, config: TernaryConfig) -> Tensor:
     """Return this rank's scale for each bucket of a gradient.
 
-    ``"clip"`` gives c * sigma (arXiv 1705.07878, section 3.3, as the authors' code has
-    it: the scale is c * sigma itself, and larger values always fire); ``"max"`` gives
-    the largest absolute value (eq. 2).
+    ``"std"`` gives c * sigma (arXiv 1705.07878, section 3.3, as the authors' code has
+    it: sigma is taken around the mean, the scale is c * sigma itself, and larger values
+    always fire); ``"rms"`` takes sigma around 0; ``"max"`` gives the largest absolute
+    value (eq. 2).
 
     Args:
         values: Contiguous gradient [any shape].
@@ -72,6 +81,6 @@ def local_scales_many(values: Sequence[Tensor], config: TernaryConfig) -> Tensor
     if config.scale_rule == "max":
         scales = ops.max_abs_many(values, config.bucket_size)
     else:
-        deviation = standard_deviation(values, config.bucket_size)
-        scales = (deviation * config.effective_clip_factor).to(torch.float32)
+        sigma = magnitudes(values, config)
+        scales = (sigma * config.effective_clip_factor).to(torch.float32)
     return scales.nan_to_num_(nan=torch.inf, posinf=torch.inf, neginf=torch.inf)

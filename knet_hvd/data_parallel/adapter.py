@@ -3,7 +3,7 @@
 Horovod sums what ``compress`` returns. Packed codes cannot be summed, but codes under
 one scale can: as digits of base 2N + 1 in integers that N ranks may add without a
 carry. The shared scale is known beforehand because it comes from the previous step,
-whose standard deviations rode along in the same buffer.
+whose root mean squares rode along in the same buffer.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from knet_hvd.compression import (
     TernaryCodec,
     TernaryConfig,
 )
-from knet_hvd.compression.scales import standard_deviation
+from knet_hvd.compression.scales import magnitudes
 from knet_hvd.data_parallel.agreement import check_agreement
 from knet_hvd.data_parallel.parameter_table import ParameterState, ParameterTable
 from knet_hvd.data_parallel.summable import (
@@ -48,10 +48,10 @@ class TernaryCompressor:
     """Compress gradients for ``hvd.DistributedOptimizer(compression=...)``.
 
     The first step goes in full precision and yields the first shared scale, c times the
-    mean over ranks of the standard deviation; each step yields the scale of the next.
-    The codes are exact sums; only the scale is one step old. Where it has become
-    useless (the gradient was zero, or changed 4096-fold), a step goes in full precision
-    again.
+    mean over ranks of the root mean square (or standard deviation); each step yields
+    the scale of the next. The codes are exact sums; only the scale is one step old.
+    Where it has become useless (the gradient was zero, or changed 4096-fold), a step
+    goes in full precision again.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TernaryCompressor:
 
         Args:
             named_parameters: Usually ``model.named_parameters()``.
-            ternary: Settings; scale rule ``"clip"`` and one scale a tensor only.
+            ternary: Settings; one scale a tensor by ``"rms"`` or ``"std"`` only.
             op: The ``op`` that the optimizer is given, ``hvd.Average`` or ``hvd.Sum``.
             process_set: The process set that the optimizer is given.
 
@@ -75,9 +75,10 @@ class TernaryCompressor:
             RankMismatchError: On every rank, if ranks disagree.
         """
         config = ternary or TernaryConfig()
-        if config.scale_rule != "clip" or config.bucket_size:
+        if config.scale_rule == "max" or config.bucket_size:
             raise ValueError(
-                "Compression.ternary shares one scale a tensor by standard deviation; "
+                "Compression.ternary shares one scale a tensor, 2.5 times a root mean "
+                "square or standard deviation; "
                 f"got scale_rule={config.scale_rule!r}, "
                 f"bucket_size={config.bucket_size}. "
                 "knet_hvd.DistributedOptimizer supports both"
@@ -116,9 +117,9 @@ class TernaryCompressor:
         values = tensor.detach().contiguous()
         if self._feedback is not None:
             values = self._feedback.add_to(state.name, values)
-        deviation = float(standard_deviation([values]))
+        magnitude = float(magnitudes([values], self._codec.config))
         if context.scale is None:
-            return full_precision_buffer(values, deviation), context
+            return full_precision_buffer(values, magnitude), context
         scales = values.new_tensor([context.scale], dtype=torch.float32)
         payload = values.new_empty(
             self._codec.payload_bytes(values.numel()), dtype=torch.uint8
@@ -127,7 +128,7 @@ class TernaryCompressor:
         if self._feedback is not None:
             sent = self._codec.decode(payload[None], scales, torch.empty_like(values))
             self._feedback.update(state.name, values, sent)
-        header = make_header(context.scale, state.step, deviation)
+        header = make_header(context.scale, state.step, magnitude)
         return self._summable(payload, values.numel(), header), context
 
     def _summable(self, payload: Tensor, numel: int, header: list[int]) -> Tensor:
@@ -156,7 +157,7 @@ class TernaryCompressor:
         out = torch.empty_like(gradient, memory_format=torch.contiguous_format)
         if header.num_invalid:
             return out.fill_(torch.nan)
-        mean = header.mean_deviation(context.scale, self._num_ranks)
+        mean = header.mean_magnitude(context.scale, self._num_ranks)
         state.set_scale(mean, self._codec.config.effective_clip_factor)
         sums = torch.empty(out.numel(), dtype=torch.int16, device=out.device)
         self._levels.unpack(words, sums)
@@ -165,13 +166,13 @@ class TernaryCompressor:
         return self._codec.dequantize(sums, scales, out, divisor)
 
     def _from_full_precision(self, tensor: Tensor, context: _Context) -> Tensor:
-        flat, deviation, num_invalid = split_full_precision(tensor)
+        flat, magnitude, num_invalid = split_full_precision(tensor)
         gradient = flat.to(context.gradient.dtype).view(context.gradient.shape)
         if num_invalid:
             return torch.full_like(gradient, torch.nan)
         if self._feedback is not None:
             self._feedback.clear(context.state.name)
-        mean = deviation if self._average else deviation / self._num_ranks
+        mean = magnitude if self._average else magnitude / self._num_ranks
         context.state.set_scale(mean, self._codec.config.effective_clip_factor)
         return gradient
 

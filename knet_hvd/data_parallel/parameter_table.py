@@ -30,11 +30,11 @@ class ParameterState:
     scale: float | None = None
     step: int = 0
 
-    def set_scale(self, mean_deviation: float | None, clip_factor: float) -> None:
-        """Set the next step's scale from the mean over ranks of the deviations."""
+    def set_scale(self, mean_magnitude: float | None, clip_factor: float) -> None:
+        """Set the next step's scale from the mean over ranks of the magnitudes."""
         self.scale = None
-        if mean_deviation is not None and mean_deviation > 0:
-            rounded = torch.tensor(clip_factor * mean_deviation, dtype=torch.float32)
+        if mean_magnitude is not None and mean_magnitude > 0:
+            rounded = torch.tensor(clip_factor * mean_magnitude, dtype=torch.float32)
             self.scale = float(rounded) or None
 
 

@@ -2,8 +2,8 @@
 
 The header's four numbers are sums over ranks too: a fingerprint of the scale and its
 square (equal on all N ranks if and only if N * sum of squares = square of the sum), the
-number of ranks whose gradient is not finite, and the standard deviations relative to
-the scale.
+number of ranks whose gradient is not finite, and the magnitudes of gradients
+relative to the scale.
 """
 
 from dataclasses import dataclass
@@ -41,17 +41,18 @@ def fingerprint(scale: float, step: int) -> int:
     return mixed >> 16
 
 
-def make_header(scale: float, step: int, deviation: float) -> list[int]:
+def make_header(scale: float, step: int, magnitude: float) -> list[int]:
     """Return one rank's header, ``HEADER_WORDS`` integers.
 
     Args:
         scale: The scale of this step's codes.
         step: The step's number.
-        deviation: Standard deviation of this rank's gradient; not finite where that is.
+        magnitude: What the clip factor multiplies, of this rank's gradient; not finite
+            where a value is not.
     """
     mark = fingerprint(scale, step)
-    valid = deviation < torch.inf
-    ratio = min(deviation / scale, _MAX_RATIO) if valid else 0.0
+    valid = magnitude < torch.inf
+    ratio = min(magnitude / scale, _MAX_RATIO) if valid else 0.0
     return [mark, mark * mark, 0 if valid else 1, round(ratio * _RATIO_UNIT)]
 
 
@@ -80,8 +81,8 @@ class SummedHeader:
                 "Compression.ternary was given?"
             )
 
-    def mean_deviation(self, scale: float, num_ranks: int) -> float | None:
-        """Return the mean standard deviation, None where it left the range."""
+    def mean_magnitude(self, scale: float, num_ranks: int) -> float | None:
+        """Return the mean magnitude, None where it left the range."""
         ratio = self.ratios / _RATIO_UNIT / num_ranks
         smallest = 1.0 / _MAX_RATIO
         return ratio * scale if smallest < ratio < _MAX_RATIO / num_ranks else None
@@ -106,20 +107,20 @@ def split_header(
     return SummedHeader(*header), total[HEADER_WORDS:]
 
 
-def full_precision_buffer(values: Tensor, deviation: float) -> Tensor:
-    """Return a gradient with its deviation behind it, for a step without codes.
+def full_precision_buffer(values: Tensor, magnitude: float) -> Tensor:
+    """Return a gradient with its magnitude behind it, for a step without codes.
 
     Args:
         values: Gradient [any shape].
-        deviation: Its standard deviation; not finite where a value is not.
+        magnitude: What the clip factor multiplies; not finite where a value is not.
 
     Returns:
-        fp32, or fp64 for fp64 values, [n + 2]: the values, the deviation (0 where it is
+        fp32, or fp64 for fp64 values, [n + 2]: the values, the magnitude (0 where it is
         not finite), and 1 if it is not finite.
     """
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-    invalid = not deviation < torch.inf
-    tail = values.new_tensor([0.0 if invalid else deviation, invalid], dtype=dtype)
+    invalid = not magnitude < torch.inf
+    tail = values.new_tensor([0.0 if invalid else magnitude, invalid], dtype=dtype)
     return torch.cat([values.reshape(-1).to(dtype), tail])
 
 
@@ -127,7 +128,7 @@ def split_full_precision(total: Tensor) -> tuple[Tensor, float, float]:
     """Split what Horovod made of full-precision buffers [n + 2].
 
     Returns:
-        The reduced values [n], deviation, and number of ranks that were not finite.
+        The reduced values [n], magnitude, and number of ranks that were not finite.
     """
-    deviation, num_invalid = (float(x) for x in total[-2:].tolist())
-    return total[:-2], deviation, num_invalid
+    magnitude, num_invalid = (float(x) for x in total[-2:].tolist())
+    return total[:-2], magnitude, num_invalid

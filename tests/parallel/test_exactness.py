@@ -30,7 +30,7 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
     "long": [(20_001,)],
 }
 CONFIGS = {
-    "clip": TernaryConfig(**ALL_CODES),
+    "rms": TernaryConfig(**ALL_CODES),
     "max, crumb4": TernaryConfig(scale_rule="max", wire_format="crumb4", **ALL_CODES),
     "bucketed": TernaryConfig(bucket_size=128, seed=2**32 - 1, **ALL_CODES),
 }
@@ -73,7 +73,7 @@ def test_many_buckets(max_bucket_values: int, exchange: str) -> None:
     shapes = [(30, 40), (900,), (7,), (64, 20), (5, 5, 5, 5), (1,)]
     check_steps(
         make_parameters(shapes),
-        CONFIGS["clip"],
+        CONFIGS["rms"],
         hvd.size(),
         path=exchange,
         max_bucket_values=max_bucket_values,
@@ -81,7 +81,7 @@ def test_many_buckets(max_bucket_values: int, exchange: str) -> None:
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
-@pytest.mark.parametrize("name", ["clip", "bucketed", "max, crumb4"])
+@pytest.mark.parametrize("name", ["rms", "bucketed", "max, crumb4"])
 @pytest.mark.parametrize("chunk_values", [1, 1300])
 def test_chunks(chunk_values: int, name: str, exchange: str) -> None:
     """Cut anywhere between blocks, gradients are those of the whole tensor."""
@@ -97,7 +97,7 @@ def test_chunks(chunk_values: int, name: str, exchange: str) -> None:
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_a_sum_is_not_divided(exchange: str) -> None:
     parameters = make_parameters([(600,), (20, 30)])
-    check_steps(parameters, CONFIGS["clip"], 1, path=exchange, op=hvd.Sum)
+    check_steps(parameters, CONFIGS["rms"], 1, path=exchange, op=hvd.Sum)
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
@@ -106,7 +106,7 @@ def test_a_sum_is_not_divided(exchange: str) -> None:
 )
 def test_dtypes(dtype: torch.dtype, exchange: str) -> None:
     parameters = make_parameters([(700,), (3,), (20, 30)], dtype)
-    check_steps(parameters, CONFIGS["clip"], hvd.size(), path=exchange)
+    check_steps(parameters, CONFIGS["rms"], hvd.size(), path=exchange)
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
@@ -114,7 +114,7 @@ def test_dtypes_mixed_in_one_bucket(exchange: str) -> None:
     parameters = make_parameters([(700,), (20, 30)])
     for number, dtype in enumerate([torch.bfloat16, torch.float64]):
         parameters[f"q{number}"] = torch.nn.Parameter(torch.ones(650, dtype=dtype))
-    check_steps(parameters, CONFIGS["clip"], hvd.size(), path=exchange)
+    check_steps(parameters, CONFIGS["rms"], hvd.size(), path=exchange)
 
 
 @needs_ranks(2)
@@ -128,7 +128,7 @@ def test_gradients_that_are_not_contiguous(exchange: str) -> None:
     assert not gradient.is_contiguous()  # else this test shows nothing
     parameters["conv"].grad = None
     parameters["p0"].grad = None
-    check_steps(parameters, CONFIGS["clip"], hvd.size(), path=exchange)
+    check_steps(parameters, CONFIGS["rms"], hvd.size(), path=exchange)
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
@@ -136,9 +136,9 @@ def test_gradients_that_are_not_contiguous(exchange: str) -> None:
 def test_parameters_without_values(
     shapes: list[tuple[int, ...]], exchange: str
 ) -> None:
-    check_steps(make_parameters(shapes), CONFIGS["clip"], hvd.size(), path=exchange)
+    check_steps(make_parameters(shapes), CONFIGS["rms"], hvd.size(), path=exchange)
 
 
 @needs_ranks(2)
 def test_the_automatic_exchange_gives_the_same_codes() -> None:
-    check_steps(make_parameters([(900,)]), CONFIGS["clip"], hvd.size(), path="auto")
+    check_steps(make_parameters([(900,)]), CONFIGS["rms"], hvd.size(), path="auto")

@@ -6,7 +6,7 @@ from knet_hvd.compression import TernaryConfig
 
 WRONG = [
     ({"wire_format": "trit6"}, r"wire_format: .*'trit5', 'crumb4'.* got 'trit6'"),
-    ({"scale_rule": "median"}, "scale_rule: .*'clip' or 'max', got 'median'"),
+    ({"scale_rule": "median"}, "scale_rule: .*'rms', 'std', 'max'.*, got 'median'"),
     ({"clip_factor": 0.0}, "clip_factor: expected > 0, got 0.0"),
     ({"clip_factor": -2.5}, "clip_factor: expected > 0, got -2.5"),
     ({"clip_factor": float("nan")}, "clip_factor: expected > 0, got nan"),

@@ -29,7 +29,7 @@ def per_value(scales: Tensor, bucket_size: int, numel: int) -> Tensor:
     numel=st.integers(0, 2000),
     bucket_size=BUCKETS,
     wire_format=st.sampled_from(ops.WIRE_FORMATS),
-    rule=st.sampled_from(["clip", "max"]),
+    rule=st.sampled_from(["rms", "std", "max"]),
     feedback=st.booleans(),
     seed=st.integers(0, 999),
 )

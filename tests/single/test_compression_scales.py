@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from knet_hvd import ops
 from knet_hvd.compression import TernaryConfig, local_scales
-from knet_hvd.compression.scales import standard_deviation
+from knet_hvd.compression.scales import magnitudes
 
 BUCKETS = st.integers(0, 8).map(lambda groups: 128 * groups)
 
@@ -19,18 +19,20 @@ def buckets_of(values, bucket_size):
 
 
 @given(numel=st.integers(1, 5000), bucket_size=BUCKETS, mean=st.floats(-2, 2))
-def test_clip_rule_is_two_and_a_half_standard_deviations(
+def test_rms_and_std_rules_are_two_and_a_half_of_each(
     device, dtype, gradient, numel, bucket_size, mean
 ) -> None:
-    """The population's deviation, in the shorter last bucket as well."""
+    """The population's, in the shorter last bucket as well."""
     values = (gradient(numel, dtype, seed=numel) + mean).to(device)
-    scales = local_scales(values, TernaryConfig(bucket_size=bucket_size))
-    expected = [
-        2.5 * part.float().double().std(unbiased=False)
-        for part in buckets_of(values, bucket_size)
-    ]
-    assert scales.dtype == torch.float32
-    assert scales.tolist() == pytest.approx([float(x) for x in expected], abs=1e-6)
+    parts = [part.float().double() for part in buckets_of(values, bucket_size)]
+    for rule, expected in (
+        ("rms", [float(2.5 * part.square().mean().sqrt()) for part in parts]),
+        ("std", [float(2.5 * part.std(unbiased=False)) for part in parts]),
+    ):
+        config = TernaryConfig(scale_rule=rule, bucket_size=bucket_size)
+        scales = local_scales(values, config)
+        assert scales.dtype == torch.float32
+        assert scales.tolist() == pytest.approx(expected, abs=1e-6)
 
 
 @given(numel=st.integers(1, 5000), bucket_size=BUCKETS)
@@ -43,7 +45,7 @@ def test_max_rule_is_the_largest_absolute_value(
     assert torch.equal(local_scales(values, config), torch.stack(expected))
 
 
-@pytest.mark.parametrize("rule", ["clip", "max"])
+@pytest.mark.parametrize("rule", ["rms", "std", "max"])
 @pytest.mark.parametrize("bad", [torch.nan, -torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("place", [0, 128, 299])
 def test_not_finite_gives_an_infinite_scale(device, dtype, rule, bad, place) -> None:
@@ -56,7 +58,7 @@ def test_not_finite_gives_an_infinite_scale(device, dtype, rule, bad, place) -> 
     assert local_scales(values, TernaryConfig(scale_rule=rule)).tolist() == [torch.inf]
 
 
-@pytest.mark.parametrize("rule", ["clip", "max"])
+@pytest.mark.parametrize("rule", ["rms", "std", "max"])
 def test_zero_empty_and_scalar_gradients(device, dtype, rule) -> None:
     config = TernaryConfig(scale_rule=rule)
     for shape in ((1000,), (0,), (3, 0), ()):
@@ -65,12 +67,13 @@ def test_zero_empty_and_scalar_gradients(device, dtype, rule) -> None:
     empty = torch.zeros(0, device=device, dtype=dtype)
     assert local_scales(empty, TernaryConfig(bucket_size=128)).tolist() == [0.0]
     one = torch.full((), -3.0, device=device, dtype=dtype)
-    assert local_scales(one, config).tolist() == [0.0 if rule == "clip" else 3.0]
+    expected = {"rms": 7.5, "std": 0.0, "max": 3.0}[rule]
+    assert local_scales(one, config).tolist() == [expected]
 
 
 def test_a_large_mean_gives_no_negative_variance(device) -> None:
     values = torch.full((100_003,), 1e4 + 0.1, device=device)
-    deviation = float(standard_deviation([values]))
+    deviation = float(magnitudes([values], TernaryConfig(scale_rule="std")))
     assert 0.0 <= deviation < 1.0
 
 

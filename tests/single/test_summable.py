@@ -32,7 +32,7 @@ def test_ranks_that_agree_pass(scale, step, num_ranks, average) -> None:
     header = summed_header(headers, average)
     header.check("w", scale, step, num_ranks)
     assert header.num_invalid == 0
-    mean = header.mean_deviation(scale, num_ranks)
+    mean = header.mean_magnitude(scale, num_ranks)
     assert mean == pytest.approx(scale * 0.4, rel=1e-6)
 
 
@@ -111,19 +111,19 @@ def test_ranks_without_a_finite_gradient_are_counted(bad) -> None:
     ("ratio", "known"), [(0.0, False), (1e-4, False), (1e-3, True)]
 )
 @pytest.mark.parametrize("num_ranks", [1, 4])
-def test_small_deviations_leave_the_range(ratio, known, num_ranks) -> None:
+def test_small_magnitudes_leave_the_range(ratio, known, num_ranks) -> None:
     headers = [make_header(2.0, 0, 2.0 * ratio)] * num_ranks
-    mean = summed_header(headers, average=False).mean_deviation(2.0, num_ranks)
+    mean = summed_header(headers, average=False).mean_magnitude(2.0, num_ranks)
     assert mean == (pytest.approx(2.0 * ratio, rel=1e-3) if known else None)
 
 
 @pytest.mark.parametrize("num_ranks", [1, 3, 512])
-def test_large_deviations_leave_the_range(num_ranks) -> None:
+def test_large_magnitudes_leave_the_range(num_ranks) -> None:
     """Even if only one rank's is cut off at 4096 scales, the mean is not to be used."""
     headers = [make_header(2.0, 0, 2.0)] * num_ranks
     headers[-1] = make_header(2.0, 0, 2.0 * 5000)
-    assert summed_header(headers, average=False).mean_deviation(2.0, num_ranks) is None
+    assert summed_header(headers, average=False).mean_magnitude(2.0, num_ranks) is None
     headers[-1] = make_header(2.0, 0, 2.0 * (4000 / num_ranks))
-    mean = summed_header(headers, average=False).mean_deviation(2.0, num_ranks)
+    mean = summed_header(headers, average=False).mean_magnitude(2.0, num_ranks)
     expected = 2.0 * (4000 / num_ranks + num_ranks - 1) / num_ranks
     assert mean == pytest.approx(expected, rel=1e-6)
