@@ -49,11 +49,7 @@ def cifarnet_cells(args: argparse.Namespace) -> Iterator[tuple[str, int, list[st
     settings += ["--crop-size", "24", "--precision", args.precision]
     settings += ["--schedule", "polynomial", "--average-decay", "0.9999"]
     for ranks in args.ranks:
-        yield (
-            f"cifarnet-adam-{ranks}ranks",
-            ranks,
-            [*settings, "--epochs", str(args.epochs)],
-        )
+        yield (f"cifarnet-adam-{ranks}ranks", ranks, [*settings, "--epochs", str(args.epochs)])
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
@@ -94,13 +90,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10_000, help="of lenet")
     parser.add_argument("--epochs", type=int, default=5, help="of cifarnet")
-    parser.add_argument(
-        "--precision", choices=["fp32", "bf16"], default="fp32", help="of cifarnet"
-    )
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of cifarnet")
     parser.add_argument("--ranks", type=int, nargs="+", default=[2])
-    parser.add_argument(
-        "--methods", nargs="+", choices=list(METHODS), default=["fp32", "ternary"]
-    )
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["fp32", "ternary"])
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     print(json.dumps(measure(args), indent=2))

@@ -47,11 +47,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "seconds_without": plain,
         "seconds_with": saving,
-        "longer_by": {
-            "median": median(shares), "lowest": min(shares), "highest": max(shares)
-        },
+        "longer_by": {"median": median(shares), "lowest": min(shares), "highest": max(shares)},
         "checkpoint_bytes": max(sizes),
-    }  # fmt: skip
+    }
 
 
 def arguments(args: argparse.Namespace) -> list[str]:

@@ -67,9 +67,7 @@ class Operations:
 
     def _encoded(self, wire_format: ops.WireFormat, rank: int) -> Tensor:
         key = (0, rank, 0, 0)
-        return ops.ternarize(
-            self.gradient, self.scales, key=key, wire_format=wire_format
-        )
+        return ops.ternarize(self.gradient, self.scales, key=key, wire_format=wire_format)
 
     def memcpy(self) -> None:
         """Copy the fp32 tensor with libc (on a GPU with torch)."""
@@ -83,13 +81,7 @@ class Operations:
     def encode(self, wire_format: ops.WireFormat) -> None:
         """Encode under known scales."""
         payload = self.payloads[wire_format][0]
-        ops.ternarize(
-            self.gradient,
-            self.scales,
-            key=KEY,
-            wire_format=wire_format,
-            payload=payload,
-        )
+        ops.ternarize(self.gradient, self.scales, key=KEY, wire_format=wire_format, payload=payload)
 
     def stats_encode(self, wire_format: ops.WireFormat) -> None:
         """Encode under scales taken from the tensor."""
@@ -100,11 +92,7 @@ class Operations:
         """Decode and add payloads."""
         payloads = self.payloads[wire_format][:num_payloads]
         ops.decode_mean(
-            payloads,
-            self.scales,
-            self.target,
-            divisor=num_payloads,
-            wire_format=wire_format,
+            payloads, self.scales, self.target, divisor=num_payloads, wire_format=wire_format
         )
 
     def all(self) -> dict[str, Callable[[], object]]:
@@ -180,9 +168,7 @@ def main() -> None:
     for name, value in seconds.items():
         result[f"{name}_gvalues_s"] = round(args.values / value / 1e9, 4)
     result["ratio_to_memcpy"] = {n: round(v / memcpy, 3) for n, v in seconds.items()}
-    result["stats_encode_over_torch_ops"] = round(
-        seconds["torch_ops"] / seconds["stats_encode"], 1
-    )
+    result["stats_encode_over_torch_ops"] = round(seconds["torch_ops"] / seconds["stats_encode"], 1)
     if args.device == "cpu":
         result["peak_extra_bytes"] = peak_extra_bytes(operations)
     print(json.dumps(result, indent=2))

@@ -21,12 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.codec import median_seconds
 from benchmarks.gradient_sets import GRADIENT_SETS, num_values
 from knet_hvd import ops
-from knet_hvd.compression import (
-    TernaryCodec,
-    TernaryConfig,
-    local_scales,
-    local_scales_many,
-)
+from knet_hvd.compression import TernaryCodec, TernaryConfig, local_scales, local_scales_many
 
 
 class ManyOperations:
@@ -67,9 +62,7 @@ class ManyOperations:
     def encode_many(self) -> None:
         """Codes of all gradients."""
         firsts = [0] * len(self.values)
-        self.codec.encode_many(
-            self.values, self.scales, self.streams, 0, self.payload, firsts
-        )
+        self.codec.encode_many(self.values, self.scales, self.streams, 0, self.payload, firsts)
 
     def decode_each(self) -> None:
         """Each gradient from two ranks' codes, as ``allgather`` does it."""

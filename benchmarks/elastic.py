@@ -81,9 +81,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "undisturbed_steps": calm["steps"],
             "disturbed_steps": hit["steps"],
         }
-        rows.append(
-            row | {key: hit[key] for key in ("sizes", "reset_steps", "steps_lost")}
-        )
+        rows.append(row | {key: hit[key] for key in ("sizes", "reset_steps", "steps_lost")})
     gaps = [row["disturbed"] - row["undisturbed"] for row in rows]
     mean = statistics.mean(gaps)
     return {"settings": " ".join(settings(args, 0)), "runs": rows} | {

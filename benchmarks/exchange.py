@@ -66,15 +66,11 @@ def measure_ranks(args: argparse.Namespace) -> None:
     if hvd.rank() == 0:
         formulas = {name: method.wire_bytes for name, method in methods.items()}
         advice = {name: method.advice for name, method in methods.items()}
-        slow_network.report(
-            {"samples": samples, "formulas": formulas, "advice": advice}
-        )
+        slow_network.report({"samples": samples, "formulas": formulas, "advice": advice})
 
 
 def summarize(
-    samples: dict[str, list[list[float]]],
-    formulas: dict[str, float],
-    advice: dict[str, str],
+    samples: dict[str, list[list[float]]], formulas: dict[str, float], advice: dict[str, str]
 ) -> dict[str, dict[str, float | str]]:
     """Return medians of every method, and ratios to Horovod fp32 by rounds."""
     idle = [row[0] for row in samples.get("ddp-nothing", [])]

@@ -14,23 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
-from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import (
-    PowerSGDState,
-    powerSGD_hook,
-)
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 
 import knet_hvd
 from benchmarks.gradient_sets import Shapes
 
-METHODS = (
-    "fp32",
-    "fp16",
-    "allgather",
-    "alltoall",
-    "allreduce",
-    "ddp-fp16",
-    "ddp-powersgd",
-)
+METHODS = ("fp32", "fp16", "allgather", "alltoall", "allreduce", "ddp-fp16", "ddp-powersgd")
 
 
 class GradientSet:
@@ -122,9 +111,7 @@ class _HandOver(torch.autograd.Function):
 class _Holder(nn.Module):
     def __init__(self, gradients: GradientSet) -> None:
         super().__init__()
-        self.own = nn.ParameterList(
-            nn.Parameter(p.detach()) for p in gradients.parameters.values()
-        )
+        self.own = nn.ParameterList(nn.Parameter(p.detach()) for p in gradients.parameters.values())
         self.gradients = [p.grad for p in gradients.parameters.values()]
 
     def forward(self) -> Tensor:
@@ -167,10 +154,7 @@ def wrap_in_ddp(model: nn.Module, name: str) -> nn.parallel.DistributedDataParal
     # over gloo happens in another order on other ranks: they fail or hang.
     bucket_cap_mb = 10_000 if name == "ddp-powersgd" else None
     wrapped = nn.parallel.DistributedDataParallel(
-        model,
-        init_sync=False,
-        gradient_as_bucket_view=True,
-        bucket_cap_mb=bucket_cap_mb,
+        model, init_sync=False, gradient_as_bucket_view=True, bucket_cap_mb=bucket_cap_mb
     )
     wrapped.register_comm_hook(*_hook(name))
     return wrapped

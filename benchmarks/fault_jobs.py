@@ -34,10 +34,7 @@ JOBS: dict[str, tuple[int, list[str]]] = {
         ],
     ),
     "pipeline": (2, [*PIPELINE, "--decoupler", "synthetic", *SYNTHESIZER]),
-    "hybrid": (
-        4,
-        [*PIPELINE, "--decoupler", "local", "--replicas", "2", "--batch-size", "32"],
-    ),
+    "hybrid": (4, [*PIPELINE, "--decoupler", "local", "--replicas", "2", "--batch-size", "32"]),
 }
 """Ranks, and the script with its flags."""
 
@@ -65,14 +62,16 @@ def start(line: Sequence[str], output: Path) -> subprocess.Popen[bytes]:
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     with output.open("wb") as file:
         return subprocess.Popen(
-            line, env=environment, stdin=subprocess.DEVNULL, stdout=file,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            line,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
-def finish(
-    process: subprocess.Popen[bytes], output: Path, limit_s: float
-) -> tuple[int, str]:
+def finish(process: subprocess.Popen[bytes], output: Path, limit_s: float) -> tuple[int, str]:
     """Return the exit code and all output.
 
     Raises:
@@ -105,9 +104,7 @@ def end_session(session: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def wait_for_checkpoint(
-    store: CheckpointStore, job: subprocess.Popen[bytes], output: Path
-) -> None:
+def wait_for_checkpoint(store: CheckpointStore, job: subprocess.Popen[bytes], output: Path) -> None:
     """Wait until a checkpoint is on the disk."""
     while not store.steps():
         if job.poll() is not None:

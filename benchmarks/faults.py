@@ -33,13 +33,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import slow_network
-from benchmarks.fault_injection import (
-    FAULTS,
-    LARGE_DISK,
-    Fault,
-    RunningJob,
-    rank_pids,
-)
+from benchmarks.fault_injection import FAULTS, LARGE_DISK, Fault, RunningJob, rank_pids
 from benchmarks.fault_jobs import (
     JOBS,
     LIMIT_S,

@@ -75,12 +75,7 @@ def _normalized(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple]
     yield f"{name}.norm.bias", (shape[0],)
 
 
-GRADIENT_SETS = {
-    "lenet": lenet,
-    "resnet50": resnet50,
-    "alexnet": alexnet,
-    "vgg16": vgg16,
-}
+GRADIENT_SETS = {"lenet": lenet, "resnet50": resnet50, "alexnet": alexnet, "vgg16": vgg16}
 
 
 def num_values(shapes: Shapes) -> int:

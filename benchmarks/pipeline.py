@@ -125,8 +125,7 @@ def summarize(samples: dict[str, Any], batch_size: int, steps: int) -> dict[str,
                 entry[f"times_{other}"] = compare(elapsed[other], own)
         by_rank = list(zip(*rounds, strict=True))
         entry["cpu_ms_per_step"] = [
-            round(median([part["cpu_ms_per_step"] for part in rank]), 1)
-            for rank in by_rank
+            round(median([part["cpu_ms_per_step"] for part in rank]), 1) for rank in by_rank
         ]
         entry["core_wait_share"] = [_share(rank, "core_wait_s") for rank in by_rank]
         if name in OURS:

@@ -57,7 +57,7 @@ METHODS = {
     ],
     "delayed-stashed": ["--decoupler", "delayed", "--no-recompute"],
     "delayed-stashed-predicted": [
-        *("--decoupler", "delayed", "--no-recompute", "--predict-weights"),
+        *("--decoupler", "delayed", "--no-recompute", "--predict-weights")
     ],
 }
 SPLITS = ("train_accuracy", "test_accuracy")
@@ -130,8 +130,7 @@ def table(model: str, results: dict[str, Any]) -> str:
     for stages, methods in results.items():
         for method, entry in methods.items():
             train, test = (
-                f"{entry[split]['mean']:.2f} ± {entry[split]['stdev']:.2f}"
-                for split in SPLITS
+                f"{entry[split]['mean']:.2f} ± {entry[split]['stdev']:.2f}" for split in SPLITS
             )
             gap = f"{entry['gap_points']:+.2f}" if "gap_points" in entry else ""
             number = stages.removesuffix(" stages")

@@ -39,9 +39,7 @@ class Torch1F1B(Method):
         super().__init__(problem)
         os.environ["GLOO_SOCKET_IFNAME"] = interface
         store = Path(problem.args.store)
-        dist.init_process_group(
-            "gloo", init_method=store.as_uri(), rank=rank, world_size=2
-        )
+        dist.init_process_group("gloo", init_method=store.as_uri(), rank=rank, world_size=2)
         blocks = nn.Sequential(problem.blocks(rank))
         if problem.args.network == "vgg16":
             # gloo takes contiguous tensors only, and convolutions are faster in

@@ -40,9 +40,7 @@ class Ours(Method):
             first = problem.blocks(0).eval()(problem.batches[0][0][:1])
         shape = tuple(first.shape[1:])
         kind = decoupler_class(config.decoupler)
-        self.links = open_links(
-            self._world, Mesh(2), [shape], config, kind.gradients_return
-        )
+        self.links = open_links(self._world, Mesh(2), [shape], config, kind.gradients_return)
         decoupler = build_stage_decoupler(config, stage, shape, NUM_CLASSES)
         self._runner = make_runner(config, stage, decoupler, self.links, Throttle())
         self._is_first = stage.is_first

@@ -60,10 +60,7 @@ def summarize(summaries: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
         for name, results in summaries.items()
     }
     faster = {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)}
-    return {
-        "times_faster": {key: round(value, 3) for key, value in faster.items()},
-        **placements,
-    }
+    return {"times_faster": {key: round(value, 3) for key, value in faster.items()}, **placements}
 
 
 def main() -> None:

@@ -44,9 +44,12 @@ class Problem:
             network = _mlp(self.args.depth)
         else:
             network = build_model(
-                "vgg16", in_shape=(3, 32, 32), num_classes=NUM_CLASSES,
-                width=self.args.width, layerwise=self.args.cut_between == "layers",
-            )  # fmt: skip
+                "vgg16",
+                in_shape=(3, 32, 32),
+                num_classes=NUM_CLASSES,
+                width=self.args.width,
+                layerwise=self.args.cut_between == "layers",
+            )
         if rank is None:
             return network
         return network[self.cut :] if rank else network[: self.cut]
@@ -57,10 +60,7 @@ class Problem:
 
 
 def _mlp(depth: int) -> nn.Sequential:
-    layers = [
-        nn.Sequential(nn.Linear(_MLP_UNITS, _MLP_UNITS), nn.ReLU())
-        for _ in range(depth)
-    ]
+    layers = [nn.Sequential(nn.Linear(_MLP_UNITS, _MLP_UNITS), nn.ReLU()) for _ in range(depth)]
     network = nn.Sequential(*layers, nn.Linear(_MLP_UNITS, NUM_CLASSES))
     init_kaiming(network)
     return network

@@ -27,13 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import slow_network
-from benchmarks.pipeline import (
-    NETWORKS,
-    OURS,
-    add_problem_flags,
-    time_round,
-    worker_arguments,
-)
+from benchmarks.pipeline import NETWORKS, OURS, add_problem_flags, time_round, worker_arguments
 
 SKEWS = ["random", "first", "last"]
 
@@ -66,9 +60,7 @@ def measure_ranks(args: argparse.Namespace) -> None:
 
     world = World(timeout_s=120)
     problem = Problem.of(args)
-    methods: dict[str, Any] = {
-        n: make_method(n, problem, world.rank, "eth0") for n in args.methods
-    }
+    methods: dict[str, Any] = {n: make_method(n, problem, world.rank, "eth0") for n in args.methods}
     added = skews(1e-3 * args.skew_ms)
     samples: dict[str, dict[str, list[Any]]] = {
         name: {skew: [] for skew in ("none", *args.skews)} for name in methods
@@ -80,19 +72,14 @@ def measure_ranks(args: argparse.Namespace) -> None:
                 ranks = time_round(world, method, args.steps if number >= 0 else 2)
                 if number >= 0:
                     rounds.append(ranks)
-    sent = {
-        name: method.links.sent_bytes / method.steps_done
-        for name, method in methods.items()
-    }
+    sent = {name: method.links.sent_bytes / method.steps_done for name, method in methods.items()}
     total = [json.loads(t) for t in world.gather_text(json.dumps(sent), "bytes sent")]
     if world.rank == 0:
         sums = {name: sum(part[name] for part in total) for name in methods}
         slow_network.report({"samples": samples, "bytes": sums})
 
 
-def summarize(
-    measured: dict[str, Any], args: argparse.Namespace
-) -> dict[str, dict[str, Any]]:
+def summarize(measured: dict[str, Any], args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return medians for every method, and what each skew costs."""
     result = {}
     for name, by_skew in measured["samples"].items():

@@ -146,9 +146,7 @@ def summarize(cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the cells and what they show together."""
     judged = [judge(cell) for cell in cells]
     deviations = [abs(d) for cell in judged for d in cell["deviation"].values()]
-    of_medians = [
-        abs(d) for cell in judged for d in cell["deviation_of_medians"].values()
-    ]
+    of_medians = [abs(d) for cell in judged for d in cell["deviation_of_medians"].values()]
     singles = [abs(d) for cell in judged for d in cell["single_deviations"]]
     matters = [cell for cell in judged if cell["advice_matters"]]
     given = sum(len(cell["advised"]) for cell in matters)

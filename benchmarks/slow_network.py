@@ -32,9 +32,7 @@ def run_worker(script: str, arguments: Sequence[str], threads: int = 1) -> objec
     return _run([str(HOSTS), "mpirun"], script, arguments, threads)
 
 
-def run_here(
-    script: str, arguments: Sequence[str], ranks: int, threads: int = 1
-) -> object:
+def run_here(script: str, arguments: Sequence[str], ranks: int, threads: int = 1) -> object:
     """Run a Python script on ranks of this machine; return what rank 0 reported.
 
     Raises:
@@ -47,9 +45,7 @@ def run_here(
     return _run(launcher, script, arguments, threads)
 
 
-def _run(
-    launcher: list[str], script: str, arguments: Sequence[str], threads: int
-) -> object:
+def _run(launcher: list[str], script: str, arguments: Sequence[str], threads: int) -> object:
     command = [*launcher, "-x", f"OMP_NUM_THREADS={threads}"]
     command += ["-x", "PYTHONPATH", sys.executable, script, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

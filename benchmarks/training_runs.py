@@ -12,9 +12,7 @@ from typing import Any
 JOBS = Path(__file__).parents[1] / "jobs"
 
 
-def run_job(
-    job: str, ranks: int, arguments: Sequence[str], summary: Path
-) -> dict[str, Any]:
+def run_job(job: str, ranks: int, arguments: Sequence[str], summary: Path) -> dict[str, Any]:
     """Run a job under mpirun unless its summary exists; return the summary.
 
     Args:

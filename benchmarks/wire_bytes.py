@@ -45,9 +45,7 @@ def train(args: argparse.Namespace) -> None:
         compressor = knet_hvd.Compression.ternary(names)
         optimizer = hvd.DistributedOptimizer(optimizer, names, compression=compressor)
     else:
-        optimizer = knet_hvd.DistributedOptimizer(
-            optimizer, names, exchange=args.worker
-        )
+        optimizer = knet_hvd.DistributedOptimizer(optimizer, names, exchange=args.worker)
     formula = getattr(optimizer, "wire_bytes_per_step", None)
     for step in range(WARMUP_STEPS + args.steps):
         if step == WARMUP_STEPS:

@@ -80,20 +80,22 @@ def main() -> int:
     try:
         tables = [train_data_parallel(), train_pipelines()]
     except subprocess.CalledProcessError as error:
-        print(f"demo: training failed with exit code {error.returncode}; its own "
-              "message is above. `python -m knet_hvd` tells what is installed.",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"demo: training failed with exit code {error.returncode}; its own "
+            "message is above. `python -m knet_hvd` tells what is installed.",
+            file=sys.stderr,
+        )
         return 1
     print("", *tables, sep="\n\n")
     print("\nOn one machine nothing is slow about the network, so ternary gradients")
-    print(
-        "only cost time here; over 1 Gbit/s and less they save it. Stages of a locked"
-    )
+    print("only cost time here; over 1 Gbit/s and less they save it. Stages of a locked")
     print("pipeline wait for each other and decoupled ones do not, which pays where a")
     print("step is longer than the few milliseconds of this one.")
     tensorboard = Path(sys.executable).with_name("tensorboard")
-    print(f"\nThe curves and gradient histograms of all runs:\n"
-          f"  {tensorboard} --logdir {RUNS.relative_to(ROOT)}")  # fmt: skip
+    print(
+        f"\nThe curves and gradient histograms of all runs:\n"
+        f"  {tensorboard} --logdir {RUNS.relative_to(ROOT)}"
+    )
     return 0
 
 

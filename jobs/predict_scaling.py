@@ -19,12 +19,7 @@ import tyro
 from knet_hvd.config import KnetError, to_flat_dict, write_json_atomic
 from knet_hvd.metrics import MetricLogger, open_logger
 from knet_hvd.performance.scaling_config import ScalingConfig
-from knet_hvd.performance.scaling_curves import (
-    Curve,
-    curve_table,
-    paper_comparison,
-    paper_table,
-)
+from knet_hvd.performance.scaling_curves import Curve, curve_table, paper_comparison, paper_table
 from knet_hvd.performance.scaling_figure import draw, pixels, save_png
 
 
@@ -33,10 +28,7 @@ def log_curves(logger: MetricLogger, curves: list[Curve]) -> None:
     for curve in curves:
         place = f"{curve.network.name}, {curve.cluster.name}".replace("/", " per ")
         for i, count in enumerate(curve.gpu_counts):
-            rates = {
-                f"{place}/{method}": rates[i]
-                for method, rates in curve.images_per_s.items()
-            }
+            rates = {f"{place}/{method}": rates[i] for method, rates in curve.images_per_s.items()}
             logger.scalars(rates, step=count)
 
 

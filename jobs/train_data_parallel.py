@@ -24,12 +24,7 @@ import tyro
 from horovod.common.exceptions import HorovodInternalError
 
 from knet_hvd.checkpoint import STOPPED_EXIT_CODE, StopSignals
-from knet_hvd.config import (
-    KnetError,
-    PreemptionError,
-    check_writable,
-    write_json_atomic,
-)
+from knet_hvd.config import KnetError, PreemptionError, check_writable, write_json_atomic
 from knet_hvd.data_parallel.elastic.training import check_launcher, train_elastically
 from knet_hvd.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.data_parallel.training_config import TrainingConfig

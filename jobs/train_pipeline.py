@@ -21,12 +21,7 @@ import tyro
 
 from knet_hvd.checkpoint import STOPPED_EXIT_CODE, StopSignals
 from knet_hvd.comm import World, abort
-from knet_hvd.config import (
-    KnetError,
-    PreemptionError,
-    check_writable,
-    write_json_atomic,
-)
+from knet_hvd.config import KnetError, PreemptionError, check_writable, write_json_atomic
 from knet_hvd.launcher import end_launcher_later, explained_termination
 from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
 

@@ -54,10 +54,12 @@ def end_launcher_later(grace_s: float = 25.0) -> None:
             # No output of ours: the launcher would wait for the end of it.
             subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _WATCH, str(launcher), str(grace_s)],
-                pass_fds=(launcher,), start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                pass_fds=(launcher,),
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            )
     finally:
         os.close(launcher)
 
@@ -82,8 +84,9 @@ def explained_termination(message: str) -> Iterator[None]:
     with reader:
         explainer = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _EXPLAIN, line, str(os.getpid())],
-            stdin=reader.fileno(), start_new_session=True,
-        )  # fmt: skip
+            stdin=reader.fileno(),
+            start_new_session=True,
+        )
 
     def end(number: int, frame: FrameType | None) -> None:
         explainer.wait()

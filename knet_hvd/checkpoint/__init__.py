@@ -6,11 +6,7 @@ first, then ``schedule.py``.
 """
 
 from knet_hvd.checkpoint.background import BackgroundTask
-from knet_hvd.checkpoint.config import (
-    CheckpointConfig,
-    check_num_steps,
-    check_same_configuration,
-)
+from knet_hvd.checkpoint.config import CheckpointConfig, check_num_steps, check_same_configuration
 from knet_hvd.checkpoint.folder import SavedJob, load_latest, open_store
 from knet_hvd.checkpoint.lock import FolderLock, read_holder
 from knet_hvd.checkpoint.manifest import FORMAT_VERSION, Manifest, note_versions

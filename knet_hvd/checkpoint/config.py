@@ -34,17 +34,13 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         for name in ("checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name}: expected at least 1, got {getattr(self, name)}"
-                )
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.checkpoint_dir is None and self.resume == "must":
             raise ValueError("resume must: expected a checkpoint_dir to resume from")
 
 
 def check_same_configuration(
-    saved: Mapping[str, Scalar],
-    present: Mapping[str, Scalar],
-    may_differ: Collection[str],
+    saved: Mapping[str, Scalar], present: Mapping[str, Scalar], may_differ: Collection[str]
 ) -> None:
     """Raise unless a job may go on from a checkpoint of another configuration.
 
@@ -58,8 +54,7 @@ def check_same_configuration(
     """
     names = [name for name in {**saved, **present} if name not in may_differ]
     differing = [
-        f"{name}: {saved.get(name, 'unknown')} there, "
-        f"{present.get(name, 'unknown')} here"
+        f"{name}: {saved.get(name, 'unknown')} there, {present.get(name, 'unknown')} here"
         for name in names
         if saved.get(name) != present.get(name)
     ]

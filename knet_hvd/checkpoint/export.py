@@ -94,9 +94,7 @@ def main(arguments: Sequence[str]) -> int:
         description="Write the model of a checkpoint as a state dictionary that "
         "torch.load(OUT, weights_only=True) reads.",
     )
-    parser.add_argument(
-        "checkpoint", type=Path, help="a step-... folder, or the folder of such"
-    )
+    parser.add_argument("checkpoint", type=Path, help="a step-... folder, or the folder of such")
     parser.add_argument("out", type=Path, help="the file to write, such as model.pt")
     parser.add_argument(
         "--average",

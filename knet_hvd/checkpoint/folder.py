@@ -36,9 +36,7 @@ class SavedJob:
     shards: dict[int, Tree]
 
 
-def open_store(
-    config: CheckpointConfig, ranks: Ranks
-) -> tuple[CheckpointStore, FolderLock | None]:
+def open_store(config: CheckpointConfig, ranks: Ranks) -> tuple[CheckpointStore, FolderLock | None]:
     """Open the folder for this job alone, before any time is spent on training.
 
     Args:
@@ -123,10 +121,7 @@ def _raise_any(ranks: Ranks, error: str, text: str = "") -> list[str]:
 
 
 def load_latest(
-    store: CheckpointStore,
-    kind: str,
-    shards_to_read: Callable[[Manifest], list[int]],
-    ranks: Ranks,
+    store: CheckpointStore, kind: str, shards_to_read: Callable[[Manifest], list[int]], ranks: Ranks
 ) -> SavedJob | None:
     """Read the latest checkpoint that is good on every rank.
 

@@ -37,9 +37,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the content of the manifest's file."""
-        return _render(
-            {"format": _FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        )
+        return _render({"format": _FORMAT, "format_version": FORMAT_VERSION, **asdict(self)})
 
     @property
     def digest(self) -> str:

@@ -15,9 +15,7 @@ class Ranks(Protocol):
     def size(self) -> int:
         """Return the number of processes."""
 
-    def gather_texts(
-        self, text: str, what: str, *, after_disk: bool = False
-    ) -> list[str]:
+    def gather_texts(self, text: str, what: str, *, after_disk: bool = False) -> list[str]:
         """Return the texts of all ranks, by rank.
 
         Args:

@@ -165,9 +165,7 @@ class CheckpointSchedule:
     def _gather_records(self) -> tuple[ShardRecord, ...]:
         own: ShardRecord = self._task.result
         text = f"{self._shard} {own.sha256} {own.num_bytes}"
-        rows = [
-            each.split() for each in self._ranks.gather_texts(text, "checkpoint shards")
-        ]
+        rows = [each.split() for each in self._ranks.gather_texts(text, "checkpoint shards")]
         by_number = {int(number): (sha, int(size)) for number, sha, size in rows}
         return tuple(ShardRecord(*by_number[number]) for number in sorted(by_number))
 

@@ -68,9 +68,7 @@ class TrainingHooks(Generic[Config]):
             self._saved = load_latest(self._store, kind, shards_to_read, ranks)
             if self._saved is None and self.config.resume == "must":
                 folder = self.config.checkpoint_dir
-                raise CheckpointError(
-                    f"resume must: there is no checkpoint in {folder}"
-                )
+                raise CheckpointError(f"resume must: there is no checkpoint in {folder}")
             if self._saved is not None:
                 check(self._saved.manifest)
                 if ranks.rank == 0:

@@ -56,9 +56,7 @@ def _encode(value: Tree, path: str, tensors: dict[str, Tensor]) -> object:
         for key in value:
             if type(key) not in (str, int):
                 raise TypeError(f"{path}: keys must be str or int, got {key!r}")
-        items = [
-            [key, _encode(v, f"{path}/{key}", tensors)] for key, v in value.items()
-        ]
+        items = [[key, _encode(v, f"{path}/{key}", tensors)] for key, v in value.items()]
         return {"dict": items}
     if isinstance(value, list | tuple):
         kind = "tuple" if isinstance(value, tuple) else "list"

@@ -137,6 +137,4 @@ def _decode_sparse(payload: Tensor, num_values: int) -> Tensor:
 
 def _check_length(payload: Tensor, expected: int) -> None:
     if payload.numel() != expected:
-        raise ValueError(
-            f"payload: expected {expected} bytes, got {payload.numel()} bytes"
-        )
+        raise ValueError(f"payload: expected {expected} bytes, got {payload.numel()} bytes")

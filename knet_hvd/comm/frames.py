@@ -61,9 +61,7 @@ def write_header(header: Header, buffer: Tensor) -> None:
     """
     rank = len(header.shape)
     if rank > MAX_DIMENSIONS:
-        raise ValueError(
-            f"shape: expected at most {MAX_DIMENSIONS} dimensions, got {rank}"
-        )
+        raise ValueError(f"shape: expected at most {MAX_DIMENSIONS} dimensions, got {rank}")
     _HEADER.pack_into(
         buffer.numpy().data,
         0,
@@ -102,7 +100,6 @@ def read_header(frame: Tensor) -> Header:
         )
     if num_bytes != frame.numel() - HEADER_BYTES:
         raise KnetError(
-            f"expected a payload of {num_bytes} bytes, got "
-            f"{frame.numel() - HEADER_BYTES}"
+            f"expected a payload of {num_bytes} bytes, got {frame.numel() - HEADER_BYTES}"
         )
     return Header(step, microbatch, tuple(shape[:rank]), ENCODINGS[encoding], num_bytes)

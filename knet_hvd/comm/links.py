@@ -63,10 +63,7 @@ class LinkSpec:
     def facts(self) -> dict[str, str]:
         """Return what the other end must hold as well, for `check_agreement`."""
         name = f"link {self.source} -> {self.target}, {self.name}"
-        return {
-            name: f"float32 {list(self.shape)} as {self.encoding}, "
-            f"{self.credits} credits"
-        }
+        return {name: f"float32 {list(self.shape)} as {self.encoding}, {self.credits} credits"}
 
     def __str__(self) -> str:
         return f"{self.name} from rank {self.source} to rank {self.target}"
@@ -78,9 +75,7 @@ class LinkSpec:
             KnetError: If it may not.
         """
         if shape[1:] != self.shape[1:] or not 1 <= shape[0] <= self.shape[0]:
-            raise KnetError(
-                f"{self}: expected {list(self.shape)} or fewer rows, got {list(shape)}"
-            )
+            raise KnetError(f"{self}: expected {list(self.shape)} or fewer rows, got {list(shape)}")
 
 
 class _Slot:
@@ -139,9 +134,7 @@ class SendLink:
         shape = tuple(tensor.shape)
         write_header(Header(step, microbatch, shape, encoding, num_bytes), slot.buffer)
         frame = slot.buffer[: HEADER_BYTES + num_bytes].numpy()
-        slot.request = self._world.comm.Issend(
-            [frame, MPI.BYTE], self.spec.target, self.spec.tag
-        )
+        slot.request = self._world.comm.Issend([frame, MPI.BYTE], self.spec.target, self.spec.tag)
         self.sent_frames += 1
         self.sent_bytes += frame.nbytes
 

@@ -28,14 +28,11 @@ class Mesh:
         """Refuse an empty mesh."""
         for name in ("num_stages", "num_replicas"):
             if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name}: expected at least 1, got {getattr(self, name)}"
-                )
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
         if self.order and sorted(self.order) != list(range(self.num_ranks)):
             raise ValueError(
-                f"order: expected each rank below {self.num_ranks} once, "
-                f"got {self.order}"
+                f"order: expected each rank below {self.num_ranks} once, got {self.order}"
             )
 
     @property

@@ -34,9 +34,7 @@ class Waiter:
         self.timeout_s = timeout_s
         self.idle_s = 0.0
 
-    def until(
-        self, ready: Callable[[], bool], what: str, patience: float = 1.0
-    ) -> None:
+    def until(self, ready: Callable[[], bool], what: str, patience: float = 1.0) -> None:
         """Return as soon as ``ready()`` holds.
 
         Args:

@@ -53,15 +53,12 @@ class TernaryConfig:
                 f"wire_format: expected one of {WIRE_FORMATS}, got {self.wire_format!r}"
             )
         if self.scale_rule not in SCALE_RULES:
-            raise ValueError(
-                f"scale_rule: expected one of {SCALE_RULES}, got {self.scale_rule!r}"
-            )
+            raise ValueError(f"scale_rule: expected one of {SCALE_RULES}, got {self.scale_rule!r}")
         if self.clip_factor is not None and not self.clip_factor > 0:
             raise ValueError(f"clip_factor: expected > 0, got {self.clip_factor}")
         if self.bucket_size < 0 or self.bucket_size % GROUP_VALUES:
             raise ValueError(
-                f"bucket_size: expected 0 or a multiple of {GROUP_VALUES}, "
-                f"got {self.bucket_size}"
+                f"bucket_size: expected 0 or a multiple of {GROUP_VALUES}, got {self.bucket_size}"
             )
         if self.min_values < 1:
             raise ValueError(f"min_values: expected at least 1, got {self.min_values}")

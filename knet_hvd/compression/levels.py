@@ -31,9 +31,7 @@ class LevelsCodec:
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_ranks <= MAX_RANKS:
-            raise ValueError(
-                f"num_ranks: expected 1 to {MAX_RANKS}, got {self.num_ranks}"
-            )
+            raise ValueError(f"num_ranks: expected 1 to {MAX_RANKS}, got {self.num_ranks}")
 
     @property
     def base(self) -> int:
@@ -70,19 +68,11 @@ class LevelsCodec:
         The sum of N such words, digit by digit, is what ``pack`` makes of the sums.
         """
         return ops.pack_digits(
-            codes,
-            base=self.base,
-            offset=1,
-            num_digits=self.digits_per_word,
-            words=words,
+            codes, base=self.base, offset=1, num_digits=self.digits_per_word, words=words
         )
 
     def unpack(self, words: Tensor, sums: Tensor) -> Tensor:
         """Unpack words [num_words(n)], int64, to sums [n], int16."""
         return ops.unpack_digits(
-            words,
-            sums,
-            base=self.base,
-            offset=self.num_ranks,
-            num_digits=self.digits_per_word,
+            words, sums, base=self.base, offset=self.num_ranks, num_digits=self.digits_per_word
         )

@@ -37,9 +37,7 @@ def magnitudes(values: Sequence[Tensor], config: TernaryConfig) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)  # a copy to a GPU waits for it, and no graph keeps it
-def _bucket_counts(
-    numels: tuple[int, ...], bucket_size: int, device: torch.device
-) -> Tensor:
+def _bucket_counts(numels: tuple[int, ...], bucket_size: int, device: torch.device) -> Tensor:
     """Return the number of values in each bucket, 1 for an empty tensor."""
     counts: list[int] = []
     for numel in numels:

@@ -101,9 +101,7 @@ class TernaryCodec:
             stochastic=not self.config.error_feedback,
         )
 
-    def decode(
-        self, payloads: Tensor, scales: Tensor, out: Tensor, divisor: int = 1
-    ) -> Tensor:
+    def decode(self, payloads: Tensor, scales: Tensor, out: Tensor, divisor: int = 1) -> Tensor:
         """Decode and add payloads of the same tensor, and divide the sum.
 
         Args:
@@ -125,11 +123,7 @@ class TernaryCodec:
         )
 
     def decode_many(
-        self,
-        payloads: Tensor,
-        scales: Tensor,
-        outs: Sequence[Tensor],
-        divisor: int = 1,
+        self, payloads: Tensor, scales: Tensor, outs: Sequence[Tensor], divisor: int = 1
     ) -> None:
         """Decode and add payloads of many tensors, and divide the sums.
 
@@ -152,9 +146,7 @@ class TernaryCodec:
         """Unpack one payload [payload_bytes] to codes [n], int16, -1 to 1."""
         return ops.unpack_sum(payload.unsqueeze(0), self.config.wire_format, codes)
 
-    def dequantize(
-        self, sums: Tensor, scales: Tensor, out: Tensor, divisor: int
-    ) -> Tensor:
+    def dequantize(self, sums: Tensor, scales: Tensor, out: Tensor, divisor: int) -> Tensor:
         """Turn sums of codes [n], int16, into a gradient [any shape of n values]."""
         return ops.dequantize(
             sums, scales, out, divisor=divisor, bucket_size=self.config.bucket_size

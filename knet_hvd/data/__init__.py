@@ -5,11 +5,4 @@ from knet_hvd.data.dataset import ImageDataset
 from knet_hvd.data.registry import DATASETS, load_dataset
 from knet_hvd.data.sharding import ShardedBatches
 
-__all__ = [
-    "DATASETS",
-    "ImageDataset",
-    "ShardedBatches",
-    "augment",
-    "center_crop",
-    "load_dataset",
-]
+__all__ = ["DATASETS", "ImageDataset", "ShardedBatches", "augment", "center_crop", "load_dataset"]

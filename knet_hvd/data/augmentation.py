@@ -7,9 +7,7 @@ from torch.nn import functional
 _PADDING = 4
 
 
-def augment(
-    images: Tensor, generator: torch.Generator, *, crop_size: int | None = None
-) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator, *, crop_size: int | None = None) -> Tensor:
     """Crop each image at random, and mirror half of them.
 
     Without a size, images are first padded by 4 black pixels and keep their own: the
@@ -42,8 +40,7 @@ def augment(
     crops = images.unfold(2, height, 1).unfold(3, width, 1)
     count = len(images)
     top, left = (
-        torch.randint(0, crops.shape[dim], (count,), generator=generator)
-        for dim in (2, 3)
+        torch.randint(0, crops.shape[dim], (count,), generator=generator) for dim in (2, 3)
     )
     flip = torch.randint(0, 2, (count,), generator=generator).bool()
     chosen = crops[torch.arange(count), :, top, left]

@@ -15,10 +15,7 @@ from torch import Tensor
 from knet_hvd.config import DataError
 from knet_hvd.data.dataset import ImageDataset
 
-CIFAR10_FILES = (
-    *(f"data_batch_{number}.bin" for number in range(1, 6)),
-    "test_batch.bin",
-)
+CIFAR10_FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
 RECORD_BYTES = 1 + 3 * 32 * 32
 _SUBDIRECTORY = "cifar-10-batches-bin"
 _NUM_CLASSES = 10
@@ -43,13 +40,9 @@ def load_cifar10(data_dir: Path, *, records_per_file: int = 10_000) -> ImageData
     directory = data_dir
     if not (directory / CIFAR10_FILES[0]).is_file():
         directory = data_dir / _SUBDIRECTORY
-    *train, test = (
-        _read_records(directory / name, records_per_file) for name in CIFAR10_FILES
-    )
+    *train, test = (_read_records(directory / name, records_per_file) for name in CIFAR10_FILES)
     images, labels = zip(*train, strict=True)
-    return ImageDataset.from_splits(
-        (torch.cat(images), torch.cat(labels)), test, _NUM_CLASSES
-    )
+    return ImageDataset.from_splits((torch.cat(images), torch.cat(labels)), test, _NUM_CLASSES)
 
 
 def _read_records(path: Path, num_records: int) -> tuple[Tensor, Tensor]:

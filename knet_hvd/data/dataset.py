@@ -35,10 +35,7 @@ class ImageDataset:
 
     @classmethod
     def from_splits(
-        cls,
-        train: tuple[Tensor, Tensor],
-        test: tuple[Tensor, Tensor],
-        num_classes: int,
+        cls, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int
     ) -> "ImageDataset":
         """Build a data set and compute the mean and deviation of its channels.
 
@@ -112,13 +109,10 @@ def _check_split(images: Tensor, labels: Tensor, num_classes: int) -> None:
     """Raise unless images and labels are a split of `num_classes` classes."""
     if images.dtype != torch.uint8 or labels.dtype != torch.int64:
         raise TypeError(
-            "images must be uint8 and labels int64, "
-            f"got {images.dtype} and {labels.dtype}"
+            f"images must be uint8 and labels int64, got {images.dtype} and {labels.dtype}"
         )
     if images.dim() != 4 or images.numel() == 0:
-        raise ValueError(
-            f"images must be a non-empty [n, c, h, w], got {list(images.shape)}"
-        )
+        raise ValueError(f"images must be a non-empty [n, c, h, w], got {list(images.shape)}")
     if labels.shape != images.shape[:1]:
         raise ValueError(
             f"labels must be [{len(images)}] as there are {len(images)} images, "
@@ -129,9 +123,7 @@ def _check_split(images: Tensor, labels: Tensor, num_classes: int) -> None:
         raise ValueError(f"labels must be 0 to {num_classes - 1}, got {low} to {high}")
 
 
-def _channel_statistics(
-    images: Tensor,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation of each channel of uint8 images."""
     # A histogram of 256 counts is exact and needs no float copy of the images,
     # which for CIFAR-10 would be eight times their size.

@@ -36,8 +36,7 @@ def load_digits() -> ImageDataset:
     images = np.rint(grey * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     train, test = _stratified_split(labels, NUM_TEST_IMAGES)
     splits = [
-        (torch.from_numpy(images[rows]), torch.from_numpy(labels[rows]))
-        for rows in (train, test)
+        (torch.from_numpy(images[rows]), torch.from_numpy(labels[rows])) for rows in (train, test)
     ]
     return ImageDataset.from_splits(splits[0], splits[1], num_classes=10)
 

@@ -106,9 +106,7 @@ def read_idx(path: Path, num_dims: int) -> Tensor:
         raise DataError(f"{path}: cannot be read ({error}): {_FIX}") from error
     if len(payload) != expected:
         actual = "more" if len(payload) > expected else f"{len(payload)}"
-        raise DataError(
-            f"{path}: expected {expected} bytes after the header, got {actual}: {_FIX}"
-        )
+        raise DataError(f"{path}: expected {expected} bytes after the header, got {actual}: {_FIX}")
     return torch.frombuffer(payload, dtype=torch.uint8).reshape(dims)
 
 
@@ -118,9 +116,7 @@ def _read_dims(file: BufferedIOBase, path: Path, num_dims: int) -> list[int]:
     size = 4 + 4 * num_dims
     header = file.read(size)
     if len(header) < size:
-        raise DataError(
-            f"{path}: expected a header of {size} bytes, got {len(header)}: {_FIX}"
-        )
+        raise DataError(f"{path}: expected a header of {size} bytes, got {len(header)}: {_FIX}")
     if header[:4] != magic:
         raise DataError(
             f"{path}: expected the magic number 0x{magic.hex()}, "
@@ -129,8 +125,7 @@ def _read_dims(file: BufferedIOBase, path: Path, num_dims: int) -> list[int]:
     dims = [int.from_bytes(header[i : i + 4], "big") for i in range(4, size, 4)]
     if not 0 < math.prod(dims) <= _MAX_BYTES:
         raise DataError(
-            f"{path}: expected 1 to {_MAX_BYTES} values, the header states {dims}: "
-            f"{_FIX}"
+            f"{path}: expected 1 to {_MAX_BYTES} values, the header states {dims}: {_FIX}"
         )
     return dims
 

@@ -11,12 +11,7 @@ from knet_hvd.data.digits import load_digits
 from knet_hvd.data.mnist import MNIST_FILES, load_mnist
 
 _FROM_FILES: Mapping[str, tuple[Callable[[Path], ImageDataset], tuple[str, ...]]] = (
-    MappingProxyType(
-        {
-            "cifar10": (load_cifar10, CIFAR10_FILES),
-            "mnist": (load_mnist, MNIST_FILES),
-        }
-    )
+    MappingProxyType({"cifar10": (load_cifar10, CIFAR10_FILES), "mnist": (load_mnist, MNIST_FILES)})
 )
 
 DATASETS: tuple[str, ...] = ("digits", *sorted(_FROM_FILES))
@@ -44,9 +39,7 @@ def load_dataset(name: str, data_dir: Path | None = None) -> ImageDataset:
     if name == "digits":
         return load_digits()
     if name not in _FROM_FILES:
-        raise ValueError(
-            f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}"
-        )
+        raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
     load, files = _FROM_FILES[name]
     if data_dir is None or not data_dir.is_dir():
         given = "no directory was given" if data_dir is None else f"no {data_dir}"

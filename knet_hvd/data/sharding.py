@@ -55,8 +55,7 @@ class ShardedBatches:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if not 0 <= self.rank < self.num_ranks:
             raise ValueError(
-                f"rank must be 0 to num_ranks - 1 = {self.num_ranks - 1}, "
-                f"got {self.rank}"
+                f"rank must be 0 to num_ranks - 1 = {self.num_ranks - 1}, got {self.rank}"
             )
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
@@ -96,9 +95,7 @@ class ShardedBatches:
         if epoch < 0:
             raise ValueError(f"epoch must be 0 or more, got {epoch}")
         if not 0 <= start_image <= len(self.images):
-            raise ValueError(
-                f"start_image must be 0 to {len(self.images)}, got {start_image}"
-            )
+            raise ValueError(f"start_image must be 0 to {len(self.images)}, got {start_image}")
         # Not torch.randperm: numpy guarantees this stream for all versions, and
         # ranks on unlike machines must draw the same one.
         bits = np.random.MT19937(np.random.SeedSequence((self.seed, epoch)))

@@ -14,12 +14,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from knet_hvd.compression import (
-    ErrorFeedback,
-    LevelsCodec,
-    TernaryCodec,
-    TernaryConfig,
-)
+from knet_hvd.compression import ErrorFeedback, LevelsCodec, TernaryCodec, TernaryConfig
 from knet_hvd.compression.scales import magnitudes
 from knet_hvd.data_parallel.agreement import check_agreement
 from knet_hvd.data_parallel.parameter_table import ParameterState, ParameterTable
@@ -89,9 +84,7 @@ class TernaryCompressor:
         self._num_ranks = int(process_set.size()) if process_set.included() else 1
         self._average = op == hvd.Average
         self._codec = TernaryCodec(config, hvd.rank())
-        self._levels = LevelsCodec(
-            self._num_ranks, word_bits(self._average, self._num_ranks)
-        )
+        self._levels = LevelsCodec(self._num_ranks, word_bits(self._average, self._num_ranks))
         self._feedback = ErrorFeedback() if config.error_feedback else None
         if process_set.included():
             facts: dict[str, object] = {"settings": op, "ternary": asdict(config)}
@@ -121,9 +114,7 @@ class TernaryCompressor:
         if context.scale is None:
             return full_precision_buffer(values, magnitude), context
         scales = values.new_tensor([context.scale], dtype=torch.float32)
-        payload = values.new_empty(
-            self._codec.payload_bytes(values.numel()), dtype=torch.uint8
-        )
+        payload = values.new_empty(self._codec.payload_bytes(values.numel()), dtype=torch.uint8)
         self._codec.encode(values, scales, state.stream, state.step, payload)
         if self._feedback is not None:
             sent = self._codec.decode(payload[None], scales, torch.empty_like(values))

@@ -62,9 +62,7 @@ def check_agreement(
         return
     rows = b"".join(_digest(key, str(value)) for key, value in facts.items())
     own = torch.frombuffer(bytearray(rows or b"\0" * _ENTRY_BYTES), dtype=torch.uint8)
-    lengths = _gather(
-        torch.tensor([own.numel()]), f"{what}.length", process_set, timeout_s
-    )
+    lengths = _gather(torch.tensor([own.numel()]), f"{what}.length", process_set, timeout_s)
     gathered = _gather(own, f"{what}.digest", process_set, timeout_s)
     tables = gathered.split(lengths.tolist())
     if all(torch.equal(table, own) for table in tables):
@@ -85,35 +83,23 @@ def gather_texts(text: str, what: str, timeout_s: float = 30.0) -> list[str]:
     """
     own = torch.tensor(list(text.encode()), dtype=torch.uint8)
     lengths = _gather(
-        torch.tensor([own.numel()]),
-        f"{what}.length",
-        hvd.global_process_set,
-        timeout_s,
+        torch.tensor([own.numel()]), f"{what}.length", hvd.global_process_set, timeout_s
     )
     gathered = _gather(own, f"{what}.text", hvd.global_process_set, timeout_s)
     return [bytes(part.tolist()).decode() for part in gathered.split(lengths.tolist())]
 
 
-def _gather(
-    tensor: Tensor, name: str, process_set: hvd.ProcessSet, timeout_s: float
-) -> Tensor:
-    handle = hvd.allgather_async(
-        tensor, name=f"knet_hvd.agreement.{name}", process_set=process_set
-    )
+def _gather(tensor: Tensor, name: str, process_set: hvd.ProcessSet, timeout_s: float) -> Tensor:
+    handle = hvd.allgather_async(tensor, name=f"knet_hvd.agreement.{name}", process_set=process_set)
     return wait(handle, name, timeout_s)
 
 
 def _describe(
-    facts: Mapping[str, object],
-    what: str,
-    tables: tuple[Tensor, ...],
-    process_set: hvd.ProcessSet,
+    facts: Mapping[str, object], what: str, tables: tuple[Tensor, ...], process_set: hvd.ProcessSet
 ) -> str:
     """Name the facts that differ, with the ranks on which they do."""
     ranks = process_set.ranks or list(range(process_set.size()))
-    counts = {
-        rank: t.numel() // _ENTRY_BYTES for rank, t in zip(ranks, tables, strict=True)
-    }
+    counts = {rank: t.numel() // _ENTRY_BYTES for rank, t in zip(ranks, tables, strict=True)}
     lines = [f"rank {hvd.rank()}: ranks disagree on {what}."]
     if len(set(counts.values())) > 1:
         lines.append(f"Number of entries by rank: {counts}.")
@@ -121,9 +107,7 @@ def _describe(
     differing = 0
     for index, key in enumerate(keys):
         span = slice(index * _ENTRY_BYTES, (index + 1) * _ENTRY_BYTES)
-        mine = torch.frombuffer(
-            bytearray(_digest(key, str(facts[key]))), dtype=torch.uint8
-        )
+        mine = torch.frombuffer(bytearray(_digest(key, str(facts[key]))), dtype=torch.uint8)
         others = [
             rank
             for rank, table in zip(ranks, tables, strict=True)

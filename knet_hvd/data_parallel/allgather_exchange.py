@@ -26,9 +26,7 @@ class AllgatherExchange(Exchange):
         """See ``Exchange.run``."""
         handles = [
             hvd.allgather_async(
-                payload,
-                name=f"knet_hvd.codes.{chunk.name}",
-                process_set=self.process_set,
+                payload, name=f"knet_hvd.codes.{chunk.name}", process_set=self.process_set
             )
             for chunk, payload in zip(bucket.chunks, payloads, strict=True)
         ]

@@ -31,8 +31,7 @@ class AlltoallExchange(Exchange):
         blocks, ranks = chunk.payload_bytes // ops.BLOCK_BYTES, self.num_ranks
         ends = [blocks * (rank + 1) // ranks for rank in range(ranks)]
         return [
-            (end - begin) * ops.BLOCK_BYTES
-            for begin, end in zip([0, *ends], ends, strict=False)
+            (end - begin) * ops.BLOCK_BYTES for begin, end in zip([0, *ends], ends, strict=False)
         ]
 
     def _values(self, num_bytes: int) -> int:
@@ -62,9 +61,7 @@ class AlltoallExchange(Exchange):
             with torch.profiler.record_function("knet_hvd::sum"):
                 words = self._pack_own_sums(chunk, received)
             name = f"knet_hvd.levels.{chunk.name}"
-            levels.append(
-                hvd.allgather_async(words, name=name, process_set=self.process_set)
-            )
+            levels.append(hvd.allgather_async(words, name=name, process_set=self.process_set))
         for chunk, handle in zip(bucket.chunks, levels, strict=True):
             gathered = yield handle
             with torch.profiler.record_function("knet_hvd::decode"):
@@ -82,9 +79,7 @@ class AlltoallExchange(Exchange):
         words = self.buffers.get(f"levels {chunk.name}", size, torch.int64, device)
         return self.levels.pack(sums, words)
 
-    def _decode(
-        self, chunk: Chunk, words: Tensor, scales: Tensor, outputs: list[Tensor]
-    ) -> None:
+    def _decode(self, chunk: Chunk, words: Tensor, scales: Tensor, outputs: list[Tensor]) -> None:
         """Unpack the words of all shards and decode their sums."""
         values = [self._values(shard) for shard in self._shards(chunk)]
         counts = [self.levels.num_words(numel) for numel in values]

@@ -43,10 +43,7 @@ def choose_compression(
     sizes = [parameter.tensor.numel() for parameter in parameters]
     unfused = _largest(unfused_values(sizes), process_set)
     model = calibrate(
-        *(process_set, config),
-        device=device,
-        methods=methods,
-        time_large=unfused > 0,
+        *(process_set, config), device=device, methods=methods, time_large=unfused > 0
     )
     # Small ones cross together in one buffer, which every measured point has as well.
     num_tensors = sum(size >= config.min_values for size in sizes)
@@ -63,9 +60,7 @@ def _largest(value: int, process_set: hvd.ProcessSet) -> int:
     return int(hvd.allreduce(own, op=hvd.Max, name=name, process_set=process_set))
 
 
-def named_choice(
-    advice: Advice | None, exchange: ExchangeChoice
-) -> tuple[str, ExchangeChoice]:
+def named_choice(advice: Advice | None, exchange: ExchangeChoice) -> tuple[str, ExchangeChoice]:
     """Return the ``compression`` and ``exchange`` arguments that an advice stands for.
 
     Args:

@@ -89,9 +89,7 @@ class BucketSteps:
                     self.codec,
                 )
 
-    def _with_residuals(
-        self, bucket: TernaryBucket, gradients: list[Tensor]
-    ) -> list[Tensor]:
+    def _with_residuals(self, bucket: TernaryBucket, gradients: list[Tensor]) -> list[Tensor]:
         if self.error_feedback is None:
             return gradients
         return [
@@ -110,9 +108,7 @@ class BucketSteps:
                 payload = self._encode_chunk(bucket, chunk, values, scales, sent)
             yield payload
         if feedback is not None:
-            for parameter, value, own in zip(
-                bucket.parameters, values, sent, strict=True
-            ):
+            for parameter, value, own in zip(bucket.parameters, values, sent, strict=True):
                 shape = parameter.tensor.shape
                 feedback.update(parameter.name, value.view(shape), own.view(shape))
 

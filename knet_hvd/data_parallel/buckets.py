@@ -95,9 +95,7 @@ class TernaryBucket:
         """Values of all its parameters."""
         return sum(chunk.num_values for chunk in self.chunks)
 
-    def add(
-        self, parameter: NamedParameter, codec: TernaryCodec, chunk_values: int
-    ) -> None:
+    def add(self, parameter: NamedParameter, codec: TernaryCodec, chunk_values: int) -> None:
         """Append a parameter, cut so that chunks hold about ``chunk_values`` values.
 
         Every cut falls between blocks and between buckets of scales, so that the bytes
@@ -179,16 +177,12 @@ def plan_buckets(
         if codec.config.stays_float(parameter.name, tensor.numel()):
             dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
             bucket = FloatBucket(len(floats), dtype)
-            floats.setdefault((tensor.device, dtype), bucket).parameters.append(
-                parameter
-            )
+            floats.setdefault((tensor.device, dtype), bucket).parameters.append(parameter)
             continue
         group = group_of.get(parameter.name)
         key = (tensor.device, group)
         current = open_buckets.get(key)
-        if current is None or (
-            group is None and current.num_values + tensor.numel() > max_values
-        ):
+        if current is None or (group is None and current.num_values + tensor.numel() > max_values):
             current = open_buckets[key] = TernaryBucket(len(ternary))
             ternary.append(current)
         current.add(parameter, codec, chunk_values)

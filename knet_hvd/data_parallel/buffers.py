@@ -22,9 +22,7 @@ class BufferPool:
         # 4 ranks an exchange of AlexNet's gradients spent a fifth of its time on that.
         torch.empty(_SETTLING_BYTES, dtype=torch.uint8)
 
-    def get(
-        self, name: str, numel: int, dtype: torch.dtype, device: torch.device
-    ) -> Tensor:
+    def get(self, name: str, numel: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return the buffer of that name; what it holds is lost.
 
         Args:

@@ -62,8 +62,7 @@ def calibrate(
     """
     place = torch.device(device)
     codec = TernaryCodec(
-        replace(config or TernaryConfig(), min_values=512, float_parameters=()),
-        hvd.rank(),
+        replace(config or TernaryConfig(), min_values=512, float_parameters=()), hvd.rank()
     )
 
     def time_all(sizes: list[int], of: Iterable[ExchangeMethod]) -> _Times:
@@ -127,11 +126,10 @@ def _unfused_share(
     """
     runs = {
         fused: exchange_runner(
-            method, _parts(size) if fused else [size], codec, process_set, device,
-            with_bias=fused,
+            method, _parts(size) if fused else [size], codec, process_set, device, with_bias=fused
         )
         for fused in (True, False)
-    }  # fmt: skip
+    }
     times = _exchange_times(runs, process_set, _REPEATS)
     share = times[False] / times[True]
     return min(1.0, share) if method == "fp32" else share
@@ -161,9 +159,7 @@ def _exchange_times(
 
 def _elapsed_s(run: Callable[[], None], process_set: hvd.ProcessSet) -> float:
     """Return the seconds of a function that all ranks begin together."""
-    hvd.allreduce(
-        torch.zeros(1), name="knet_hvd.calibration.start", process_set=process_set
-    )
+    hvd.allreduce(torch.zeros(1), name="knet_hvd.calibration.start", process_set=process_set)
     start = time.perf_counter()
     run()
     return time.perf_counter() - start

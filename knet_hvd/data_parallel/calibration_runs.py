@@ -58,9 +58,7 @@ def exchange_runner(
         compression = hvd.Compression.none if method == "fp32" else hvd.Compression.fp16
         return lambda: _exchange_floats(parameters, compression, process_set)
     exchange = make_exchange(method, codec, process_set, int(process_set.size()))
-    buckets = plan_buckets(
-        parameters, codec, MAX_BUCKET_VALUES, chunk_values=CHUNK_VALUES
-    )
+    buckets = plan_buckets(parameters, codec, MAX_BUCKET_VALUES, chunk_values=CHUNK_VALUES)
     steps = BucketSteps(codec, exchange, hvd.Compression.none)
     return GradientReducer(steps, *buckets).finish
 
@@ -76,10 +74,7 @@ def _exchange_floats(
         gradient = parameter.tensor.grad
         compressed, context = compression.compress(gradient)
         handle = hvd.allreduce_async_(
-            compressed,
-            name=f"knet_hvd.{parameter.name}",
-            op=hvd.Average,
-            process_set=process_set,
+            compressed, name=f"knet_hvd.{parameter.name}", op=hvd.Average, process_set=process_set
         )
         pending.append((handle, parameter.tensor, context))
     for handle, tensor, context in pending:

@@ -132,11 +132,7 @@ def DistributedOptimizer(
         divisor = process_set.size() if op == hvd.Average else 1
         codec = TernaryCodec(config, hvd.rank())
         buckets = plan_buckets(
-            parameters,
-            codec,
-            max_bucket_values or _bucket_values(advice),
-            grouping,
-            chunk_values,
+            parameters, codec, max_bucket_values or _bucket_values(advice), grouping, chunk_values
         )
         steps = BucketSteps(
             codec,
@@ -145,9 +141,7 @@ def DistributedOptimizer(
             ErrorFeedback() if config.error_feedback else None,
         )
         reducer = GradientReducer(steps, *buckets)
-    wrapped = _wrap(
-        optimizer, parameters, reducer, backward_passes_per_step, sparse_as_dense
-    )
+    wrapped = _wrap(optimizer, parameters, reducer, backward_passes_per_step, sparse_as_dense)
     wrapped.compression_advice = advice
     return wrapped
 
@@ -180,15 +174,12 @@ def _check_numbers(
 ) -> None:
     """Check the reduction, the passes and the number of ranks."""
     if op not in (hvd.Average, hvd.Sum):
-        raise ValueError(
-            "op: knet_hvd.DistributedOptimizer supports hvd.Average and hvd.Sum"
-        )
+        raise ValueError("op: knet_hvd.DistributedOptimizer supports hvd.Average and hvd.Sum")
     if gradient_predivide_factor != 1.0 and op != hvd.Average:
         raise ValueError("gradient_predivide_factor needs op=hvd.Average")
     if backward_passes_per_step < 1:
         raise ValueError(
-            "backward_passes_per_step: expected at least 1, "
-            f"got {backward_passes_per_step}"
+            f"backward_passes_per_step: expected at least 1, got {backward_passes_per_step}"
         )
     if process_set.included() and process_set.size() > MAX_RANKS:
         raise ValueError(f"at most {MAX_RANKS} ranks, got {process_set.size()}")

@@ -9,10 +9,7 @@ from knet_hvd.data_parallel.alltoall_exchange import AlltoallExchange
 from knet_hvd.data_parallel.exchange import Exchange, ExchangeChoice
 from knet_hvd.performance import cheapest_exchange
 
-_KINDS: dict[str, type[Exchange]] = {
-    "allgather": AllgatherExchange,
-    "alltoall": AlltoallExchange,
-}
+_KINDS: dict[str, type[Exchange]] = {"allgather": AllgatherExchange, "alltoall": AlltoallExchange}
 
 
 def check_exchange(choice: str) -> None:
@@ -27,18 +24,13 @@ def check_exchange(choice: str) -> None:
 
 
 def make_exchange(
-    choice: ExchangeChoice,
-    codec: TernaryCodec,
-    process_set: hvd.ProcessSet,
-    divisor: int,
+    choice: ExchangeChoice, codec: TernaryCodec, process_set: hvd.ProcessSet, divisor: int
 ) -> Exchange:
     """Return the exchange of that name; ``"auto"`` takes the one that sends least."""
     if choice == "auto":
         num_ranks = int(process_set.size())
         block = ops.block_values(codec.config.wire_format)
         choice = cheapest_exchange(
-            num_ranks,
-            8 * ops.BLOCK_BYTES / block,
-            LevelsCodec(num_ranks).bits_per_value,
+            num_ranks, 8 * ops.BLOCK_BYTES / block, LevelsCodec(num_ranks).bits_per_value
         )
     return _KINDS[choice](codec, process_set, divisor)

@@ -56,9 +56,7 @@ class JobCheckpoints(TrainingHooks[TrainingConfig]):
         if len(saved.manifest.shards) != hvd.size():
             return config
         details: Any = saved.manifest.details
-        return replace(
-            config, compression=details["compression"], exchange=details["exchange"]
-        )
+        return replace(config, compression=details["compression"], exchange=details["exchange"])
 
     def begin(self, state: JobState, batches: ShardedBatches, num_steps: int) -> None:
         """Bring the job to where the checkpoint was, and prepare to save it.

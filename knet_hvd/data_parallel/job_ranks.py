@@ -24,9 +24,7 @@ class HorovodRanks:
         """Return the number of processes."""
         return int(hvd.size())
 
-    def gather_texts(
-        self, text: str, what: str, *, after_disk: bool = False
-    ) -> list[str]:
+    def gather_texts(self, text: str, what: str, *, after_disk: bool = False) -> list[str]:
         """Return the texts of all ranks: see ``Ranks``; a watchdog is quicker."""
         return gather_texts(text, what, _PATIENCE_S)
 

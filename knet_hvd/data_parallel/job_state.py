@@ -11,10 +11,7 @@ from torch import Tensor, nn
 
 from knet_hvd.checkpoint import Tree, snapshot
 from knet_hvd.config import CheckpointError, KnetError
-from knet_hvd.data_parallel.job_optimizer import (
-    compression_state,
-    load_compression_state,
-)
+from knet_hvd.data_parallel.job_optimizer import compression_state, load_compression_state
 from knet_hvd.data_parallel.moving_average import MovingAverage
 
 
@@ -92,9 +89,7 @@ class JobState:
             self.optimizer.load_state_dict(shards[0]["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             text = " ".join(str(error).split())
-            raise CheckpointError(f"the checkpoint is of another model: {text}") from (
-                error
-            )
+            raise CheckpointError(f"the checkpoint is of another model: {text}") from (error)
         self.loss = own["loss"]
         self.average.shadow = dict(shards[0]["average"])
         if num_saved == hvd.size():
@@ -125,8 +120,7 @@ def check_finite(model: nn.Module, step: int) -> None:
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise KnetError(
-                f"training diverged before step {step}: {name} is not finite; "
-                "lower --learning-rate"
+                f"training diverged before step {step}: {name} is not finite; lower --learning-rate"
             )
 
 
@@ -147,9 +141,7 @@ def _new_seed(*facts: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def merge_compression_states(
-    states: Sequence[dict[str, Any]], step: int
-) -> dict[str, Any]:
+def merge_compression_states(states: Sequence[dict[str, Any]], step: int) -> dict[str, Any]:
     """Return the codec's state for every rank of a job with another number of ranks.
 
     Args:
@@ -163,9 +155,7 @@ def merge_compression_states(
     merged = dict(states[0]) or {"step": step}  # nothing was compressed until now
     residuals = [state.get("residuals", {}) for state in states]
     names = dict.fromkeys(name for each in residuals for name in each)
-    merged["residuals"] = {
-        name: _mean([each.get(name) for each in residuals]) for name in names
-    }
+    merged["residuals"] = {name: _mean([each.get(name) for each in residuals]) for name in names}
     if "step" in merged:  # one rank alone does not count steps: it sends no codes
         merged["step"] = step
     return merged

@@ -19,11 +19,7 @@ class TrainingMonitor:
     """
 
     def __init__(
-        self,
-        config: TrainingConfig,
-        logger: MetricLogger,
-        optimizer: Any,
-        wire_bytes: WireBytes,
+        self, config: TrainingConfig, logger: MetricLogger, optimizer: Any, wire_bytes: WireBytes
     ) -> None:
         """Write the run's configuration.
 
@@ -41,9 +37,7 @@ class TrainingMonitor:
         self._throughput = ThroughputMeter()
         self._active = type(logger) is not MetricLogger
         rows = [f"| {key} | {value} |" for key, value in to_flat_dict(config).items()]
-        logger.text(
-            "configuration", "\n".join(["| setting | value |", "|-|-|", *rows]), 0
-        )
+        logger.text("configuration", "\n".join(["| setting | value |", "|-|-|", *rows]), 0)
 
     def _draws(self, step: int) -> bool:
         every = self._config.histogram_every
@@ -81,13 +75,9 @@ class TrainingMonitor:
             self._write_histograms(step)
 
     def _write_histograms(self, step: int) -> None:
-        for name, snapshot in (
-            self._ternary.snapshots if self._ternary else {}
-        ).items():
+        for name, snapshot in (self._ternary.snapshots if self._ternary else {}).items():
             for kind in ("original", "clipped", "ternary", "averaged"):
-                self._logger.histogram(
-                    f"gradient/{name}/{kind}", getattr(snapshot, kind), step
-                )
+                self._logger.histogram(f"gradient/{name}/{kind}", getattr(snapshot, kind), step)
 
     def after_epoch(self, accuracy: float, step: int) -> None:
         """Write the test accuracy."""

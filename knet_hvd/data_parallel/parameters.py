@@ -9,8 +9,7 @@ from knet_hvd.data_parallel.buckets import NamedParameter
 
 
 def named_parameters_of(
-    optimizer: torch.optim.Optimizer,
-    named_parameters: Iterable[tuple[str, Tensor]] | None,
+    optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, Tensor]] | None
 ) -> list[NamedParameter]:
     """Return the trainable parameters of an optimizer in the model's order.
 
@@ -40,9 +39,7 @@ def named_parameters_of(
     trained = [(name, t) for t, name in names.items() if t in known and t.requires_grad]
     for name, tensor in trained:
         if not tensor.is_floating_point():
-            raise ValueError(
-                f"{name}: expected a floating-point parameter, got {tensor.dtype}"
-            )
+            raise ValueError(f"{name}: expected a floating-point parameter, got {tensor.dtype}")
     return [NamedParameter(name, tensor, i) for i, (name, tensor) in enumerate(trained)]
 
 

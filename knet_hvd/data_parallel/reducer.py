@@ -64,10 +64,7 @@ class GradientReducer:
             float_buckets: See ``plan_buckets``.
         """
         self.steps = steps
-        self._buckets: list[TernaryBucket | FloatBucket] = [
-            *ternary_buckets,
-            *float_buckets,
-        ]
+        self._buckets: list[TernaryBucket | FloatBucket] = [*ternary_buckets, *float_buckets]
         self._in_flight: dict[int, _InFlight] = {}
         self._done: set[int] = set()
         self._bucket_of = {

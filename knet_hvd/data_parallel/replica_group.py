@@ -16,11 +16,7 @@ from knet_hvd.config import KnetError
 from knet_hvd.data_parallel.agreement import check_agreement
 from knet_hvd.data_parallel.distributed_optimizer import DistributedOptimizer
 from knet_hvd.data_parallel.job_optimizer import wire_bytes
-from knet_hvd.data_parallel.replica_optimizer import (
-    ReplicaOptimizer,
-    Wait,
-    horovod_errors,
-)
+from knet_hvd.data_parallel.replica_optimizer import ReplicaOptimizer, Wait, horovod_errors
 
 _static_sets: dict[tuple[int, ...], hvd.ProcessSet] = {}
 """The process sets that Horovod was initialized with, which last as long as it does."""

@@ -110,6 +110,5 @@ def horovod_errors() -> Iterator[None]:
         yield
     except HorovodInternalError as error:
         raise KnetError(
-            f"Horovod stopped ({error}): another rank has ended; what it printed "
-            "tells why"
+            f"Horovod stopped ({error}): another rank has ended; what it printed tells why"
         ) from error

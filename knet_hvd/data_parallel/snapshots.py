@@ -56,6 +56,4 @@ def take_snapshot(
     if bucket_size:
         limits = scales.repeat_interleave(bucket_size)[: flat.numel()]
     clipped = flat.clamp(-limits, limits).view_as(original)
-    return GradientSnapshot(
-        original, clipped, ternary, averaged.clone(), scales.clone()
-    )
+    return GradientSnapshot(original, clipped, ternary, averaged.clone(), scales.clone())

@@ -88,9 +88,7 @@ class SummedHeader:
         return ratio * scale if smallest < ratio < _MAX_RATIO / num_ranks else None
 
 
-def split_header(
-    total: Tensor, num_ranks: int, average: bool
-) -> tuple[SummedHeader, Tensor]:
+def split_header(total: Tensor, num_ranks: int, average: bool) -> tuple[SummedHeader, Tensor]:
     """Split what Horovod returned into the summed header and the summed words.
 
     Args:

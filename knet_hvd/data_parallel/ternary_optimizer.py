@@ -48,9 +48,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
             for parameter in self._managed:
                 if parameter in _hooks:
                     _hooks[parameter].remove()
-                _hooks[parameter] = parameter.register_post_accumulate_grad_hook(
-                    self._on_gradient
-                )
+                _hooks[parameter] = parameter.register_post_accumulate_grad_hook(self._on_gradient)
 
     def _reset_passes(self) -> None:
         self._passes_left = dict.fromkeys(self._managed, self.backward_passes_per_step)

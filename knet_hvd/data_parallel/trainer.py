@@ -178,9 +178,7 @@ class DataParallelTrainer:
         finally:
             self._checkpoints.close()
 
-    def _step(
-        self, images: Tensor, labels: Tensor, step: int, monitor: TrainingMonitor
-    ) -> None:
+    def _step(self, images: Tensor, labels: Tensor, step: int, monitor: TrainingMonitor) -> None:
         """Make one training step."""
         if self.config.schedule == "polynomial":
             start = self._checkpoints.position

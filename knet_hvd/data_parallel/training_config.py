@@ -115,9 +115,7 @@ class TrainingConfig(CheckpointConfig):
         CheckpointConfig.__post_init__(self)
         for name in ("epochs", "batch_size", "log_every", "commit_every"):
             if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name}: expected at least 1, got {getattr(self, name)}"
-                )
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if self.compression == "auto" and self.exchange == "allreduce":
             raise ValueError(
                 "compression auto chooses among exchanges of its own; got "
@@ -138,6 +136,4 @@ class TrainingConfig(CheckpointConfig):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected > 0, got {getattr(self, name)}")
         if not 0 <= self.average_decay < 1:
-            raise ValueError(
-                f"average_decay: expected 0 to 1, got {self.average_decay}"
-            )
+            raise ValueError(f"average_decay: expected 0 to 1, got {self.average_decay}")

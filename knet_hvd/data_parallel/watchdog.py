@@ -29,9 +29,7 @@ class Watchdog:
         self._expire = expire
         self._latest = time.monotonic()
         self._over = threading.Event()
-        self._thread = threading.Thread(
-            target=self._watch, name="knet_hvd.watchdog", daemon=True
-        )
+        self._thread = threading.Thread(target=self._watch, name="knet_hvd.watchdog", daemon=True)
 
     def progress(self) -> None:
         """Begin the time anew."""

@@ -41,8 +41,9 @@ def check_versions(versions: Sequence[dict[str, str]]) -> Finding:
         for rank, other in enumerate(versions):
             if other[name] != first:
                 return Finding(
-                    "same versions", "problem",
+                    "same versions",
+                    "problem",
                     f"{name} is {first} on rank 0, {other[name]} on rank {rank}",
                     "have all nodes use one environment, on a disk that they share",
-                )  # fmt: skip
+                )
     return Finding("same versions", "ok", "all ranks run the same software")

@@ -11,9 +11,7 @@ def check_torch(facts: Facts, num_local: int) -> Finding:
     """Judge torch's build and its threads."""
     torch, num_cores = facts.torch, facts.machine.num_cores
     build = f"built for CUDA {torch.cuda}" if torch.cuda else "CPU build"
-    found = (
-        f"{torch.version}, {build}, {torch.num_threads} threads on {num_cores} cores"
-    )
+    found = f"{torch.version}, {build}, {torch.num_threads} threads on {num_cores} cores"
     if num_local > 1:
         found += f" shared by {num_local} ranks"
     if not torch.gloo:
@@ -22,10 +20,11 @@ def check_torch(facts: Facts, num_local: int) -> Finding:
     if wanted > num_cores and torch.num_threads > 1:
         fitting = max(1, num_cores // num_local)
         return Finding(
-            "torch", "warning", found,
-            f"{wanted} threads fight for {num_cores} cores: set "
-            f"OMP_NUM_THREADS={fitting}",
-        )  # fmt: skip
+            "torch",
+            "warning",
+            found,
+            f"{wanted} threads fight for {num_cores} cores: set OMP_NUM_THREADS={fitting}",
+        )
     return Finding("torch", "ok", found)
 
 
@@ -37,16 +36,21 @@ def check_gpu(facts: Facts) -> Finding:
             return Finding("GPU", "ok", "none: jobs train on processors")
         reason = "torch is a CPU build" if not torch.cuda else "torch sees none of them"
         return Finding(
-            "GPU", "warning", f"{num_driver_gpus} in the machine, but {reason}",
-            "install a torch with CUDA, see pytorch.org" if not torch.cuda else
-            "look at CUDA_VISIBLE_DEVICES, the job's GPUs, and the driver's version",
-        )  # fmt: skip
+            "GPU",
+            "warning",
+            f"{num_driver_gpus} in the machine, but {reason}",
+            "install a torch with CUDA, see pytorch.org"
+            if not torch.cuda
+            else "look at CUDA_VISIBLE_DEVICES, the job's GPUs, and the driver's version",
+        )
     found = f"{len(torch.gpus)}, the first a {torch.gpus[0]}"
     if torch.gpu_error:
         return Finding(
-            "GPU", "problem", f"{found}; torch fails on it: {torch.gpu_error}",
+            "GPU",
+            "problem",
+            f"{found}; torch fails on it: {torch.gpu_error}",
             "install a torch built for this GPU and for the driver's CUDA",
-        )  # fmt: skip
+        )
     return Finding("GPU", "ok", found)
 
 
@@ -58,14 +62,18 @@ def check_cuda_kernels(facts: Facts) -> Finding:
     build = "KNET_CUDA=on pip install --no-build-isolation --force-reinstall ."
     if codec.cuda != "cuda":
         return Finding(
-            name, "warning", "slow: the PyTorch kernels, CUDA ones were not built",
+            name,
+            "warning",
+            "slow: the PyTorch kernels, CUDA ones were not built",
             f"with nvcc in PATH: {build}",
-        )  # fmt: skip
+        )
     if codec.cuda_error:
         return Finding(
-            name, "problem", f"the CUDA kernels fail: {codec.cuda_error}",
+            name,
+            "problem",
+            f"the CUDA kernels fail: {codec.cuda_error}",
             f"build them on a node with this GPU (CUDAARCHS names others): {build}",
-        )  # fmt: skip
+        )
     return Finding(name, "ok", "CUDA kernels, the same codes as the processor's")
 
 
@@ -76,9 +84,11 @@ def check_nccl(facts: Facts) -> Finding:
     if facts.horovod.error or "nccl" in facts.horovod.features:
         return Finding("NCCL", "ok", "Horovod uses it" * (not facts.horovod.error))
     return Finding(
-        "NCCL", "warning", "Horovod was built without: gradients pass through memory",
+        "NCCL",
+        "warning",
+        "Horovod was built without: gradients pass through memory",
         f"build it with HOROVOD_GPU_OPERATIONS=NCCL: {BUILD_HOROVOD}",
-    )  # fmt: skip
+    )
 
 
 def check_codec(codec: CodecFacts) -> Finding:
@@ -86,22 +96,28 @@ def check_codec(codec: CodecFacts) -> Finding:
     name = "codec on CPU"
     if codec.error:
         return Finding(
-            name, "problem", f"does not run: {codec.error}",
+            name,
+            "problem",
+            f"does not run: {codec.error}",
             "unset KNET_CPU, or name kernels that this processor runs",
-        )  # fmt: skip
+        )
     if codec.cpu == "pytorch":
         return Finding(
-            name, "warning", "slow: the PyTorch kernels, the native ones are not there",
+            name,
+            "warning",
+            "slow: the PyTorch kernels, the native ones are not there",
             "unset KNET_EXT, then: pip install --no-build-isolation . (needs g++)",
-        )  # fmt: skip
+        )
     best = {"avx512f": "avx512", "avx2": "avx2"}
     fastest = next((best[flag] for flag in best if flag in codec.flags), "portable")
     found = f"{codec.cpu} kernels"
     if fastest in ("avx2", "avx512") and codec.cpu == "portable":
         return Finding(
-            name, "warning", f"{found}, though the processor has {fastest}",
+            name,
+            "warning",
+            f"{found}, though the processor has {fastest}",
             "unset KNET_CPU; if it is not set, compile again with a newer g++",
-        )  # fmt: skip
+        )
     return Finding(name, "ok", found)
 
 
@@ -111,16 +127,18 @@ def check_memory(facts: Facts, num_local: int) -> Finding:
     shm = f"/dev/shm has {machine.shm_bytes / 2**20:.0f} MiB"
     if machine.shm_bytes < _SMALL_SHM_BYTES and num_local > 1:
         return Finding(
-            name, "warning", f"{shm} for {num_local} ranks",
+            name,
+            "warning",
+            f"{shm} for {num_local} ranks",
             "give it 256 MiB or more (docker run --shm-size=1g); without, jobs may "
             "stop with 'bus error'",
-        )  # fmt: skip
+        )
     if machine.has_infiniband and machine.locked_bytes >= 0:
         return Finding(
-            name, "warning",
-            f"only {machine.locked_bytes / 1024:.0f} KiB may be locked, and there is "
-            "InfiniBand",
+            name,
+            "warning",
+            f"only {machine.locked_bytes / 1024:.0f} KiB may be locked, and there is InfiniBand",
             "have the administrator set 'ulimit -l unlimited' for users and for slurmd",
-        )  # fmt: skip
+        )
     limit = "unlimited" if machine.locked_bytes < 0 else "limited"
     return Finding(name, "ok", f"{shm}, locked memory is {limit}")

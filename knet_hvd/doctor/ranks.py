@@ -31,9 +31,7 @@ def measure_ranks(world: World, throttle: Throttle) -> tuple[list[float], Links]
     world.gather_text("", "all ranks to compute")
     own = json.dumps(_compute_s(throttle))
     texts = world.gather_text(own, "the speed of all ranks")
-    return [json.loads(text) for text in texts], measure_links(
-        world, pairs_to_measure(world.size)
-    )
+    return [json.loads(text) for text in texts], measure_links(world, pairs_to_measure(world.size))
 
 
 def _compute_s(throttle: Throttle) -> float:

@@ -58,13 +58,9 @@ class Report:
         fastest = min(self.compute_s)
         rows = [
             f"{rank:>4}  {seconds / fastest:>7.2f}  {host}"
-            for rank, (host, seconds) in enumerate(
-                zip(self.hosts, self.compute_s, strict=True)
-            )
+            for rank, (host, seconds) in enumerate(zip(self.hosts, self.compute_s, strict=True))
         ]
-        return "\n".join(
-            ["rank  compute  host (compute: 1 is the fastest rank)", *rows]
-        )
+        return "\n".join(["rank  compute  host (compute: 1 is the fastest rank)", *rows])
 
     def _link_table(self) -> str:
         rows = [

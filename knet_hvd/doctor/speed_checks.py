@@ -31,23 +31,21 @@ def check_speeds(compute_s: Sequence[float]) -> Finding:
         others = [*compute_s[:rank], *compute_s[rank + 1 :]]
         ratio = seconds / statistics.median(others)
         if ratio >= FAR_SLOWER:
-            slow.append(
-                f"rank {rank} computes {ratio:.1f} times slower than the others"
-            )
+            slow.append(f"rank {rank} computes {ratio:.1f} times slower than the others")
     if slow:
         return Finding(
-            "equal speed", "warning", "; ".join(slow),
+            "equal speed",
+            "warning",
+            "; ".join(slow),
             "see what else runs there, its clock and OMP_NUM_THREADS; a pipeline can "
             "allow for it: --placement measured",
-        )  # fmt: skip
+        )
     ratio = max(compute_s) / min(compute_s)
     found = f"the slowest rank computes {ratio:.2f} times slower than the fastest"
     return Finding("equal speed", "ok", found)
 
 
-def check_links(
-    bytes_per_s: Mapping[tuple[int, int], float], hosts: Sequence[str]
-) -> Finding:
+def check_links(bytes_per_s: Mapping[tuple[int, int], float], hosts: Sequence[str]) -> Finding:
     """Judge whether a link is far slower than others of its kind.
 
     Links within a machine are one kind, those between machines the other.
@@ -68,8 +66,9 @@ def check_links(
                 slow.append(f"{pair[0]}-{pair[1]} is {ratio:.1f} times slower")
     if slow:
         return Finding(
-            "links", "warning", f"between ranks {', '.join(slow)} than others like it",
-            "look at that machine's network: interface (btl_tcp_if_include), cable, "
-            "other traffic",
-        )  # fmt: skip
+            "links",
+            "warning",
+            f"between ranks {', '.join(slow)} than others like it",
+            "look at that machine's network: interface (btl_tcp_if_include), cable, other traffic",
+        )
     return Finding("links", "ok", f"{len(bytes_per_s)} measured, none far slower")

@@ -2,12 +2,7 @@
 
 from knet_hvd.metrics.loggers import MetricLogger, TensorBoardLogger, open_logger
 from knet_hvd.metrics.profiling import profile_steps
-from knet_hvd.metrics.progress import (
-    ProgressBar,
-    ThroughputMeter,
-    format_bytes,
-    progress,
-)
+from knet_hvd.metrics.progress import ProgressBar, ThroughputMeter, format_bytes, progress
 
 __all__ = [
     "MetricLogger",

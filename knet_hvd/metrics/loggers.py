@@ -57,9 +57,7 @@ class MetricLogger:
             ValueError: The shape or the type is another one.
         """
 
-    def hparams(
-        self, config: Mapping[str, Scalar], metrics: Mapping[str, float]
-    ) -> None:
+    def hparams(self, config: Mapping[str, Scalar], metrics: Mapping[str, float]) -> None:
         """Record a run's settings and results, to compare runs by.
 
         Args:
@@ -138,14 +136,11 @@ class TensorBoardLogger(MetricLogger):
         # TensorBoard would take other types for brightness from 0 to 1.
         if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise ValueError(
-                f"pixels must be uint8 [height, width, 3], got "
-                f"{pixels.dtype} {list(pixels.shape)}"
+                f"pixels must be uint8 [height, width, 3], got {pixels.dtype} {list(pixels.shape)}"
             )
         self._writer.add_image(tag, pixels.numpy(), step, dataformats="HWC")
 
-    def hparams(
-        self, config: Mapping[str, Scalar], metrics: Mapping[str, float]
-    ) -> None:
+    def hparams(self, config: Mapping[str, Scalar], metrics: Mapping[str, float]) -> None:
         """Record settings and results: see `MetricLogger.hparams`."""
         from torch.utils.tensorboard import summary
 
@@ -173,9 +168,7 @@ class TensorBoardLogger(MetricLogger):
         self._writer.close()
 
 
-def open_logger(
-    logdir: Path | None, rank: int, first_step: int | None = None
-) -> MetricLogger:
+def open_logger(logdir: Path | None, rank: int, first_step: int | None = None) -> MetricLogger:
     """Return the logger of a rank: a real one on rank 0 only.
 
     Args:
@@ -204,6 +197,5 @@ def _check_writable(logdir: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(
-            f"log directory {logdir} cannot be written ({error.strerror}): "
-            "choose another one"
+            f"log directory {logdir} cannot be written ({error.strerror}): choose another one"
         ) from error

@@ -48,9 +48,7 @@ def profile_steps(folder: Path | None, rank: int) -> Iterator[Callable[[], None]
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    schedule = torch.profiler.schedule(
-        wait=_FIRST_STEP - 1, warmup=1, active=_NUM_STEPS, repeat=1
-    )
+    schedule = torch.profiler.schedule(wait=_FIRST_STEP - 1, warmup=1, active=_NUM_STEPS, repeat=1)
     with torch.profiler.profile(
         activities=activities, schedule=schedule, on_trace_ready=write
     ) as profiler:

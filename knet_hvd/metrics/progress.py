@@ -64,11 +64,7 @@ def progress(
 
 
 def progress(
-    items: Iterable[Any] | None = None,
-    *,
-    desc: str,
-    rank: int,
-    total: int | None = None,
+    items: Iterable[Any] | None = None, *, desc: str, rank: int, total: int | None = None
 ) -> ProgressBar[Any]:
     """Show a progress bar on standard error, on rank 0 only.
 
@@ -90,9 +86,7 @@ def progress(
     try:
         from tqdm import tqdm  # type: ignore[import-untyped]
     except ImportError as error:
-        raise KnetError(
-            "progress bars need the package tqdm: pip install tqdm"
-        ) from error
+        raise KnetError("progress bars need the package tqdm: pip install tqdm") from error
     bar: ProgressBar[Any] = tqdm(
         items,
         desc=desc,
@@ -133,9 +127,7 @@ def format_bytes(num_bytes: float) -> str:
 class ThroughputMeter:
     """Measure samples a second over a sliding window of steps."""
 
-    def __init__(
-        self, window: int = 50, clock: Callable[[], float] = time.perf_counter
-    ) -> None:
+    def __init__(self, window: int = 50, clock: Callable[[], float] = time.perf_counter) -> None:
         """Start without a measurement.
 
         Args:

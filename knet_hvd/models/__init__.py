@@ -5,10 +5,4 @@ from knet_hvd.models.checksum import parameters_sha256
 from knet_hvd.models.partial import BlockBuilder
 from knet_hvd.models.registry import MODELS, build_model
 
-__all__ = [
-    "MODELS",
-    "BlockBuilder",
-    "build_model",
-    "num_parameters",
-    "parameters_sha256",
-]
+__all__ = ["MODELS", "BlockBuilder", "build_model", "num_parameters", "parameters_sha256"]

@@ -61,9 +61,7 @@ def alexnet(in_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Sequent
         "conv4": _conv(c3, c4),
         "conv5": _conv(c4, c5, pool=True),
     }
-    features = num_features(
-        [layer for layers in blocks.values() for layer in layers], in_shape
-    )
+    features = num_features([layer for layers in blocks.values() for layer in layers], in_shape)
     fc6, fc7 = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
     logits = nn.Linear(hidden, num_classes)
     blocks["fc6"] = [nn.Flatten(), nn.Dropout(0.5), fc6, nn.ReLU()]
@@ -77,9 +75,7 @@ def alexnet(in_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Sequent
     return model
 
 
-def _conv(
-    num_in: int, num_out: int, *, stride: int = 1, pool: bool = False
-) -> list[nn.Module]:
+def _conv(num_in: int, num_out: int, *, stride: int = 1, pool: bool = False) -> list[nn.Module]:
     """Return one 3x3 convolution with its normalization, ReLU and any pooling."""
     layers: list[nn.Module] = [
         nn.Conv2d(num_in, num_out, 3, stride=stride, padding=1, bias=False),

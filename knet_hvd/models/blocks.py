@@ -136,9 +136,7 @@ def init_normal(layer: nn.Conv2d | nn.Linear, std: float) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def init_truncated_normal(
-    layer: nn.Conv2d | nn.Linear, std: float, bias: float
-) -> None:
+def init_truncated_normal(layer: nn.Conv2d | nn.Linear, std: float, bias: float) -> None:
     """Draw weights as TensorFlow's truncated normal and set a constant bias.
 
     Args:
@@ -162,9 +160,7 @@ def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
         std: The standard deviation before values beyond two of it are redrawn.
     """
     if has_torch_function_unary(tensor):
-        result: Tensor = handle_torch_function(
-            truncated_normal_, (tensor,), tensor, std
-        )
+        result: Tensor = handle_torch_function(truncated_normal_, (tensor,), tensor, std)
         return result
     return nn.init.trunc_normal_(tensor, std=std, a=-2 * std, b=2 * std)
 

@@ -21,13 +21,7 @@ import math
 
 from torch import nn
 
-from knet_hvd.models.blocks import (
-    Shape,
-    check_image_size,
-    named_blocks,
-    num_features,
-    scaled,
-)
+from knet_hvd.models.blocks import Shape, check_image_size, named_blocks, num_features, scaled
 
 _UNPADDED_MIN_SIZE = 20
 

@@ -17,13 +17,7 @@ import math
 
 from torch import nn
 
-from knet_hvd.models.blocks import (
-    Shape,
-    init_kaiming,
-    init_normal,
-    named_blocks,
-    scaled,
-)
+from knet_hvd.models.blocks import Shape, init_kaiming, init_normal, named_blocks, scaled
 
 
 def mlp(in_shape: Shape, num_classes: int, width: float = 1.0) -> nn.Sequential:

@@ -55,11 +55,7 @@ class BlockBuilder:
         operations: list[_Operation] = []
         with torch.device("meta"), _Redraws(operations), _Changes(operations):
             self.skeleton = build_model(
-                name,
-                in_shape=in_shape,
-                num_classes=num_classes,
-                width=width,
-                layerwise=layerwise,
+                name, in_shape=in_shape, num_classes=num_classes, width=width, layerwise=layerwise
             )
         self._children = list(self.skeleton.named_children())
         owners = {
@@ -124,9 +120,7 @@ class _Changes(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._operations = operations
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func._schema.is_mutable and args and isinstance(args[0], Tensor):
             self._operations.append((func, args[0], tuple(args[1:]), dict(kwargs)))
@@ -140,9 +134,7 @@ class _Redraws(TorchFunctionMode):
         super().__init__()
         self._operations = operations
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is truncated_normal_:
             self._operations.append((func, args[0], tuple(args[1:]), {}))
             return args[0]

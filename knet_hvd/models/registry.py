@@ -28,12 +28,7 @@ MODELS: Mapping[str, Callable[[Shape, int, float], nn.Sequential]] = MappingProx
 
 
 def build_model(
-    name: str,
-    *,
-    in_shape: Shape,
-    num_classes: int,
-    width: float = 1.0,
-    layerwise: bool = False,
+    name: str, *, in_shape: Shape, num_classes: int, width: float = 1.0, layerwise: bool = False
 ) -> nn.Sequential:
     """Build a network as an ordered list of named blocks.
 
@@ -60,8 +55,7 @@ def build_model(
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
     if len(in_shape) != 3 or min(in_shape) < 1:
         raise ValueError(
-            "in_shape must be three positive numbers (channels, height, width), "
-            f"got {in_shape}"
+            f"in_shape must be three positive numbers (channels, height, width), got {in_shape}"
         )
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")

@@ -21,14 +21,7 @@ for the paper's three fully connected ones, as is usual for small images.
 
 from torch import nn
 
-from knet_hvd.models.blocks import (
-    Shape,
-    init_kaiming,
-    init_normal,
-    named_blocks,
-    pad_to,
-    scaled,
-)
+from knet_hvd.models.blocks import Shape, init_kaiming, init_normal, named_blocks, pad_to, scaled
 
 _GROUPS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 

@@ -61,9 +61,7 @@ def check_bucket_size(bucket_size: int) -> None:
     )
 
 
-def check_tensor(
-    tensor: Tensor, what: str, dtype: torch.dtype, numel: int, like: Tensor
-) -> None:
+def check_tensor(tensor: Tensor, what: str, dtype: torch.dtype, numel: int, like: Tensor) -> None:
     """Check a tensor's dtype, size and layout, and that it is where ``like`` is."""
     torch._check(
         tensor.dtype == dtype and tensor.is_contiguous() and tensor.numel() == numel,
@@ -87,9 +85,7 @@ def check_format(wire_format: int) -> None:
     """Check the number of a wire format."""
     torch._check(
         0 <= wire_format < len(WIRE_FORMATS),
-        lambda: (
-            f"wire_format: expected 0 to {len(WIRE_FORMATS) - 1}, got {wire_format}"
-        ),
+        lambda: f"wire_format: expected 0 to {len(WIRE_FORMATS) - 1}, got {wire_format}",
     )
 
 
@@ -133,9 +129,7 @@ def _check_digits(values: Tensor, base: int, num_digits: int, words: Tensor) -> 
 def is_place(first_value: int, numel: int) -> bool:
     """Return whether values that are encoded may begin here in their tensor."""
     return (
-        first_value >= 0
-        and first_value % GROUP_VALUES == 0
-        and first_value + numel < _MAX_VALUES
+        first_value >= 0 and first_value % GROUP_VALUES == 0 and first_value + numel < _MAX_VALUES
     )
 
 
@@ -143,19 +137,14 @@ def check_place(first_value: int, numel: int) -> None:
     """Check where the values that are encoded begin in their tensor."""
     torch._check(
         is_place(first_value, numel),
-        lambda: (
-            f"first_value: expected a multiple of {GROUP_VALUES} below 2^35, "
-            f"got {first_value}"
-        ),
+        lambda: f"first_value: expected a multiple of {GROUP_VALUES} below 2^35, got {first_value}",
     )
 
 
 def check_key(key: list[int]) -> None:
     """Check the key of a stream of random numbers."""
     torch._check(
-        len(key) == 4
-        and all(0 <= part < 2**32 for part in key[:3])
-        and 0 <= key[3] < 2**63,
+        len(key) == 4 and all(0 <= part < 2**32 for part in key[:3]) and 0 <= key[3] < 2**63,
         lambda: (
             f"key: expected (seed, rank, stream, step), the first three below "
             f"2^32, step below 2^63, got {key}"
@@ -193,19 +182,11 @@ def check_unpack_sum(payloads: Tensor, wire_format: int, sums: Tensor) -> None:
 
 def check_divisor(divisor: int) -> None:
     """Check what sums are divided by."""
-    torch._check(
-        1 <= divisor < 2**31,
-        lambda: f"divisor: expected 1 to 2^31 - 1, got {divisor}",
-    )
+    torch._check(1 <= divisor < 2**31, lambda: f"divisor: expected 1 to 2^31 - 1, got {divisor}")
 
 
 def check_decode_mean(
-    payloads: Tensor,
-    scales: Tensor,
-    bucket_size: int,
-    wire_format: int,
-    divisor: int,
-    out: Tensor,
+    payloads: Tensor, scales: Tensor, bucket_size: int, wire_format: int, divisor: int, out: Tensor
 ) -> None:
     """Check the arguments of ``decode_mean``."""
     check_divisor(divisor)

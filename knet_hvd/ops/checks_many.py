@@ -18,20 +18,12 @@ from knet_hvd.ops.checks import (
     check_values,
     is_place,
 )
-from knet_hvd.ops.layout import (
-    BLOCK_BYTES,
-    WIRE_FORMATS,
-    block_values,
-    ceil_div,
-    num_buckets,
-)
+from knet_hvd.ops.layout import BLOCK_BYTES, WIRE_FORMATS, block_values, ceil_div, num_buckets
 
 
 def _check_tensors(tensors: Sequence[Tensor], what: str) -> None:
     """Check that there are gradients, all of them on one device."""
-    torch._check(
-        len(tensors) > 0, lambda: f"{what}: expected one tensor or more, got none"
-    )
+    torch._check(len(tensors) > 0, lambda: f"{what}: expected one tensor or more, got none")
     device = tensors[0].device
     for number, tensor in enumerate(tensors):
         if not are_values(tensor, device):
@@ -79,10 +71,7 @@ def check_ternarize_many(
     _check_scales(scales, values, bucket_size)
     _check_count(streams, "streams", len(values))
     _check_count(first_values, "first_values", len(values))
-    torch._check(
-        len(key) == 3,
-        lambda: f"key: expected (seed, rank, step), got {list(key)}",
-    )
+    torch._check(len(key) == 3, lambda: f"key: expected (seed, rank, step), got {list(key)}")
     for stream in (min(streams), max(streams)):
         check_key([key[0], key[1], stream, key[2]])
     for tensor, first_value in zip(values, first_values, strict=True):
@@ -122,11 +111,7 @@ def check_dequantize_many(
 
 
 def _check_outputs(
-    scales: Tensor,
-    bucket_size: int,
-    wire_format: int,
-    divisor: int,
-    outs: Sequence[Tensor],
+    scales: Tensor, bucket_size: int, wire_format: int, divisor: int, outs: Sequence[Tensor]
 ) -> None:
     check_divisor(divisor)
     _check_tensors(outs, "outs")

@@ -178,12 +178,7 @@ def dequantize(
 
 
 def pack_digits(
-    values: Tensor,
-    *,
-    base: int,
-    offset: int,
-    num_digits: int,
-    words: Tensor | None = None,
+    values: Tensor, *, base: int, offset: int, num_digits: int, words: Tensor | None = None
 ) -> Tensor:
     """Pack small integers as digits of ``base`` into 64-bit words.
 

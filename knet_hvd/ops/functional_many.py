@@ -19,11 +19,7 @@ from knet_hvd.ops.native import is_loaded, warn_if_slow
 _ops = torch.ops.knet_hvd
 
 ManyOp = Literal[
-    "statistics_many",
-    "max_abs_many",
-    "ternarize_many",
-    "decode_mean_many",
-    "dequantize_many",
+    "statistics_many", "max_abs_many", "ternarize_many", "decode_mean_many", "dequantize_many"
 ]
 
 

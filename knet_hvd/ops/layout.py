@@ -25,9 +25,7 @@ def format_index(wire_format: str) -> int:
         ValueError: If there is no format of that name.
     """
     if wire_format not in WIRE_FORMATS:
-        raise ValueError(
-            f"wire_format: expected one of {WIRE_FORMATS}, got {wire_format!r}"
-        )
+        raise ValueError(f"wire_format: expected one of {WIRE_FORMATS}, got {wire_format!r}")
     return WIRE_FORMATS.index(wire_format)
 
 

@@ -35,9 +35,7 @@ def philox4x32(
     return [c0, c1, c2, c3]
 
 
-def random16(
-    numel: int, key: list[int], first_value: int, device: torch.device
-) -> Tensor:
+def random16(numel: int, key: list[int], first_value: int, device: torch.device) -> Tensor:
     """Return 16 random bits for each of ``numel`` values of a tensor.
 
     Value i draws from counter (i / 128 * 16 + i % 16, stream, step), slot i % 128 / 16:

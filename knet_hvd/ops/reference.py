@@ -141,9 +141,7 @@ def ternarize(
     payload: Tensor,
 ) -> None:
     """Write the packed ternary codes of values [any shape] to payload, uint8."""
-    check_ternarize(
-        values, scales, bucket_size, wire_format, key, first_value, stochastic, payload
-    )
+    check_ternarize(values, scales, bucket_size, wire_format, key, first_value, stochastic, payload)
     codes = codes_of(values, scales, bucket_size, key, first_value, stochastic)
     payload.copy_(_pack(codes, WIRE_FORMATS[wire_format]).view_as(payload))
 
@@ -169,9 +167,7 @@ def unpack_sum(payloads: Tensor, wire_format: int, sums: Tensor) -> None:
     sums.copy_(total.view_as(sums))
 
 
-def _dequantized(
-    sums: Tensor, scales: Tensor, bucket_size: int, divisor: int
-) -> Tensor:
+def _dequantized(sums: Tensor, scales: Tensor, bucket_size: int, divisor: int) -> Tensor:
     """Return fp32 [n]: sums [n] times scale / divisor; NaN in buckets without one."""
     divisors = torch.full_like(scales, float(divisor))  # a scalar would be inverted
     factor = torch.where(scales >= _MIN_SCALE, scales / divisors, 0.0)
@@ -182,12 +178,7 @@ def _dequantized(
 
 
 def decode_mean(
-    payloads: Tensor,
-    scales: Tensor,
-    bucket_size: int,
-    wire_format: int,
-    divisor: int,
-    out: Tensor,
+    payloads: Tensor, scales: Tensor, bucket_size: int, wire_format: int, divisor: int, out: Tensor
 ) -> None:
     """Write (sum of the payloads' codes) * scale / divisor to out [any shape]."""
     check_decode_mean(payloads, scales, bucket_size, wire_format, divisor, out)
@@ -195,18 +186,14 @@ def decode_mean(
     out.copy_(_dequantized(sums, scales, bucket_size, divisor).view_as(out))
 
 
-def dequantize(
-    sums: Tensor, scales: Tensor, bucket_size: int, divisor: int, out: Tensor
-) -> None:
+def dequantize(sums: Tensor, scales: Tensor, bucket_size: int, divisor: int, out: Tensor) -> None:
     """Write sums [any shape], int16, times scale / divisor to out [same]."""
     check_dequantize(sums, scales, bucket_size, divisor, out)
     value = _dequantized(sums.reshape(-1), scales, bucket_size, divisor)
     out.copy_(value.view_as(out))
 
 
-def pack_digits(
-    values: Tensor, base: int, offset: int, num_digits: int, words: Tensor
-) -> None:
+def pack_digits(values: Tensor, base: int, offset: int, num_digits: int, words: Tensor) -> None:
     """Write values + offset, int16, as digits of ``base`` into words, int64."""
     check_pack_digits(values, base, offset, num_digits, words)
     flat = values.reshape(-1).to(torch.int64) + offset
@@ -227,9 +214,7 @@ def _divide_unsigned(words: Tensor, base: int) -> Tensor:
     return quotient + (rest >= base).to(torch.int64)
 
 
-def unpack_digits(
-    words: Tensor, base: int, offset: int, num_digits: int, values: Tensor
-) -> None:
+def unpack_digits(words: Tensor, base: int, offset: int, num_digits: int, values: Tensor) -> None:
     """Write the digits of ``base`` in words, int64, less offset, to values, int16."""
     check_unpack_digits(words, base, offset, num_digits, values)
     rest = words.reshape(-1, LEVEL_WORDS)

@@ -9,12 +9,7 @@ from knet_hvd.ops.checks_many import (
     check_dequantize_many,
     check_ternarize_many,
 )
-from knet_hvd.ops.layout import (
-    WIRE_FORMATS,
-    num_buckets,
-    padded_values,
-    payload_bytes,
-)
+from knet_hvd.ops.layout import WIRE_FORMATS, num_buckets, padded_values, payload_bytes
 from knet_hvd.ops.schemas import library
 
 
@@ -28,9 +23,7 @@ def max_abs_many(values: list[Tensor], bucket_size: int) -> Tensor:
     return torch.cat([reference.max_abs(tensor, bucket_size) for tensor in values])
 
 
-def _split_scales(
-    scales: Tensor, tensors: list[Tensor], bucket_size: int
-) -> list[Tensor]:
+def _split_scales(scales: Tensor, tensors: list[Tensor], bucket_size: int) -> list[Tensor]:
     counts = [num_buckets(tensor.numel(), bucket_size) for tensor in tensors]
     return list(scales.split(counts))
 
@@ -48,15 +41,7 @@ def ternarize_many(
 ) -> None:
     """Write the packed ternary codes of all tensors to payload, uint8."""
     check_ternarize_many(
-        values,
-        scales,
-        bucket_size,
-        wire_format,
-        key,
-        streams,
-        first_values,
-        stochastic,
-        payload,
+        values, scales, bucket_size, wire_format, key, streams, first_values, stochastic, payload
     )
     form = WIRE_FORMATS[wire_format]
     payloads = payload.view(-1).split([payload_bytes(t.numel(), form) for t in values])
@@ -111,11 +96,5 @@ def dequantize_many(
         reference.dequantize(own, scale, bucket_size, divisor, out)
 
 
-for _kernel in (
-    statistics_many,
-    max_abs_many,
-    ternarize_many,
-    decode_mean_many,
-    dequantize_many,
-):
+for _kernel in (statistics_many, max_abs_many, ternarize_many, decode_mean_many, dequantize_many):
     library.impl(_kernel.__name__, _kernel, "CompositeExplicitAutograd")

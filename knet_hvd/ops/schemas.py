@@ -42,16 +42,13 @@ library.define(
     "int divisor, Tensor(a!) out) -> ()"
 )
 library.define(
-    "dequantize(Tensor sums, Tensor scales, int bucket_size, int divisor, "
-    "Tensor(a!) out) -> ()"
+    "dequantize(Tensor sums, Tensor scales, int bucket_size, int divisor, Tensor(a!) out) -> ()"
 )
 library.define(
-    "pack_digits(Tensor values, int base, int offset, int num_digits, "
-    "Tensor(a!) words) -> ()"
+    "pack_digits(Tensor values, int base, int offset, int num_digits, Tensor(a!) words) -> ()"
 )
 library.define(
-    "unpack_digits(Tensor words, int base, int offset, int num_digits, "
-    "Tensor(a!) values) -> ()"
+    "unpack_digits(Tensor words, int base, int offset, int num_digits, Tensor(a!) values) -> ()"
 )
 library.define("statistics_many(Tensor[] values, int bucket_size) -> Tensor")
 library.define("max_abs_many(Tensor[] values, int bucket_size) -> Tensor")

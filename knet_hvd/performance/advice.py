@@ -52,10 +52,7 @@ class Advice:
 
 
 def advise(
-    model: CostModel,
-    num_values: float,
-    num_tensors: int = 1,
-    unfused_values: float = 0.0,
+    model: CostModel, num_values: float, num_tensors: int = 1, unfused_values: float = 0.0
 ) -> Advice:
     """Choose the method for a set of gradients.
 

@@ -84,9 +84,7 @@ class Cluster:
     def __post_init__(self) -> None:
         _check_positive(codec_values_per_s=self.codec_values_per_s)
         if self.gpus_per_node < 1:
-            raise ValueError(
-                f"gpus_per_node: expected at least 1, got {self.gpus_per_node}"
-            )
+            raise ValueError(f"gpus_per_node: expected at least 1, got {self.gpus_per_node}")
         if not 0 <= self.overlap <= 1:
             raise ValueError(f"overlap: expected 0 to 1, got {self.overlap}")
 

@@ -12,11 +12,7 @@ from typing import Literal
 
 from knet_hvd.compression import LevelsCodec
 from knet_hvd.performance.time_curve import TimeCurve
-from knet_hvd.performance.wire_bytes import (
-    allgather_bytes,
-    allreduce_bytes,
-    alltoall_bytes,
-)
+from knet_hvd.performance.wire_bytes import allgather_bytes, allreduce_bytes, alltoall_bytes
 
 ExchangeMethod = Literal["fp32", "fp16", "allgather", "alltoall"]
 """Horovod's float exchanges, and ours of ternary codes."""
@@ -43,9 +39,7 @@ class MethodCost:
     tensor_s: float
     unfused_share: float = 1.0
 
-    def exchange_s(
-        self, num_values: float, num_tensors: int, unfused_values: float = 0.0
-    ) -> float:
+    def exchange_s(self, num_values: float, num_tensors: int, unfused_values: float = 0.0) -> float:
         """Return the seconds of an exchange that nothing hides."""
         saved = (1 - self.unfused_share) * unfused_values / num_values
         together_s = self.curve.at(num_values) * (1 - saved)
@@ -160,9 +154,7 @@ class CostModel:
                 latency * messages
                 + max(0.0, point - latency - own * size) * bits
                 + codec[method] * size
-                for size, point in zip(
-                    cost.curve.sizes, cost.curve.seconds, strict=True
-                )
+                for size, point in zip(cost.curve.sizes, cost.curve.seconds, strict=True)
             ]
             curve = replace(cost.curve, seconds=tuple(_rising(seconds)))
             methods[method] = replace(cost, curve=curve)

@@ -76,18 +76,14 @@ def inter_node_traffic(num_values: float, num_nodes: int, method: Method) -> Tra
     return Traffic(num_bytes, 2 * steps + share_scales)
 
 
-def intra_node_s(
-    network: Network, cluster: Cluster, num_gpus: int, method: Method
-) -> float:
+def intra_node_s(network: Network, cluster: Cluster, num_gpus: int, method: Method) -> float:
     """Return the seconds in which the GPUs of a node add their gradients."""
     gpus = min(num_gpus, cluster.gpus_per_node)
     num_bytes = allreduce_bytes(_FLOAT_BYTES[method] * network.num_parameters, gpus)
     return cluster.intra_node.transfer_s(num_bytes, 2 * (gpus - 1))
 
 
-def inter_node_s(
-    network: Network, cluster: Cluster, num_gpus: int, method: Method
-) -> float:
+def inter_node_s(network: Network, cluster: Cluster, num_gpus: int, method: Method) -> float:
     """Return the seconds in which nodes exchange their sums, codec included.
 
     A GPU encodes and decodes the share of the sum that it holds after the ring.
@@ -124,9 +120,7 @@ def step_s(network: Network, cluster: Cluster, num_gpus: int, method: Method) ->
     return network.compute_s + max(0.0, exchange_s - hidden_s)
 
 
-def images_per_s(
-    network: Network, cluster: Cluster, num_gpus: int, method: Method
-) -> float:
+def images_per_s(network: Network, cluster: Cluster, num_gpus: int, method: Method) -> float:
     """Return the images a second of all GPUs together; see ``step_s``."""
     batch = num_gpus * network.batch_per_gpu
     return batch / step_s(network, cluster, num_gpus, method)

@@ -114,12 +114,10 @@ class ScalingConfig:
             f"{self.inter_node_gbit_per_s:g} Gbit/s between nodes",
             gpus_per_node=self.gpus_per_node,
             intra_node=Link(
-                gbit_per_s=self.intra_node_gbit_per_s,
-                latency_s=self.intra_node_latency_us * 1e-6,
+                gbit_per_s=self.intra_node_gbit_per_s, latency_s=self.intra_node_latency_us * 1e-6
             ),
             inter_node=Link(
-                gbit_per_s=self.inter_node_gbit_per_s,
-                latency_s=self.inter_node_latency_us * 1e-6,
+                gbit_per_s=self.inter_node_gbit_per_s, latency_s=self.inter_node_latency_us * 1e-6
             ),
             codec_values_per_s=self.codec_gvalues_per_s * 1e9,
             overlap=self.overlap,

@@ -32,8 +32,7 @@ class Curve:
         """Images a second by method, one for each of ``gpu_counts``."""
         return {
             method: [
-                images_per_s(self.network, self.cluster, count, method)
-                for count in self.gpu_counts
+                images_per_s(self.network, self.cluster, count, method) for count in self.gpu_counts
             ]
             for method in METHODS
         }
@@ -100,8 +99,7 @@ def curve_table(curve: Curve) -> str:
         ratios = [f"{rates[-1] / rates[0]:.2f}", f"{rates[0] / curve.one_node:.2f}"]
         rows.append([str(count), *map(_rate, rates), *ratios])
     beat = ", ".join(
-        f"{method} {curve.gpus_to_beat_one_node(method) or 'none'}"
-        for method in METHODS
+        f"{method} {curve.gpus_to_beat_one_node(method) or 'none'}" for method in METHODS
     )
     node = f"one node of {curve.cluster.gpus_per_node}: {_rate(curve.one_node)}"
     return (

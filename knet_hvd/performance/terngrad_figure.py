@@ -14,12 +14,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from knet_hvd.performance.cluster import Cluster, Link, Network
-from knet_hvd.performance.scaling import (
-    Method,
-    images_per_s,
-    intra_node_s,
-    wire_limit_images_per_s,
-)
+from knet_hvd.performance.scaling import Method, images_per_s, intra_node_s, wire_limit_images_per_s
 
 TOLERANCE = 0.25
 """A predicted ratio within this share of the paper's counts as reproduced."""
@@ -83,9 +78,7 @@ def networks_on(cluster: Cluster) -> tuple[Network, ...]:
     """Return the paper's three networks with their speed on a cluster's GPUs."""
     speed = P100_SPEED if cluster == INFINIBAND_CLUSTER else 1.0
     return tuple(
-        dataclasses.replace(
-            network, images_per_s_per_gpu=network.images_per_s_per_gpu * speed
-        )
+        dataclasses.replace(network, images_per_s_per_gpu=network.images_per_s_per_gpu * speed)
         for network in GTX_1080_NETWORKS
     )
 

@@ -48,9 +48,7 @@ class TimeCurve:
         by_unit = [s / size for size, s in zip(self.sizes, self.seconds, strict=True)]
         limit_s = (1 + tolerance) * min(by_unit)
         return next(
-            size
-            for size, seconds in zip(self.sizes, by_unit, strict=True)
-            if seconds <= limit_s
+            size for size, seconds in zip(self.sizes, by_unit, strict=True) if seconds <= limit_s
         )
 
     def at(self, size: float) -> float:

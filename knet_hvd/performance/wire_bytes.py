@@ -25,9 +25,7 @@ def alltoall_bytes(num_bytes: float, num_ranks: int) -> float:
     return num_bytes * (num_ranks - 1) / num_ranks
 
 
-def cheapest_exchange(
-    num_ranks: int, code_bits: float, level_bits: float
-) -> ExchangeName:
+def cheapest_exchange(num_ranks: int, code_bits: float, level_bits: float) -> ExchangeName:
     """Return the exchange of ternary codes that sends fewest bits.
 
     Args:

@@ -6,13 +6,7 @@ from torch import nn
 from knet_hvd.models import BlockBuilder
 from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decoupled import DecoupledRunner
-from knet_hvd.pipeline.decouplers import (
-    Backprop,
-    Decoupler,
-    Delayed,
-    Objective,
-    Synthetic,
-)
+from knet_hvd.pipeline.decouplers import Backprop, Decoupler, Delayed, Objective, Synthetic
 from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decoupler
 from knet_hvd.pipeline.locked import LockedRunner
 from knet_hvd.pipeline.optimizers import make_optimizer
@@ -62,9 +56,7 @@ def build_stage(
         _slow_down_statistics(blocks, config.microbatches)
     if config.weights_layout == "channels_last":
         blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(
-        blocks, config.optimizer, config.learning_rate, config.weight_decay
-    )
+    optimizer = make_optimizer(blocks, config.optimizer, config.learning_rate, config.weight_decay)
     return Stage(index, len(cuts) + 1, blocks, optimizer, config.precision)
 
 
@@ -131,13 +123,9 @@ def make_runner(
         actions = (
             sequential(config.microbatches)
             if config.schedule == "sequential"
-            else one_forward_one_backward(
-                stage.index, stage.num_stages, config.microbatches
-            )
+            else one_forward_one_backward(stage.index, stage.num_stages, config.microbatches)
         )
-        return LockedRunner(
-            stage, decoupler, links, config.log_every, throttle, actions
-        )
+        return LockedRunner(stage, decoupler, links, config.log_every, throttle, actions)
     return DecoupledRunner(
         stage,
         decoupler,

@@ -21,11 +21,7 @@ class BatchSource:
     """
 
     def __init__(
-        self,
-        dataset: ImageDataset,
-        config: PipelineConfig,
-        images: bool,
-        replica: int = 0,
+        self, dataset: ImageDataset, config: PipelineConfig, images: bool, replica: int = 0
     ) -> None:
         """Keep what this stage needs of a data set.
 
@@ -57,9 +53,7 @@ class BatchSource:
         """Return the images of a split, train or test, all replicas' shares."""
         return len(self._labels[split])
 
-    def training(
-        self, epoch: int, start_batch: int = 0
-    ) -> Iterator[tuple[Tensor | None, Tensor]]:
+    def training(self, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor | None, Tensor]]:
         """Yield inputs and labels of an epoch.
 
         Args:
@@ -73,9 +67,7 @@ class BatchSource:
         for images, labels in self._batches.batches(epoch, start_batch):
             yield self._inputs(images), labels
 
-    def evaluation(
-        self, split: str, batch_size: int
-    ) -> Iterator[tuple[Tensor | None, Tensor]]:
+    def evaluation(self, split: str, batch_size: int) -> Iterator[tuple[Tensor | None, Tensor]]:
         """Yield inputs and labels of this replica's share of a split, in its order.
 
         Args:

@@ -77,9 +77,7 @@ class PipelineConfig(CheckpointConfig):
     slow_rank: str | None = None
     """Slow a rank down, for tests: `1:3.0` has rank 1 take three times as long."""
 
-    decoupler: Literal["backprop", "synthetic", "conditioned", "local", "delayed"] = (
-        "local"
-    )
+    decoupler: Literal["backprop", "synthetic", "conditioned", "local", "delayed"] = "local"
     """Where a stage's gradient comes from. backprop: from the next stage, locked;
     synthetic: from a synthesizer (DNI); conditioned: from one that sees the labels
     (cDNI); local: from a loss of its own (DGL); delayed: from the next stage, some
@@ -175,9 +173,16 @@ class PipelineConfig(CheckpointConfig):
     def __post_init__(self) -> None:
         CheckpointConfig.__post_init__(self)
         for name in (
-            "epochs", "batch_size", "log_every", "microbatches", "credits",
-            "stages", "replicas", "max_steps", "max_delay",
-        ):  # fmt: skip
+            "epochs",
+            "batch_size",
+            "log_every",
+            "microbatches",
+            "credits",
+            "stages",
+            "replicas",
+            "max_steps",
+            "max_delay",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
@@ -185,9 +190,7 @@ class PipelineConfig(CheckpointConfig):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected > 0, got {getattr(self, name)}")
         if self.release_above_mb is not None and not self.release_above_mb > 0:
-            raise ValueError(
-                f"release_above_mb: expected > 0, got {self.release_above_mb}"
-            )
+            raise ValueError(f"release_above_mb: expected > 0, got {self.release_above_mb}")
         parse_slow_rank(self.slow_rank)
         if self.batch_size % self.microbatches:
             raise ValueError(

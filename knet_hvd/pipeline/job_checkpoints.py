@@ -2,12 +2,7 @@
 
 from collections.abc import Callable
 
-from knet_hvd.checkpoint import (
-    Manifest,
-    StopSignals,
-    TrainingHooks,
-    check_num_steps,
-)
+from knet_hvd.checkpoint import Manifest, StopSignals, TrainingHooks, check_num_steps
 from knet_hvd.comm import World
 from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers.registry import decoupler_class
@@ -31,9 +26,7 @@ _LAG_PER_STAGE = 2
 class PipelineCheckpoints(TrainingHooks[PipelineConfig]):
     """Find what to go on from, and save the job; without a folder, do nothing."""
 
-    def __init__(
-        self, config: PipelineConfig, world: World, signals: StopSignals | None
-    ) -> None:
+    def __init__(self, config: PipelineConfig, world: World, signals: StopSignals | None) -> None:
         """Open the folder and read the latest good checkpoint of it.
 
         Args:
@@ -83,9 +76,7 @@ class PipelineCheckpoints(TrainingHooks[PipelineConfig]):
         check_cuts(saved, plan)
         return plan
 
-    def begin(
-        self, state: StageState, plan: Plan, batches_per_epoch: int, num_steps: int
-    ) -> None:
+    def begin(self, state: StageState, plan: Plan, batches_per_epoch: int, num_steps: int) -> None:
         """Bring this rank to where the checkpoint was, and prepare to save it.
 
         Args:

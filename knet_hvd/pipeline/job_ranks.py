@@ -31,9 +31,7 @@ class WorldRanks:
         """Return the number of processes."""
         return self._world.size
 
-    def gather_texts(
-        self, text: str, what: str, *, after_disk: bool = False
-    ) -> list[str]:
+    def gather_texts(self, text: str, what: str, *, after_disk: bool = False) -> list[str]:
         """Return the texts of all ranks: see ``Ranks``."""
         patience = _DISK_PATIENCE if after_disk else _STEP_PATIENCE
         return self._world.gather_text(text, what, patience)

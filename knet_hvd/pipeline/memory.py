@@ -61,9 +61,7 @@ def keep_freed_blocks() -> bool:
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(
-            mallopt(_TRIM_THRESHOLD, -1)
-        )
+        return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(mallopt(_TRIM_THRESHOLD, -1))
     return False
 
 

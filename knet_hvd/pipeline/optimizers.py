@@ -45,10 +45,7 @@ def update(optimizer: Optimizer | None) -> None:
 
 
 def make_optimizer(
-    module: nn.Module,
-    name: OptimizerName,
-    learning_rate: float,
-    weight_decay: float = 0.0,
+    module: nn.Module, name: OptimizerName, learning_rate: float, weight_decay: float = 0.0
 ) -> torch.optim.Optimizer | None:
     """Return an optimizer for a module, or None if it has nothing to learn.
 
@@ -68,14 +65,8 @@ def make_optimizer(
         return None
     # Fused: one pass over the parameters; for Adam half the time of the loop.
     if name == "adam":
-        return torch.optim.Adam(
-            parameters, learning_rate, weight_decay=weight_decay, fused=True
-        )
+        return torch.optim.Adam(parameters, learning_rate, weight_decay=weight_decay, fused=True)
     momentum = 0.9 if name == "momentum" else 0.0
     return torch.optim.SGD(
-        parameters,
-        learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        fused=True,
+        parameters, learning_rate, momentum=momentum, weight_decay=weight_decay, fused=True
     )

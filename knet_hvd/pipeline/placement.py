@@ -104,9 +104,7 @@ def _with_times(plan: Plan, costs: Costs) -> Plan:
     bounds = [0, *plan.cuts, costs.num_blocks]
     stages = list(zip(plan.order, bounds, bounds[1:], strict=False))
     block_s = tuple(
-        costs.block_s(rank, block)
-        for rank, start, stop in stages
-        for block in range(start, stop)
+        costs.block_s(rank, block) for rank, start, stop in stages for block in range(start, stop)
     )
     stage_s = tuple(costs.stage_s(*stage) for stage in stages)
     return replace(plan, block_s=block_s, stage_s=stage_s)
@@ -139,8 +137,6 @@ def _extend(best: dict[_State, Plan], costs: Costs) -> dict[_State, Plan]:
                 step_s = max(plan.step_s, arrival_s, costs.stage_s(rank, start, stop))
                 grown = Plan((*plan.cuts, stop), (*plan.order, rank), step_s)
                 state = (stop, used | 1 << rank, rank)
-                if state not in longer or _rank_plans(grown) < _rank_plans(
-                    longer[state]
-                ):
+                if state not in longer or _rank_plans(grown) < _rank_plans(longer[state]):
                     longer[state] = grown
     return longer

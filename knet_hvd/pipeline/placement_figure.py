@@ -35,9 +35,7 @@ def draw_plan(plan: Plan, names: Sequence[str]) -> "Figure":
     except ImportError as error:
         raise KnetError("drawing needs matplotlib: pip install matplotlib") from error
     num_stages = len(plan.cuts) + 1
-    figure = Figure(
-        figsize=(9, 1.2 + 0.7 * num_stages), dpi=_DOTS_PER_INCH, layout="constrained"
-    )
+    figure = Figure(figsize=(9, 1.2 + 0.7 * num_stages), dpi=_DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots()
     bounds = [0, *plan.cuts, len(names)]
     replicas = len(plan.order) // num_stages
@@ -51,15 +49,11 @@ def draw_plan(plan: Plan, names: Sequence[str]) -> "Figure":
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds a step" if plan.block_s else "blocks")
     if plan.step_s:
-        axes.set_title(
-            f"Slowest stage or link: {1e3 * plan.step_s:.3g} ms a step; grey: decoupler"
-        )
+        axes.set_title(f"Slowest stage or link: {1e3 * plan.step_s:.3g} ms a step; grey: decoupler")
     return figure
 
 
-def _draw_stage(
-    axes: Any, plan: Plan, names: Sequence[str], stage: int, blocks: range
-) -> None:
+def _draw_stage(axes: Any, plan: Plan, names: Sequence[str], stage: int, blocks: range) -> None:
     left = 0.0
     for block in blocks:
         width = 1e3 * plan.block_s[block] if plan.block_s else 1.0

@@ -15,12 +15,7 @@ from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers.delayed import Delayed
 from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decoupler
 from knet_hvd.pipeline.placement import Costs, Plan, place
-from knet_hvd.pipeline.profile import (
-    BlockProfile,
-    gather_profiles,
-    memory_bytes,
-    profile_blocks,
-)
+from knet_hvd.pipeline.profile import BlockProfile, gather_profiles, memory_bytes, profile_blocks
 from knet_hvd.pipeline.replica_placement import group_costs, ranks_of_groups
 from knet_hvd.pipeline.replicas import num_stages
 from knet_hvd.pipeline.splitting import check_cuts, equal_cuts
@@ -96,10 +91,7 @@ def measure_costs(
     profiles = gather_profiles(world, own)
     links = measure_links(world)
     sizes = memory_bytes(
-        builder.skeleton,
-        shapes,
-        config.batch_size,
-        num_states=_STATES[config.optimizer],
+        builder.skeleton, shapes, config.batch_size, num_states=_STATES[config.optimizer]
     )
     kind = decoupler_class(config.decoupler)
 
@@ -145,9 +137,7 @@ class _DecouplerTrial:
     def __call__(self, output: Tensor) -> None:
         if id(output) not in self._made:
             shape = tuple(output.shape[1:])
-            self._made = {
-                id(output): make_decoupler(self._config, shape, self._num_classes)
-            }
+            self._made = {id(output): make_decoupler(self._config, shape, self._num_classes)}
         decoupler = self._made[id(output)]
         blocks = nn.Sequential(nn.Identity())
         stage = Stage(0, 2, blocks, None, self._config.precision)

@@ -48,10 +48,7 @@ class BlockProfile:
 
 
 def profile_blocks(
-    builder: BlockBuilder,
-    inputs: Tensor,
-    decouple: Callable[[Tensor], object],
-    throttle: Throttle,
+    builder: BlockBuilder, inputs: Tensor, decouple: Callable[[Tensor], object], throttle: Throttle
 ) -> BlockProfile:
     """Measure each block on a batch of random numbers.
 
@@ -91,10 +88,7 @@ def gather_profiles(world: World, own: BlockProfile) -> list[BlockProfile]:
 
 
 def memory_bytes(
-    model: nn.Sequential,
-    shapes: Sequence[tuple[int, ...]],
-    batch_size: int,
-    num_states: int,
+    model: nn.Sequential, shapes: Sequence[tuple[int, ...]], batch_size: int, num_states: int
 ) -> list[int]:
     """Estimate the memory that each block needs while it trains.
 

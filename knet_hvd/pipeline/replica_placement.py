@@ -54,9 +54,5 @@ def ranks_of_groups(plan: Plan, replicas: int) -> Plan:
         plan: Of groups.
         replicas: Ranks a group.
     """
-    order = tuple(
-        group * replicas + replica
-        for group in plan.order
-        for replica in range(replicas)
-    )
+    order = tuple(group * replicas + replica for group in plan.order for replica in range(replicas))
     return replace(plan, order=order)

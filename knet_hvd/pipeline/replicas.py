@@ -61,9 +61,7 @@ class Replicas:
         """
         return {}
 
-    def load_compression_state(
-        self, optimizer: Optimizer | None, state: dict[str, Any]
-    ) -> None:
+    def load_compression_state(self, optimizer: Optimizer | None, state: dict[str, Any]) -> None:
         """Load what `compression_state` returned on this rank.
 
         Args:

@@ -62,9 +62,7 @@ def gather_summary(
         parameters_sha256=parameters_sha256(job.stage.blocks),
         metrics={k: float(v) for k, v in job.decoupler.metrics.items()},
     )
-    texts = world.gather_text(
-        json.dumps(own.to_dict()), "the other stages' results", _PATIENCE
-    )
+    texts = world.gather_text(json.dumps(own.to_dict()), "the other stages' results", _PATIENCE)
     parts = [StageSummary.from_dict(json.loads(text)) for text in texts]
     images = own_steps * config.batch_size * config.replicas
     summary = summarize(config, merge_replicas(parts), num_steps, images)

@@ -90,12 +90,7 @@ class Runner(ABC):
         """
 
     def _batch(
-        self,
-        step: int,
-        microbatch: int,
-        labels: Tensor,
-        num_samples: int,
-        inputs: Tensor | None,
+        self, step: int, microbatch: int, labels: Tensor, num_samples: int, inputs: Tensor | None
     ) -> Batch:
         """Return a batch with its inputs, received unless they are given."""
         if self._links.inputs is not None:

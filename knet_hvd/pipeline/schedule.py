@@ -29,9 +29,7 @@ def sequential(num_microbatches: int) -> list[Action]:
     ]
 
 
-def one_forward_one_backward(
-    stage: int, num_stages: int, num_microbatches: int
-) -> list[Action]:
+def one_forward_one_backward(stage: int, num_stages: int, num_microbatches: int) -> list[Action]:
     """Return the passes of a stage in the 1F1B schedule.
 
     Args:

@@ -21,9 +21,7 @@ def check_decoupler_settings(config: "PipelineConfig") -> None:
     if config.predict_weights and decoupler != "delayed":
         raise ValueError(f"predict_weights: only for delayed, got {decoupler}")
     if config.predict_weights and config.optimizer == "sgd":
-        raise ValueError(
-            "predict_weights: the averages of momentum or adam are needed, got sgd"
-        )
+        raise ValueError("predict_weights: the averages of momentum or adam are needed, got sgd")
     # What is left for the next update is each replica's own, and not saved.
     replicas_are_saved = config.replicas > 1 and config.checkpoint_dir is not None
     corrects = decoupler in ("synthetic", "conditioned") and config.synthesizer.correct

@@ -104,9 +104,7 @@ class SharedReplicas(Replicas):
         state: dict[str, Any] = cast(Any, optimizer).compression_state_dict()
         return state
 
-    def load_compression_state(
-        self, optimizer: Optimizer | None, state: dict[str, Any]
-    ) -> None:
+    def load_compression_state(self, optimizer: Optimizer | None, state: dict[str, Any]) -> None:
         """Load residuals and counters of this replica."""
         if optimizer is not None:
             cast(Any, optimizer).load_compression_state_dict(state)

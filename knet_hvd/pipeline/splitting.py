@@ -23,8 +23,7 @@ def equal_cuts(num_blocks: int, num_stages: int) -> tuple[int, ...]:
     """
     if not 1 <= num_stages <= num_blocks:
         raise ValueError(
-            f"stages: expected 1 to {num_blocks}, the number of blocks, "
-            f"got {num_stages}"
+            f"stages: expected 1 to {num_blocks}, the number of blocks, got {num_stages}"
         )
     size, left = divmod(num_blocks, num_stages)
     return tuple(size * stage + min(stage, left) for stage in range(1, num_stages))
@@ -48,8 +47,7 @@ def check_cuts(cuts: Sequence[int], num_blocks: int, num_stages: int) -> None:
     bounds = [0, *cuts, num_blocks]
     if any(low >= high for low, high in pairwise(bounds)):
         raise ValueError(
-            f"cuts: expected rising numbers from 1 to {num_blocks - 1}, "
-            f"got {tuple(cuts)}"
+            f"cuts: expected rising numbers from 1 to {num_blocks - 1}, got {tuple(cuts)}"
         )
 
 
@@ -88,11 +86,7 @@ def output_shapes(
     # The meta device knows shapes only: no memory for blocks of other ranks.
     with torch.device("meta"):
         blocks = build_model(
-            model,
-            in_shape=in_shape,
-            num_classes=num_classes,
-            width=width,
-            layerwise=layerwise,
+            model, in_shape=in_shape, num_classes=num_classes, width=width, layerwise=layerwise
         ).eval()
         activation = torch.empty(2, *in_shape)
     shapes = []
@@ -122,10 +116,6 @@ def block_names(
     """
     with torch.device("meta"):
         blocks = build_model(
-            model,
-            in_shape=in_shape,
-            num_classes=num_classes,
-            width=width,
-            layerwise=layerwise,
+            model, in_shape=in_shape, num_classes=num_classes, width=width, layerwise=layerwise
         )
     return [name for name, _ in blocks.named_children()]

@@ -7,20 +7,12 @@ from typing import Any
 
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.data import load_dataset
-from knet_hvd.pipeline.assembly import (
-    build_stage,
-    build_stage_decoupler,
-    make_runner,
-)
+from knet_hvd.pipeline.assembly import build_stage, build_stage_decoupler, make_runner
 from knet_hvd.pipeline.batch_source import BatchSource
 from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.decouplers.registry import decoupler_class
-from knet_hvd.pipeline.memory import (
-    MemoryMeter,
-    keep_freed_blocks,
-    release_freed_blocks,
-)
+from knet_hvd.pipeline.memory import MemoryMeter, keep_freed_blocks, release_freed_blocks
 from knet_hvd.pipeline.placement import Plan
 from knet_hvd.pipeline.planning import mesh_of, plan_facts, plan_stages
 from knet_hvd.pipeline.replicas import Replicas
@@ -93,9 +85,7 @@ def build_stage_job(
     network: dict[str, Any] = {"in_shape": in_shape, "num_classes": num_classes}
     network |= {"width": config.width, "layerwise": config.layerwise}
     shapes = output_shapes(config.model, **network)
-    plan = choose_plan(
-        partial(plan_stages, config, world, shapes, in_shape, num_classes)
-    )
+    plan = choose_plan(partial(plan_stages, config, world, shapes, in_shape, num_classes))
     check_agreement(world, plan_facts(plan), "the placement")
     mesh, cuts = mesh_of(plan), plan.cuts
     index = mesh.stage_of(world.rank)

@@ -3,15 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from knet_hvd.comm import (
-    Encoding,
-    LinkSpec,
-    Mesh,
-    ReceiveLink,
-    SendLink,
-    World,
-    check_agreement,
-)
+from knet_hvd.comm import Encoding, LinkSpec, Mesh, ReceiveLink, SendLink, World, check_agreement
 from knet_hvd.pipeline.config import PipelineConfig
 
 _ACTIVATIONS_TAG = 1
@@ -88,9 +80,7 @@ def open_links(
     return links
 
 
-def _needs_progress(
-    world: World, specs: Sequence[LinkSpec], config: PipelineConfig
-) -> bool:
+def _needs_progress(world: World, specs: Sequence[LinkSpec], config: PipelineConfig) -> bool:
     """Return whether MPI has to be called while this rank computes."""
     hosts = world.hosts()
     if config.mpi_progress == "auto":
@@ -102,17 +92,10 @@ _Pair = tuple[LinkSpec, LinkSpec] | tuple[None, None]
 
 
 def _neighbour_specs(
-    rank: int,
-    mesh: Mesh,
-    cut_shapes: Sequence[tuple[int, ...]],
-    config: PipelineConfig,
+    rank: int, mesh: Mesh, cut_shapes: Sequence[tuple[int, ...]], config: PipelineConfig
 ) -> tuple[_Pair, _Pair]:
     """Return activations' and gradients' links across the cuts before and after."""
-    stage, previous, following = (
-        mesh.stage_of(rank),
-        mesh.previous(rank),
-        mesh.next(rank),
-    )
+    stage, previous, following = (mesh.stage_of(rank), mesh.previous(rank), mesh.next(rank))
     before: _Pair = (None, None)
     after: _Pair = (None, None)
     if previous is not None:
@@ -137,12 +120,8 @@ def _cut_specs(
     forward = _of_cut(config.activation_encodings, cut, num_cuts)
     backward = _of_cut(config.gradient_encodings, cut, num_cuts)
     return (
-        LinkSpec(
-            "activations", source, target, _ACTIVATIONS_TAG, shape, forward, num_credits
-        ),
-        LinkSpec(
-            "gradients", target, source, _GRADIENTS_TAG, shape, backward, num_credits
-        ),
+        LinkSpec("activations", source, target, _ACTIVATIONS_TAG, shape, forward, num_credits),
+        LinkSpec("gradients", target, source, _GRADIENTS_TAG, shape, backward, num_credits),
     )
 
 
@@ -150,7 +129,6 @@ def _of_cut(encodings: Sequence[Encoding], cut: int, num_cuts: int) -> Encoding:
     """Return the encoding of a cut, of one for all or one for each."""
     if len(encodings) not in (1, num_cuts):
         raise ValueError(
-            f"encodings: expected one, or one for each of {num_cuts} cuts, "
-            f"got {len(encodings)}"
+            f"encodings: expected one, or one for each of {num_cuts} cuts, got {len(encodings)}"
         )
     return encodings[cut if len(encodings) > 1 else 0]

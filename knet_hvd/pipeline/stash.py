@@ -39,9 +39,7 @@ class StashPool:
         """Begin without memory."""
         self._free: list[list[Tensor]] = []
 
-    def take(
-        self, module: nn.Module, optimizer: Optimizer | None, updates: int
-    ) -> list[Tensor]:
+    def take(self, module: nn.Module, optimizer: Optimizer | None, updates: int) -> list[Tensor]:
         """Return a copy of the module's weights as they are now, or will be.
 
         Args:

@@ -66,11 +66,7 @@ class StageSummary:
         return cls(**values)
 
 
-_SUMS = (
-    "sent_bytes_per_step",
-    "gradient_bytes_per_step",
-    "uncompressed_gradient_bytes_per_step",
-)
+_SUMS = ("sent_bytes_per_step", "gradient_bytes_per_step", "uncompressed_gradient_bytes_per_step")
 _MEANS = ("idle_fraction", "replica_wait_fraction")
 _MAXIMA = ("peak_memory_bytes", "train_seconds")
 
@@ -97,8 +93,7 @@ def _merge(replicas: Sequence[StageSummary]) -> StageSummary:
         first,
         ranks=[replica.rank for replica in replicas],
         metrics={
-            name: mean(replica.metrics[name] for replica in replicas)
-            for name in first.metrics
+            name: mean(replica.metrics[name] for replica in replicas) for name in first.metrics
         },
         **{name: sum(values(name)) for name in _SUMS},
         **{name: mean(values(name)) for name in _MEANS},
@@ -107,10 +102,7 @@ def _merge(replicas: Sequence[StageSummary]) -> StageSummary:
 
 
 def summarize(
-    config: PipelineConfig,
-    stages: Sequence[StageSummary],
-    num_steps: int,
-    num_samples: int,
+    config: PipelineConfig, stages: Sequence[StageSummary], num_steps: int, num_samples: int
 ) -> dict[str, Any]:
     """Return the summary of a job.
 
@@ -138,9 +130,7 @@ def summarize(
         "replicas": config.replicas,
         "bytes_per_step": sent_bytes + gradient_bytes,
         "gradient_bytes_per_step": gradient_bytes,
-        "gradient_compression_ratio": (
-            uncompressed / gradient_bytes if gradient_bytes else 1.0
-        ),
+        "gradient_compression_ratio": (uncompressed / gradient_bytes if gradient_bytes else 1.0),
         "num_parameters": sum(stage.parameters for stage in stages),
         "stages": [
             {key: value for key, value in stage.to_dict().items() if key not in hidden}

@@ -123,10 +123,7 @@ class PipelineTrainer:
         self._job.memory.restart_peak()
         # The last stage alone knows loss and accuracy, so its rank shows them.
         bar_rank = self._replicas.index if self.stage.is_last else 1
-        with (
-            monitor.logger,
-            progress(desc="training", rank=bar_rank, total=self.num_steps) as bar,
-        ):
+        with monitor.logger, progress(desc="training", rank=bar_rank, total=self.num_steps) as bar:
             bar.update(self._step)
             for epoch in range(start.epoch, self.config.epochs):
                 self._train_epoch(epoch, first_batch, monitor, bar)
@@ -162,9 +159,7 @@ class PipelineTrainer:
         finally:
             self._checkpoints.close()
 
-    def _train_epoch(
-        self, epoch: int, first_batch: int, monitor: StageMonitor, bar: Any
-    ) -> None:
+    def _train_epoch(self, epoch: int, first_batch: int, monitor: StageMonitor, bar: Any) -> None:
         monitor.restart(time.perf_counter())
         with self._meter.training():
             for inputs, labels in self._job.source.training(epoch, first_batch):
@@ -174,9 +169,7 @@ class PipelineTrainer:
                 bar.update()
             self._runner.drain()
 
-    def _train_step(
-        self, inputs: Tensor | None, labels: Tensor, monitor: StageMonitor
-    ) -> None:
+    def _train_step(self, inputs: Tensor | None, labels: Tensor, monitor: StageMonitor) -> None:
         self._checkpoints.before_step()
         self._set_learning_rate()
         self._runner.step(self._step, inputs, labels)

@@ -20,10 +20,7 @@ from knet_hvd.pipeline.optimizers import Optimizer
 
 @torch.no_grad()
 def predict_weights(
-    targets: Sequence[Tensor],
-    module: nn.Module,
-    optimizer: Optimizer | None,
-    updates: int,
+    targets: Sequence[Tensor], module: nn.Module, optimizer: Optimizer | None, updates: int
 ) -> None:
     """Write what a module's parameters will be after some more updates.
 
@@ -49,11 +46,7 @@ def predict_weights(
 
 
 def _predict_adam(
-    target: Tensor,
-    parameter: Tensor,
-    state: dict[str, Any],
-    group: dict[str, Any],
-    updates: int,
+    target: Tensor, parameter: Tensor, state: dict[str, Any], group: dict[str, Any], updates: int
 ) -> None:
     step = float(state["step"])
     first, second = (1 - beta**step for beta in group["betas"])

@@ -27,9 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if hvd.rank() > 0 and reporter is not None:
         config.pluginmanager.unregister(reporter)
-        config.pluginmanager.register(
-            TerminalReporter(config, StringIO()), "terminalreporter"
-        )
+        config.pluginmanager.register(TerminalReporter(config, StringIO()), "terminalreporter")
 
 
 def pytest_report_header() -> str:
@@ -51,8 +49,11 @@ def pytest_runtest_makereport(item: pytest.Item):
         _failed_tests.append(item.nodeid)
         item.session.shouldfail = f"a test failed on rank {hvd.rank()}"
         if hvd.rank() > 0:
-            print(f"\nrank {hvd.rank()}: {item.nodeid}\n{report.longreprtext}",
-                  file=sys.__stderr__, flush=True)  # fmt: skip
+            print(
+                f"\nrank {hvd.rank()}: {item.nodeid}\n{report.longreprtext}",
+                file=sys.__stderr__,
+                flush=True,
+            )
     return report
 
 

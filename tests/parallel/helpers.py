@@ -98,14 +98,19 @@ def ternary_mean(
         scales = torch.stack([local_scales(v, config) for v in values]).amax(0)
     size, form = config.bucket_size, config.wire_format
     payloads = [
-        ops.ternarize(value, scales, key=(config.seed, rank, stream, step),
-                      bucket_size=size, wire_format=form)
+        ops.ternarize(
+            value, scales, key=(config.seed, rank, stream, step), bucket_size=size, wire_format=form
+        )
         for rank, value in zip(gradients, values, strict=True)
-    ]  # fmt: skip
+    ]
     return ops.decode_mean(
-        torch.stack(payloads), scales, torch.empty_like(values[0]),
-        divisor=divisor or len(values), bucket_size=size, wire_format=form,
-    )  # fmt: skip
+        torch.stack(payloads),
+        scales,
+        torch.empty_like(values[0]),
+        divisor=divisor or len(values),
+        bucket_size=size,
+        wire_format=form,
+    )
 
 
 def true_mean(gradients: Mapping[int, Tensor]) -> Tensor:
@@ -127,9 +132,7 @@ def wrap(
         )
     shared = {key: arguments[key] for key in ("op", "process_set") if key in arguments}
     compressor = knet_hvd.Compression.ternary(named, ternary=ternary, **shared)
-    return hvd.DistributedOptimizer(
-        optimizer, named, compression=compressor, **arguments
-    )
+    return hvd.DistributedOptimizer(optimizer, named, compression=compressor, **arguments)
 
 
 def finish_step(optimizer: Any) -> None:
@@ -160,9 +163,11 @@ def assert_same_on_all_ranks(
 
 
 def run_steps(
-    optimizer: Any, parameters: Mapping[str, Tensor], steps: Iterable[int],
+    optimizer: Any,
+    parameters: Mapping[str, Tensor],
+    steps: Iterable[int],
     give: Callable[[Mapping[str, Tensor], int], None] = backward,
-) -> None:  # fmt: skip
+) -> None:
     for step in steps:
         optimizer.zero_grad()
         give(parameters, step)

@@ -8,9 +8,7 @@ from knet_hvd.comm import World
 def needs_mpi_ranks(number: int) -> pytest.MarkDecorator:
     """Skip with fewer ranks; with Horovod over Gloo each process is alone in MPI."""
     size = _size()
-    return pytest.mark.skipif(
-        size < number, reason=f"needs {number} ranks of MPI, got {size}"
-    )
+    return pytest.mark.skipif(size < number, reason=f"needs {number} ranks of MPI, got {size}")
 
 
 def _size() -> int:

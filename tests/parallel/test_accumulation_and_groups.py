@@ -30,9 +30,7 @@ def sgd(parameters: Parameters) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters.values(), lr=0.1)
 
 
-def accumulated(
-    parameters: Parameters, number: int, steps: range
-) -> dict[int, torch.Tensor]:
+def accumulated(parameters: Parameters, number: int, steps: range) -> dict[int, torch.Tensor]:
     """Return each rank's sum of gradients, added in the order of backward passes."""
     parameter = list(parameters.values())[number]
     total = all_gradients(parameter, number, steps[0])
@@ -45,9 +43,7 @@ def accumulated(
 @pytest.mark.parametrize("path", PATHS)
 def test_gradients_accumulate_before_they_cross(path: str) -> None:
     parameters = make_parameters(SHAPES)
-    optimizer = wrap(
-        sgd(parameters), parameters, path, CONFIG, backward_passes_per_step=2
-    )
+    optimizer = wrap(sgd(parameters), parameters, path, CONFIG, backward_passes_per_step=2)
     first = 0
     for step, passes in enumerate([2, 2, 3, 1]):
         optimizer.set_backward_passes_per_step(passes)
@@ -107,9 +103,7 @@ def test_a_group_crosses_at_once() -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_predivision_leaves_the_mean(path: str, factor: float) -> None:
     parameters = make_parameters(SHAPES)
-    optimizer = wrap(
-        sgd(parameters), parameters, path, CONFIG, gradient_predivide_factor=factor
-    )
+    optimizer = wrap(sgd(parameters), parameters, path, CONFIG, gradient_predivide_factor=factor)
     for step in range(3):
         backward(parameters, step)
         optimizer.synchronize()

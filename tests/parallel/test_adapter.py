@@ -21,8 +21,11 @@ from tests.parallel.path_b import CONFIG, SHAPES, make
 
 pytestmark = needs_ranks(2)
 
-GROUPS = {"no groups": lambda tensors: None, "2 groups": lambda tensors: 2,
-          "lists": lambda tensors: [tensors[:2], tensors[3:]]}  # fmt: skip
+GROUPS = {
+    "no groups": lambda tensors: None,
+    "2 groups": lambda tensors: 2,
+    "lists": lambda tensors: [tensors[:2], tensors[3:]],
+}
 
 
 @pytest.mark.parametrize("groups", GROUPS.values(), ids=list(GROUPS))
@@ -38,9 +41,7 @@ def test_first_the_mean_then_exact_codes_under_the_scale_of_the_last_step(
     arguments: dict[str, Any] = {"groups": groups(list(parameters.values()))}
     if factor != 1.0 and op == hvd.Sum:
         pytest.skip("Horovod divides a mean only")
-    optimizer, compressor = make(
-        parameters, op=op, gradient_predivide_factor=factor, **arguments
-    )
+    optimizer, compressor = make(parameters, op=op, gradient_predivide_factor=factor, **arguments)
     divisor = hvd.size() if op == hvd.Average else 1
     for step in range(3):
         scales = compressor.state_dict()["scales"]
@@ -54,14 +55,16 @@ def test_first_the_mean_then_exact_codes_under_the_scale_of_the_last_step(
                 assert step == 0 or parameter.numel() == 1
                 mean = true_mean(gradients) * hvd.size() / divisor
                 tolerance = 8 * torch.finfo(dtype).eps if dtype.itemsize < 4 else 1e-5
-                torch.testing.assert_close(
-                    gradient.double(), mean, rtol=tolerance, atol=tolerance
-                )
+                torch.testing.assert_close(gradient.double(), mean, rtol=tolerance, atol=tolerance)
                 continue
             expected = ternary_mean(
-                gradients, CONFIG, stream=number, step=step - 1, divisor=divisor,
+                gradients,
+                CONFIG,
+                stream=number,
+                step=step - 1,
+                divisor=divisor,
                 scales=torch.tensor([scales[name]]),
-            )  # fmt: skip
+            )
             assert same_bits(gradient, expected), (name, step)
         finish_step(optimizer)
 

@@ -69,9 +69,11 @@ def test_adasum_is_refused_by_the_compressor() -> None:
     parameters = {"adasum": make_parameters([(700,)])["p0"]}
     compressor = Compression.ternary(parameters.items(), ternary=CONFIG)
     optimizer = hvd.DistributedOptimizer(
-        torch.optim.SGD(parameters.values(), lr=0.1), parameters.items(),
-        compression=compressor, op=hvd.Adasum,
-    )  # fmt: skip
+        torch.optim.SGD(parameters.values(), lr=0.1),
+        parameters.items(),
+        compression=compressor,
+        op=hvd.Adasum,
+    )
     with pytest.raises(KnetError, match="Adasum"):
         backward(parameters)
     assert optimizer is not None

@@ -55,18 +55,14 @@ def test_a_gradient_that_grows_or_shrinks_a_million_times(
         assert gradient.isfinite().all(), step
         scale = compressor.state_dict()["scales"]["p0"]
         assert (scale is None) == (step == 2), "the scale was useless after step 2 only"
-    magnitudes = [
-        float(g.square().mean().sqrt()) for g in all_gradients(parameter, 0).values()
-    ]
+    magnitudes = [float(g.square().mean().sqrt()) for g in all_gradients(parameter, 0).values()]
     unit = factor * sum(magnitudes) / hvd.size() * config.effective_clip_factor
     assert scale == pytest.approx(unit, rel=1e-3 if not error_feedback else 2.0)
     assert float(gradient.abs().max()) <= 3 * unit
 
 
 @pytest.mark.parametrize("error_feedback", [False, True])
-def test_going_on_from_a_saved_state_is_the_same_as_not_stopping(
-    error_feedback: bool,
-) -> None:
+def test_going_on_from_a_saved_state_is_the_same_as_not_stopping(error_feedback: bool) -> None:
     config = TernaryConfig(min_values=1, error_feedback=error_feedback)
     straight, begun, resumed = (make_parameters(SHAPES) for _ in range(3))
     run_steps(make(straight, config)[0], straight, range(6))

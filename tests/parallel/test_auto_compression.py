@@ -82,11 +82,7 @@ def test_bf16_leaves_no_choice() -> None:
 
 @pytest.mark.parametrize(
     ("method", "arguments"),
-    [
-        ("fp32", ("none", "auto")),
-        ("fp16", ("fp16", "auto")),
-        ("alltoall", ("ternary", "alltoall")),
-    ],
+    [("fp32", ("none", "auto")), ("fp16", ("fp16", "auto")), ("alltoall", ("ternary", "alltoall"))],
 )
 def test_a_choice_becomes_arguments(method: str, arguments: tuple[str, str]) -> None:
     assert named_choice(Advice(method, {}), "auto") == arguments

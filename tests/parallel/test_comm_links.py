@@ -5,14 +5,7 @@ import time
 import pytest
 import torch
 
-from knet_hvd.comm import (
-    ENCODINGS,
-    LinkSpec,
-    ReceiveLink,
-    SendLink,
-    World,
-    check_agreement,
-)
+from knet_hvd.comm import ENCODINGS, LinkSpec, ReceiveLink, SendLink, World, check_agreement
 from knet_hvd.config import KnetError, RankMismatchError
 from tests.parallel.mpi import needs_mpi_ranks, world
 
@@ -27,10 +20,16 @@ def make_tensor(rank: int, step: int, rows: int = 6) -> torch.Tensor:
 def ring(world: World, **settings: object) -> tuple[SendLink, ReceiveLink]:
     """Return the links to the next rank and from the one before."""
     specs = [
-        LinkSpec(name="tensors", source=source, target=(source + 1) % world.size,
-                 tag=5, shape=(6, 3, 4, 5), **settings)
+        LinkSpec(
+            name="tensors",
+            source=source,
+            target=(source + 1) % world.size,
+            tag=5,
+            shape=(6, 3, 4, 5),
+            **settings,
+        )
         for source in (world.rank, (world.rank - 1) % world.size)
-    ]  # fmt: skip
+    ]
     return SendLink(world, specs[0]), ReceiveLink(world, specs[1])
 
 
@@ -73,9 +72,7 @@ def test_waiting_is_counted_and_ends(world: World) -> None:
     if world.rank == 0:
         time.sleep(0.5)
     send.send(make_tensor(world.rank, 0), 0)
-    assert torch.equal(
-        receive.receive(0), make_tensor((world.rank - 1) % world.size, 0)
-    )
+    assert torch.equal(receive.receive(0), make_tensor((world.rank - 1) % world.size, 0))
     if world.rank == 1:
         assert 0.3 < world.waiter.idle_s < 5
     world.waiter.timeout_s = 0.2

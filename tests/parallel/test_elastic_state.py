@@ -75,8 +75,7 @@ def rendezvous() -> Iterator[BoundRendezvous]:
 
 
 @pytest.mark.parametrize(
-    ("compression", "exchange"),
-    [("none", "auto"), ("ternary", "auto"), ("ternary", "allreduce")],
+    ("compression", "exchange"), [("none", "auto"), ("ternary", "auto"), ("ternary", "allreduce")]
 )
 def test_workers_meet_anew_when_one_of_them_hears_of_hosts(
     rendezvous: BoundRendezvous, compression: Any, exchange: Any

@@ -40,19 +40,14 @@ def check_steps(
     parameters: Parameters, config: TernaryConfig, divisor: int, **arguments: Any
 ) -> None:
     optimizer = wrap(
-        torch.optim.SGD(parameters.values(), lr=0.1),
-        parameters,
-        ternary=config,
-        **arguments,
+        torch.optim.SGD(parameters.values(), lr=0.1), parameters, ternary=config, **arguments
     )
     for step in range(3):
         backward(parameters, step)
         optimizer.synchronize()
         for number, (name, parameter) in enumerate(parameters.items()):
             gradients = all_gradients(parameter, number, step)
-            expected = ternary_mean(
-                gradients, config, stream=number, step=step, divisor=divisor
-            )
+            expected = ternary_mean(gradients, config, stream=number, step=step, divisor=divisor)
             assert parameter.grad is not None
             assert same_bits(parameter.grad, expected), (name, step)
         finish_step(optimizer)
@@ -61,9 +56,7 @@ def check_steps(
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 @pytest.mark.parametrize("shapes", SHAPES.values(), ids=list(SHAPES))
-def test_shapes(
-    shapes: list[tuple[int, ...]], config: TernaryConfig, exchange: str
-) -> None:
+def test_shapes(shapes: list[tuple[int, ...]], config: TernaryConfig, exchange: str) -> None:
     check_steps(make_parameters(shapes), config, hvd.size(), path=exchange)
 
 
@@ -133,9 +126,7 @@ def test_gradients_that_are_not_contiguous(exchange: str) -> None:
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("shapes", [[(0,), (600,), (0, 5)], [(0,)]])
-def test_parameters_without_values(
-    shapes: list[tuple[int, ...]], exchange: str
-) -> None:
+def test_parameters_without_values(shapes: list[tuple[int, ...]], exchange: str) -> None:
     check_steps(make_parameters(shapes), CONFIGS["rms"], hvd.size(), path=exchange)
 
 

@@ -29,9 +29,7 @@ CONFIG = TernaryConfig(float_parameters=("*3", "p0"), min_values=17)
 @pytest.mark.parametrize("path", PATHS)
 def test_named_and_small_ones_get_the_exact_mean(path: str, dtype: torch.dtype) -> None:
     parameters = make_parameters(SHAPES, dtype)
-    optimizer = wrap(
-        torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, CONFIG
-    )
+    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, CONFIG)
     for step in range(3):
         backward(parameters, step)
         optimizer.synchronize()
@@ -47,12 +45,9 @@ def test_named_and_small_ones_get_the_exact_mean(path: str, dtype: torch.dtype) 
 
 @pytest.mark.parametrize(
     ("compression", "rounding"),
-    [("none", 1e-6), (hvd.Compression.none, 1e-6), ("fp16", 2e-3),
-     (hvd.Compression.fp16, 2e-3)],
-)  # fmt: skip
-def test_horovods_compressors_apply_to_the_float_tensors(
-    compression: Any, rounding: float
-) -> None:
+    [("none", 1e-6), (hvd.Compression.none, 1e-6), ("fp16", 2e-3), (hvd.Compression.fp16, 2e-3)],
+)
+def test_horovods_compressors_apply_to_the_float_tensors(compression: Any, rounding: float) -> None:
     """A string replaces the codes, a class applies to what stays float only."""
     parameters = make_parameters(SHAPES)
     optimizer = knet_hvd.DistributedOptimizer(
@@ -81,9 +76,11 @@ def test_fewer_bytes_are_sent() -> None:
     parameters = make_parameters([(100, 64 * 20)])
     for wire_format, least in (("trit5", 19.5), ("crumb4", 15.5)):
         optimizer = wrap(
-            torch.optim.SGD(parameters.values(), lr=0.1), parameters, "allgather",
+            torch.optim.SGD(parameters.values(), lr=0.1),
+            parameters,
+            "allgather",
             TernaryConfig(wire_format=wire_format),  # type: ignore[arg-type]
-        )  # fmt: skip
+        )
         full = optimizer.uncompressed_wire_bytes_per_step
         assert full == 2 * 4 * 128_000 * (hvd.size() - 1) / hvd.size()
         ratio = full / optimizer.wire_bytes_per_step

@@ -10,12 +10,7 @@ import torch
 from torch import nn
 
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import (
-    as_bytes,
-    assert_same_on_all_ranks,
-    make_gradient,
-    wrap,
-)
+from tests.parallel.helpers import as_bytes, assert_same_on_all_ranks, make_gradient, wrap
 
 NUM_STEPS = 200
 SMALL = {"min_values": 64}
@@ -37,16 +32,10 @@ RUNS: dict[str, dict[str, Any]] = {
     "adam, bucketed, crumb4, max": {
         "optimizer": ADAM,
         "path": "alltoall",
-        "ternary": TernaryConfig(
-            bucket_size=256, wire_format="crumb4", scale_rule="max", **SMALL
-        ),
+        "ternary": TernaryConfig(bucket_size=256, wire_format="crumb4", scale_rule="max", **SMALL),
         "max_bucket_values": 500,
     },
-    "path B, adam": {
-        "optimizer": ADAM,
-        "path": "allreduce",
-        "ternary": TernaryConfig(**SMALL),
-    },
+    "path B, adam": {"optimizer": ADAM, "path": "allreduce", "ternary": TernaryConfig(**SMALL)},
     "path B, momentum, error feedback": {
         "optimizer": MOMENTUM,
         "path": "allreduce",
@@ -65,9 +54,7 @@ def train(optimizer: Any, **arguments: Any) -> tuple[list[bytes], list[float]]:
     """Fit a fixed linear map; return a digest of the parameters and the loss a step."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 20))
-    wrapped = wrap(
-        optimizer(model.parameters()), dict(model.named_parameters()), **arguments
-    )
+    wrapped = wrap(optimizer(model.parameters()), dict(model.named_parameters()), **arguments)
     target = make_gradient((20, 20), rank=0, step=10**6)
     digests, history = [], []
     for step in range(NUM_STEPS):

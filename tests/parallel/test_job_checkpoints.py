@@ -87,9 +87,7 @@ def train(config: TrainingConfig) -> tuple[dict[str, Any], DataParallelTrainer]:
     return summary, trainer
 
 
-def check_resumed(
-    folder: Path, signals: StopSignals, settings: dict[str, Any], step: int
-) -> None:
+def check_resumed(folder: Path, signals: StopSignals, settings: dict[str, Any], step: int) -> None:
     straight, straight_trainer = train(make_config(None, **settings))
     preempt(make_config(folder, **settings), signals, step)
     torch.manual_seed(999)  # a new process would not have it either
@@ -101,9 +99,7 @@ def check_resumed(
     expected = straight_trainer.model.state_dict()
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, expected[name]), name
-    assert torch.equal(
-        trainer._state.capture(10)["random_state"], torch.get_rng_state()
-    )
+    assert torch.equal(trainer._state.capture(10)["random_state"], torch.get_rng_state())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -121,9 +117,7 @@ def test_wherever_it_was_stopped(step: int, folder: Path, signals: StopSignals) 
 
 @pytest.mark.skipif(hvd.size() > 2, reason="repeatable on 2 ranks, see sharp_bits.md")
 @pytest.mark.parametrize("compression", ["ternary", "none", "fp16"])
-def test_horovods_own_optimizer(
-    compression: str, folder: Path, signals: StopSignals
-) -> None:
+def test_horovods_own_optimizer(compression: str, folder: Path, signals: StopSignals) -> None:
     exchange = {"ternary": "allreduce"}.get(compression, "auto")
     settings = {"compression": compression, "exchange": exchange, "ternary": FEEDBACK}
     check_resumed(folder, signals, settings, step=5)

@@ -46,9 +46,7 @@ def test_that_gradient_is_nan_on_all_ranks_in_that_step(path: str, name: str) ->
     if path == "allreduce" and config.scale_rule == "max":
         pytest.skip("path B has no scale rule max")
     parameters = make_parameters(SHAPES, dtype)
-    optimizer = wrap(
-        torch.optim.SGD(parameters.values(), lr=0.0), parameters, path, config
-    )
+    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.0), parameters, path, config)
     for step in range(5):
         broken = step in (0, 2, 3)
         for number, parameter in enumerate(parameters.values()):
@@ -77,9 +75,7 @@ def test_a_loss_scaler_skips_the_step_on_all_ranks(path: str) -> None:
     torch.manual_seed(0)
     model = nn.Linear(40, 30)
     parameters = dict(model.named_parameters())
-    optimizer = wrap(
-        torch.optim.SGD(model.parameters(), lr=0.1), parameters, path, CLIP
-    )
+    optimizer = wrap(torch.optim.SGD(model.parameters(), lr=0.1), parameters, path, CLIP)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
     for step in range(4):
         before = [p.detach().clone() for p in model.parameters()]
@@ -94,9 +90,7 @@ def test_a_loss_scaler_skips_the_step_on_all_ranks(path: str) -> None:
         with optimizer.skip_synchronize():
             scaler.step(optimizer)
         scaler.update()
-        same = all(
-            torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)
-        )
+        same = all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
         assert same == (step in (0, 2)), step
         assert_same_on_all_ranks(model.parameters())
     assert scaler.get_scale() == 1024.0 / 4

@@ -75,15 +75,11 @@ def test_step_after_synchronize_warns_and_exchanges_nothing(exchange: str) -> No
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("optimizer_type", [torch.optim.SGD, torch.optim.LBFGS])
-def test_gradients_of_a_closure_are_averaged(
-    optimizer_type: Any, exchange: str
-) -> None:
+def test_gradients_of_a_closure_are_averaged(optimizer_type: Any, exchange: str) -> None:
     torch.manual_seed(0)
     model = nn.Linear(30, 20)
     parameters = dict(model.named_parameters())
-    optimizer = wrap(
-        optimizer_type(model.parameters(), lr=0.1), parameters, exchange, CONFIG
-    )
+    optimizer = wrap(optimizer_type(model.parameters(), lr=0.1), parameters, exchange, CONFIG)
     inputs = make_gradient((64, 30), rank=hvd.rank())
 
     def closure() -> torch.Tensor:
@@ -104,9 +100,7 @@ def test_autocast_to_bf16(path: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 20))
     parameters = dict(model.named_parameters())
-    optimizer = wrap(
-        torch.optim.SGD(model.parameters(), lr=0.1), parameters, path, CONFIG
-    )
+    optimizer = wrap(torch.optim.SGD(model.parameters(), lr=0.1), parameters, path, CONFIG)
     inputs = make_gradient((64, 20), rank=hvd.rank())
     history = []
     for _ in range(15):
@@ -146,9 +140,7 @@ def test_zero_grad_while_gradients_cross_is_an_error(exchange: str) -> None:
 @pytest.mark.parametrize("passes", [1, 2])
 def test_too_many_backward_passes_are_an_error(passes: int) -> None:
     parameters = make_parameters(SHAPES)
-    optimizer = wrap(
-        sgd(parameters), parameters, ternary=CONFIG, backward_passes_per_step=passes
-    )
+    optimizer = wrap(sgd(parameters), parameters, ternary=CONFIG, backward_passes_per_step=passes)
     for step in range(passes):
         backward(parameters, step)
     match = rf"p\d: .*backward_passes_per_step={passes} times"

@@ -52,10 +52,17 @@ def test_weights_after_50_steps(
     world: World, optimizer: str, schedule: str, microbatches: int
 ) -> None:
     config = PipelineConfig(
-        model="mnist4", width=0.25, decoupler="backprop", schedule=schedule,
-        microbatches=microbatches, optimizer=optimizer, epochs=3, max_steps=NUM_STEPS,
-        batch_size=32, learning_rate=0.02 if optimizer == "momentum" else 0.001,
-    )  # fmt: skip
+        model="mnist4",
+        width=0.25,
+        decoupler="backprop",
+        schedule=schedule,
+        microbatches=microbatches,
+        optimizer=optimizer,
+        epochs=3,
+        max_steps=NUM_STEPS,
+        batch_size=32,
+        learning_rate=0.02 if optimizer == "momentum" else 0.001,
+    )
     expected = dict(train_alone(config).named_parameters())
     trainer = PipelineTrainer(config, world)
     summary = trainer.train()
@@ -70,10 +77,17 @@ def test_weights_after_50_steps(
 def test_batch_normalization_and_lossless_zeros(world: World, cut_between: Any) -> None:
     """One microbatch: its statistics are those of the batch."""
     config = PipelineConfig(
-        model="vgg16", width=0.07, decoupler="backprop", optimizer="sgd", epochs=2,
-        max_steps=NUM_STEPS, batch_size=32, learning_rate=0.01,
-        activation_encodings=("relu-sparse",), cut_between=cut_between,
-    )  # fmt: skip
+        model="vgg16",
+        width=0.07,
+        decoupler="backprop",
+        optimizer="sgd",
+        epochs=2,
+        max_steps=NUM_STEPS,
+        batch_size=32,
+        learning_rate=0.01,
+        activation_encodings=("relu-sparse",),
+        cut_between=cut_between,
+    )
     expected = train_alone(config).state_dict()
     trainer = PipelineTrainer(config, world)
     trainer.train()

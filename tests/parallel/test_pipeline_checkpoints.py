@@ -48,11 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
         "model": "mnist8",
         "width": 0.2,
         "synthesizer": SynthesizerConfig(
-            hidden_layers=1,
-            hidden_units=32,
-            kernel_size=3,
-            targets="true",
-            correct=True,
+            hidden_layers=1, hidden_units=32, kernel_size=3, targets="true", correct=True
         ),
     },
     # graphs under way, which a checkpoint cannot hold
@@ -75,12 +71,7 @@ CASES: dict[str, dict[str, Any]] = {
         "model": "vgg16",
         "width": 0.04,
     },
-    "stashed-images": {
-        "decoupler": "delayed",
-        "recompute": False,
-        "model": "vgg16",
-        "width": 0.04,
-    },
+    "stashed-images": {"decoupler": "delayed", "recompute": False, "model": "vgg16", "width": 0.04},
     "stashed-dropout": {
         "decoupler": "delayed",
         "recompute": False,
@@ -134,9 +125,7 @@ def at_step(trainer: PipelineTrainer, step: int, act: Callable[[], None]) -> Non
     trainer._runner.step = wrapped  # type: ignore[method-assign]
 
 
-def preempt(
-    config: PipelineConfig, world: World, signals: StopSignals, step: int
-) -> int:
+def preempt(config: PipelineConfig, world: World, signals: StopSignals, step: int) -> int:
     """Run until the last rank alone, in that step, is told to stop; return where."""
     trainer = PipelineTrainer(config, world, signals)
     if world.rank == world.size - 1:
@@ -247,9 +236,7 @@ def test_measured_stages_stay_where_they_were(
     monkeypatch: pytest.MonkeyPatch,
     cut_between: Any,
 ) -> None:
-    config = make_config(
-        folder, placement="measured", model="mnist8", cut_between=cut_between
-    )
+    config = make_config(folder, placement="measured", model="mnist8", cut_between=cut_between)
     trainer = PipelineTrainer(config, world)
     plan = trainer.plan
     trainer.train()
@@ -262,9 +249,7 @@ def test_measured_stages_stay_where_they_were(
 
 
 @needs_mpi_ranks(2)
-def test_other_stages_cuts_or_decouplers_are_refused(
-    folder: Path, world: World
-) -> None:
+def test_other_stages_cuts_or_decouplers_are_refused(folder: Path, world: World) -> None:
     train(make_config(folder, epochs=1, model="mnist8"), world)
     cuts = tuple(range(2, world.size + 1))
     there = {2: "4", 3: "3 6", 4: "2 4 6"}[world.size]

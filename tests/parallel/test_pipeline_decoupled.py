@@ -21,21 +21,19 @@ SMALL = SynthesizerConfig(hidden_layers=1, hidden_units=64, kernel_size=3)
 VARIANTS = {
     "predicted": {"decoupler": "delayed", "predict_weights": True},
     "stashed": {"decoupler": "delayed", "recompute": False},
-    "stashed-predicted": {
-        "decoupler": "delayed", "recompute": False, "predict_weights": True,
-    },
+    "stashed-predicted": {"decoupler": "delayed", "recompute": False, "predict_weights": True},
     "microbatches": {
-        "decoupler": "delayed", "recompute": False, "predict_weights": True,
+        "decoupler": "delayed",
+        "recompute": False,
+        "predict_weights": True,
         "microbatches": 4,
     },
-    "true": {
-        "decoupler": "synthetic", "synthesizer": replace(SMALL, targets="true"),
-    },
+    "true": {"decoupler": "synthetic", "synthesizer": replace(SMALL, targets="true")},
     "corrected": {
         "decoupler": "synthetic",
         "synthesizer": replace(SMALL, targets="true", correct=True),
     },
-}  # fmt: skip
+}
 
 
 def make_config(**settings: Any) -> PipelineConfig:
@@ -54,9 +52,7 @@ def digests(summary: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("decoupler", DECOUPLERS)
-def test_deterministic_runs_are_the_same_bit_for_bit(
-    world: World, decoupler: str
-) -> None:
+def test_deterministic_runs_are_the_same_bit_for_bit(world: World, decoupler: str) -> None:
     settings = {"decoupler": decoupler, "deterministic": True, "max_steps": 60}
     try:
         trainer, first = train(world, **settings)
@@ -100,8 +96,11 @@ def test_it_learns(world: World, decoupler: str, model: str) -> None:
     assert len(summary["stages"]) == world.size
     if world.size > 1 and decoupler in ("synthetic", "conditioned", "true"):
         assert set(summary["stages"][0]["metrics"]) == {
-            "cosine_similarity", "norm_ratio", "synthesizer_loss", "update_share",
-        }  # fmt: skip
+            "cosine_similarity",
+            "norm_ratio",
+            "synthesizer_loss",
+            "update_share",
+        }
         assert summary["stages"][0]["decoupler_parameters"] > 0
 
 
@@ -121,9 +120,13 @@ def test_bytes_are_those_of_the_frames(world: World, decoupler: str) -> None:
         frames = 1 if decoupler == "local" else 2
         assert summary["bytes_per_step"] == frames * link.spec.frame_bytes
     _, halved = train(
-        world, decoupler=decoupler, max_steps=60, epochs=2,
-        activation_encodings=("bf16",), gradient_encodings=("bf16",),
-    )  # fmt: skip
+        world,
+        decoupler=decoupler,
+        max_steps=60,
+        epochs=2,
+        activation_encodings=("bf16",),
+        gradient_encodings=("bf16",),
+    )
     assert halved["bytes_per_step"] < 0.52 * summary["bytes_per_step"]
     assert halved["test_accuracy"] > 0.2
 
@@ -154,9 +157,7 @@ def test_gradients_are_never_older_than_the_bound(world: World, decoupler: str) 
 
 @needs_mpi_ranks(2)
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_with_microbatches_gradients_are_one_update_old(
-    world: World, deterministic: bool
-) -> None:
+def test_with_microbatches_gradients_are_one_update_old(world: World, deterministic: bool) -> None:
     settings = {"decoupler": "delayed", "microbatches": 4, "max_steps": 40}
     config = make_config(**settings, deterministic=deterministic)
     trainer = PipelineTrainer(config, world)

@@ -28,18 +28,19 @@ def test_links_between_all_pairs_are_measured(world: World) -> None:
 def test_a_slow_rank_gets_less(world: World) -> None:
     slow = world.size % 2  # the first or another one: measuring takes long
     config = PipelineConfig(
-        model="vgg16", width=0.1, decoupler="local", placement="measured",
-        slow_rank=f"{slow}:8.0", max_steps=3,
-    )  # fmt: skip
+        model="vgg16",
+        width=0.1,
+        decoupler="local",
+        placement="measured",
+        slow_rank=f"{slow}:8.0",
+        max_steps=3,
+    )
     trainer = PipelineTrainer(config, world)
     in_shape, size = (1, 8, 8), {"num_classes": 10, "width": 0.1}
     shapes = output_shapes("vgg16", in_shape=in_shape, **size)
     costs = measure_costs(config, world, shapes, in_shape, 10)
     bounds = [0, *equal_cuts(14, world.size), 14]
-    equal_s = max(
-        costs.stage_s(rank, bounds[rank], bounds[rank + 1])
-        for rank in range(world.size)
-    )
+    equal_s = max(costs.stage_s(rank, bounds[rank], bounds[rank + 1]) for rank in range(world.size))
     assert place(costs).step_s < 0.8 * equal_s
     summary = trainer.train()
     assert sorted(s["rank"] for s in summary["stages"]) == list(range(world.size))

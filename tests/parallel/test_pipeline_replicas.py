@@ -29,11 +29,18 @@ def test_float_gradients_give_the_weights_of_one_process(
 ) -> None:
     even_ranks(world)
     config = PipelineConfig(
-        model="mnist4", width=0.25, decoupler="backprop", microbatches=microbatches,
-        optimizer=optimizer, epochs=3, max_steps=NUM_STEPS, batch_size=16,
+        model="mnist4",
+        width=0.25,
+        decoupler="backprop",
+        microbatches=microbatches,
+        optimizer=optimizer,
+        epochs=3,
+        max_steps=NUM_STEPS,
+        batch_size=16,
         learning_rate=0.02 if optimizer == "momentum" else 0.001,
-        replicas=REPLICAS, compression="none",
-    )  # fmt: skip
+        replicas=REPLICAS,
+        compression="none",
+    )
     alone = replace(config, replicas=1, batch_size=16 * REPLICAS)
     expected = dict(train_alone(alone).named_parameters())
     trainer = PipelineTrainer(config, world)
@@ -60,24 +67,26 @@ def test_replicas_hold_the_same_bits(world: World, decoupler: str, model: str) -
     even_ranks(world)
     correct = decoupler == "synthetic-corrected"
     true = correct or decoupler == "synthetic-true"
-    synthesizer = SynthesizerConfig(
-        targets="true" if true else "bootstrapped", correct=correct
-    )
+    synthesizer = SynthesizerConfig(targets="true" if true else "bootstrapped", correct=correct)
     config = PipelineConfig(
-        model=model, width=0.07, decoupler=decoupler.partition("-")[0], epochs=3,
-        batch_size=238, optimizer="momentum", replicas=REPLICAS,
-        recompute=decoupler != "delayed-stashed", synthesizer=synthesizer,
+        model=model,
+        width=0.07,
+        decoupler=decoupler.partition("-")[0],
+        epochs=3,
+        batch_size=238,
+        optimizer="momentum",
+        replicas=REPLICAS,
+        recompute=decoupler != "delayed-stashed",
+        synthesizer=synthesizer,
         predict_weights=decoupler == "delayed-predicted",
         microbatches=2 if decoupler == "delayed-microbatches" else 1,
-    )  # fmt: skip
+    )
     trainer = PipelineTrainer(config, world)
     summary = trainer.train()
     assert summary["steps"] == 9
     assert summary["gradient_compression_ratio"] > 1.2  # tiny: many float tensors
     own = trainer.stage.index
-    hashes = world.gather_text(
-        f"{own} {summary['stages'][own]['parameters_sha256']}", "hashes", 1
-    )
+    hashes = world.gather_text(f"{own} {summary['stages'][own]['parameters_sha256']}", "hashes", 1)
     assert len(set(hashes)) == summary["num_stages"]
 
 

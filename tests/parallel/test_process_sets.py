@@ -34,9 +34,7 @@ def sgd(parameters: Parameters) -> torch.optim.Optimizer:
 def in_two_sets(use: Callable[[hvd.ProcessSet], None]) -> None:
     """Call ``use`` on every rank with its set: the even or the odd ranks."""
     parities = [p for p in (0, 1) if p < hvd.size()]
-    sets = [
-        hvd.add_process_set(list(range(parity, hvd.size(), 2))) for parity in parities
-    ]
+    sets = [hvd.add_process_set(list(range(parity, hvd.size(), 2))) for parity in parities]
     try:
         use(sets[hvd.rank() % 2])
     finally:
@@ -50,9 +48,7 @@ def test_disjoint_process_sets_train_independently(path: str) -> None:
     def train(process_set: hvd.ProcessSet) -> None:
         members = range(hvd.rank() % 2, hvd.size(), 2)
         parameters = make_parameters(SHAPES)
-        optimizer = wrap(
-            sgd(parameters), parameters, path, CONFIG, process_set=process_set
-        )
+        optimizer = wrap(sgd(parameters), parameters, path, CONFIG, process_set=process_set)
         for step in range(3 + hvd.rank() % 2):  # one set makes a step more
             backward(parameters, step)
             optimizer.synchronize()

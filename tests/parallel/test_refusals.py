@@ -13,14 +13,8 @@ from tests.parallel.helpers import make_parameters, needs_ranks, wrap
 
 SHAPES = [(30, 40), (700,), (9,)]
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "compression": (
-        {"compression": "gzip"},
-        "expected ternary, auto, none, fp16; got 'gzip'",
-    ),
-    "exchange": (
-        {"exchange": "ring"},
-        "expected auto, allgather, alltoall; got 'ring'",
-    ),
+    "compression": ({"compression": "gzip"}, "expected ternary, auto, none, fp16; got 'gzip'"),
+    "exchange": ({"exchange": "ring"}, "expected auto, allgather, alltoall; got 'ring'"),
     "Adasum": ({"op": hvd.Adasum}, "hvd.Average and hvd.Sum"),
     "Max": ({"op": hvd.Max}, "hvd.Average and hvd.Sum"),
     "passes": ({"backward_passes_per_step": 0}, "at least 1, got 0"),
@@ -84,9 +78,7 @@ def test_path_bs_compressor_is_not_for_path_a() -> None:
     compressor = knet_hvd.Compression.ternary(parameters.items())
     optimizer = torch.optim.SGD(parameters.values(), lr=0.1)
     with pytest.raises(ValueError, match=r"for hvd\.DistributedOptimizer"):
-        knet_hvd.DistributedOptimizer(
-            optimizer, parameters.items(), compression=compressor
-        )
+        knet_hvd.DistributedOptimizer(optimizer, parameters.items(), compression=compressor)
 
 
 def disagreements() -> dict[str, dict[str, Any]]:
@@ -94,27 +86,19 @@ def disagreements() -> dict[str, dict[str, Any]]:
     odd = hvd.rank() == hvd.size() - 1
     return {
         r"p1: torch.float32 \[70[01]\] here": {"shapes": [(30, 40), (700 + odd,)]},
-        r"p0: torch.float(32|64) .* here": {
-            "dtype": torch.float64 if odd else torch.float32
-        },
+        r"p0: torch.float(32|64) .* here": {"dtype": torch.float64 if odd else torch.float32},
         r"Number of entries by rank: \{0: ": {"shapes": SHAPES[: 2 + odd]},
         "ternary: .*'seed': [01].* here": {"ternary": TernaryConfig(seed=int(odd))},
-        "settings: .*allgather|alltoall.* here": {
-            "exchange": "allgather" if odd else "alltoall"
-        },
+        "settings: .*allgather|alltoall.* here": {"exchange": "allgather" if odd else "alltoall"},
         "settings: .*Compressor.* here": {
             "compression": hvd.Compression.fp16 if odd else hvd.Compression.none
         },
-        "settings: .*'none'|'ternary'.* here": {
-            "compression": "none" if odd else "ternary"
-        },
+        "settings: .*'none'|'ternary'.* here": {"compression": "none" if odd else "ternary"},
         "settings: .*p1.* here": {"groups": 1 + odd},
     }
 
 
-def make(
-    shapes: Any = SHAPES, dtype: torch.dtype = torch.float32, **arguments: Any
-) -> None:
+def make(shapes: Any = SHAPES, dtype: torch.dtype = torch.float32, **arguments: Any) -> None:
     parameters = make_parameters(shapes, dtype)
     optimizer = torch.optim.SGD(parameters.values(), lr=0.1)
     knet_hvd.DistributedOptimizer(optimizer, parameters.items(), **arguments)

@@ -29,18 +29,14 @@ def copy_to(target: Parameters, source: Parameters) -> None:
 
 @pytest.mark.parametrize("error_feedback", [True, False])
 @pytest.mark.parametrize("exchange", EXCHANGES)
-def test_parameters_are_the_same_bit_for_bit(
-    exchange: str, error_feedback: bool
-) -> None:
+def test_parameters_are_the_same_bit_for_bit(exchange: str, error_feedback: bool) -> None:
     config = TernaryConfig(min_values=64, error_feedback=error_feedback)
 
     def optimizer_of(parameters: Parameters) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters.values(), lr=0.1, momentum=0.9)
 
     straight, begun, resumed, forgot = (make_parameters(SHAPES) for _ in range(4))
-    run_steps(
-        wrap(optimizer_of(straight), straight, exchange, config), straight, range(8)
-    )
+    run_steps(wrap(optimizer_of(straight), straight, exchange, config), straight, range(8))
     first = wrap(optimizer_of(begun), begun, exchange, config)
     run_steps(first, begun, range(4))
     copy_to(resumed, begun)
@@ -65,9 +61,7 @@ def test_parameters_are_the_same_bit_for_bit(
 def test_the_state_holds_the_step_and_a_residual_for_each_ternary_parameter() -> None:
     parameters = make_parameters(SHAPES)
     config = TernaryConfig(min_values=64, error_feedback=True)
-    optimizer = wrap(
-        torch.optim.SGD(parameters.values(), lr=0.1), parameters, ternary=config
-    )
+    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.1), parameters, ternary=config)
     run_steps(optimizer, parameters, range(3))
     state = optimizer.compression_state_dict()
     assert state["step"] == 3

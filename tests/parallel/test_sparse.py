@@ -7,13 +7,7 @@ from torch import nn
 
 import knet_hvd
 from knet_hvd import KnetError, TernaryConfig
-from tests.parallel.helpers import (
-    EXCHANGES,
-    assert_same_on_all_ranks,
-    needs_ranks,
-    same_bits,
-    wrap,
-)
+from tests.parallel.helpers import EXCHANGES, assert_same_on_all_ranks, needs_ranks, same_bits, wrap
 
 
 def embedding(sparse: bool) -> nn.Embedding:
@@ -36,9 +30,12 @@ def test_sparse_gradients_cross_as_dense_ones(min_values: int, exchange: str) ->
     for model in models:
         optimizer = knet_hvd.DistributedOptimizer(
             # A power of two, by which a sparse and a dense update round alike.
-            torch.optim.SGD(model.parameters(), lr=0.125), model.named_parameters(),
-            sparse_as_dense=True, ternary=config, exchange=exchange,
-        )  # fmt: skip
+            torch.optim.SGD(model.parameters(), lr=0.125),
+            model.named_parameters(),
+            sparse_as_dense=True,
+            ternary=config,
+            exchange=exchange,
+        )
         for step in range(3):
             optimizer.zero_grad()
             look_up(model, step).backward()
@@ -55,9 +52,7 @@ def test_sparse_gradients_are_else_an_error() -> None:
     optimizer = knet_hvd.DistributedOptimizer(
         torch.optim.SGD(model.parameters(), lr=0.1), model.named_parameters()
     )
-    with pytest.raises(
-        KnetError, match=r"weight: sparse gradient; pass sparse_as_dens"
-    ):
+    with pytest.raises(KnetError, match=r"weight: sparse gradient; pass sparse_as_dens"):
         look_up(model, 0).backward()
     model.weight.grad = None
     assert optimizer is not None
@@ -73,8 +68,7 @@ def test_path_b_leaves_sparse_gradients_to_horovod() -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert_same_on_all_ranks(named.values())
-    dense = wrap(torch.optim.SGD(named.values(), lr=0.1), named, "allreduce",
-                 sparse_as_dense=True)  # fmt: skip
+    dense = wrap(torch.optim.SGD(named.values(), lr=0.1), named, "allreduce", sparse_as_dense=True)
     with pytest.raises(KnetError, match=r"knet_hvd\.DistributedOptimizer"):
         look_up(model, 0).backward()
     assert dense is not None

@@ -38,9 +38,7 @@ def test_the_mean_over_steps_approaches_the_true_mean(path: str) -> None:
     if path != "allreduce":
         ternary = TernaryConfig(scale_rule="max")
     parameters = make_parameters([(NUM_VALUES,)])
-    optimizer = wrap(
-        torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, ternary
-    )
+    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, ternary)
     total = torch.zeros(NUM_VALUES, dtype=torch.float64)
     first = 1 if path == "allreduce" else 0  # its first step goes in full precision
     for step in range(first + NUM_STEPS):
@@ -78,9 +76,7 @@ def noise(rank: int) -> torch.Tensor:
 def mean_received(gradients, path: str, ternary: TernaryConfig, num_steps: int):
     """Return the mean over values and steps of what this rank receives."""
     parameters = make_parameters([(NUM_VALUES,)])
-    optimizer = wrap(
-        torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, ternary
-    )
+    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, ternary)
     first, total = (1 if path == "allreduce" else 0), 0.0
     for step in range(first + num_steps):
         (parameters["p0"] * gradients[hvd.rank()]).sum().backward()
@@ -133,9 +129,7 @@ def test_error_feedback_keeps_the_mean_over_steps(path: str) -> None:
 def test_a_scale_parameter_learns(path: str) -> None:
     """A factor shared by 600 outputs (its gradient is constant) reaches its target."""
     factor = torch.nn.Parameter(torch.zeros(600))
-    optimizer = wrap(
-        torch.optim.SGD([factor], lr=0.2), {"factor": factor}, path, TernaryConfig()
-    )
+    optimizer = wrap(torch.optim.SGD([factor], lr=0.2), {"factor": factor}, path, TernaryConfig())
     for _ in range(60):
         optimizer.zero_grad()
         (0.5 * (factor - 3.0).square().sum()).backward()

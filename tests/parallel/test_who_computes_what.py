@@ -58,13 +58,12 @@ def forwards_or_backwards(terms: Sequence[torch.Tensor], step: int) -> None:
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("order", [one_by_one, branches, forwards_or_backwards])
 def test_gradients_in_another_order_on_each_rank(
-    order: Callable[[Sequence[torch.Tensor], int], None],
-    exchange: str,
-    max_bucket_values: int,
+    order: Callable[[Sequence[torch.Tensor], int], None], exchange: str, max_bucket_values: int
 ) -> None:
     parameters = make_parameters(SHAPES)
-    optimizer = wrap(sgd(parameters), parameters, exchange, CONFIG,
-                     max_bucket_values=max_bucket_values)  # fmt: skip
+    optimizer = wrap(
+        sgd(parameters), parameters, exchange, CONFIG, max_bucket_values=max_bucket_values
+    )
     for step in range(4):
         order(losses(parameters, step), step)
         optimizer.synchronize()
@@ -92,9 +91,7 @@ def test_path_b_in_another_order_on_each_rank(
 @needs_ranks(2)
 @pytest.mark.parametrize("set_to_none", [True, False])
 @pytest.mark.parametrize("path", PATHS)
-def test_a_rank_without_gradient_takes_part_with_zeros(
-    path: str, set_to_none: bool
-) -> None:
+def test_a_rank_without_gradient_takes_part_with_zeros(path: str, set_to_none: bool) -> None:
     """In every step, each rank misses another parameter; nobody ever uses the last."""
     parameters = make_parameters(SHAPES)
     optimizer = wrap(sgd(parameters), parameters, path, CONFIG)

@@ -7,9 +7,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-settings.register_profile(
-    "reproducible", deadline=None, derandomize=True, max_examples=30
-)
+settings.register_profile("reproducible", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("reproducible")
 
 SPECIAL_VALUES = (
@@ -52,10 +50,7 @@ def gradient() -> Callable[..., Tensor]:
     """Make a gradient [numel]: normal, with special values, zero or random bits."""
 
     def make(
-        numel: int,
-        dtype: torch.dtype = torch.float32,
-        kind: str = "normal",
-        seed: int = 0,
+        numel: int, dtype: torch.dtype = torch.float32, kind: str = "normal", seed: int = 0
     ) -> Tensor:
         if kind == "zero":
             return torch.zeros(numel, dtype=dtype)

@@ -76,9 +76,7 @@ def test_every_parameter_in_one_bucket_and_slices_apart(
     sizes, max_values, min_values, wire_format, bucket_size, chunk_values
 ) -> None:
     how = codec(min_values=min_values, wire_format=wire_format, bucket_size=bucket_size)
-    ternary, floats = plan_buckets(
-        named(sizes), how, max_values, chunk_values=chunk_values
-    )
+    ternary, floats = plan_buckets(named(sizes), how, max_values, chunk_values=chunk_values)
     found = [name for bucket in (*ternary, *floats) for name in names(bucket)]
     assert sorted(found) == sorted(parameter.name for parameter in named(sizes))
     for index, bucket in enumerate(ternary):
@@ -98,10 +96,7 @@ def test_every_parameter_in_one_bucket_and_slices_apart(
 
 def test_buckets_fill_from_the_last_parameter_on() -> None:
     ternary, floats = plan_buckets(named([600, 10, 700, 800]), codec(), 1500)
-    assert [names(b) for b in ternary] == [
-        ["layer3.weight", "layer2.weight"],
-        ["layer0.weight"],
-    ]
+    assert [names(b) for b in ternary] == [["layer3.weight", "layer2.weight"], ["layer0.weight"]]
     assert [names(b) for b in floats] == [["layer1.weight"]]
     assert [p.stream for p in ternary[0].parameters] == [3, 2]
 
@@ -140,7 +135,7 @@ def test_every_call_gives_the_same_plan() -> None:
     plan = plan_as_text()
     assert plan == plan_as_text()
     assert [part[1] for part in plan[0]] == [
-        *("layer5.weight", "layer3.weight", "layer0.weight", "layer2.weight"),
+        *("layer5.weight", "layer3.weight", "layer0.weight", "layer2.weight")
     ]
 
 
@@ -154,14 +149,9 @@ def test_patterns_and_dtypes_of_float_buckets() -> None:
     ]
     how = codec(float_parameters=("head.*",))
     ternary, floats = plan_buckets(parameters, how, 10**6)
-    assert sorted(n for b in ternary for n in names(b)) == [
-        f"body.{i}" for i in range(4)
-    ]
+    assert sorted(n for b in ternary for n in names(b)) == [f"body.{i}" for i in range(4)]
     found = {bucket.dtype: sorted(names(bucket)) for bucket in floats}
-    assert found == {
-        torch.float32: ["head.1", "head.2", "head.3"],
-        torch.float64: ["head.0"],
-    }
+    assert found == {torch.float32: ["head.1", "head.2", "head.3"], torch.float64: ["head.0"]}
     assert [bucket.index for bucket in floats] == [0, 1]
 
 

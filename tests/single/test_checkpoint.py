@@ -38,9 +38,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
     return values.to(draw(st.sampled_from(DTYPES)))
 
 
-PLAIN = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-)
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 TREES = st.recursive(
     PLAIN | tensors(),
     lambda inner: (
@@ -122,10 +120,7 @@ def test_the_last_ones_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 15, 10**9 + 20):
         commit(store, step, {"step": step})
     assert store.steps() == [10**9 + 20, 15]
-    assert {e.name for e in tmp_path.iterdir()} == {
-        "step-000000015",
-        "step-1000000020",
-    }
+    assert {e.name for e in tmp_path.iterdir()} == {"step-000000015", "step-1000000020"}
 
 
 def test_nothing_is_there_before_it_is_committed(tmp_path: Path) -> None:
@@ -163,9 +158,7 @@ def test_damaged_ones_are_set_aside_side_by_side(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_disk_that_is_full_leaves_the_last_checkpoint_and_no_file(
-    tmp_path: Path,
-) -> None:
+def test_a_disk_that_is_full_leaves_the_last_checkpoint_and_no_file(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     before = commit(store, 5, {"a": torch.zeros(10)})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -36,17 +36,13 @@ def make_tree(step: int, index: int) -> dict[str, Any]:
 
 
 def make_manifest(step: int, records: tuple[ShardRecord, ...]) -> Manifest:
-    return Manifest(
-        kind="test", step=step, shards=records, configuration={"seed": 1, "lr": 0.1}
-    )
+    return Manifest(kind="test", step=step, shards=records, configuration={"seed": 1, "lr": 0.1})
 
 
 def write_all(folder: Path) -> CheckpointStore:
     store = CheckpointStore(folder)
     for step in STEPS:
-        records = tuple(
-            store.write_shard(step, i, make_tree(step, i)) for i in range(NUM_SHARDS)
-        )
+        records = tuple(store.write_shard(step, i, make_tree(step, i)) for i in range(NUM_SHARDS))
         store.commit(make_manifest(step, records))
     return store
 
@@ -199,9 +195,7 @@ def test_shards_that_were_swapped_with_their_hashes(tmp_path: Path) -> None:
     swap_shards(store.path(20), Random(0))
     files = sorted(store.path(20).glob("shard-*"))
     data = [file.read_bytes() for file in files]
-    records = tuple(
-        ShardRecord(hashlib.sha256(each).hexdigest(), len(each)) for each in data
-    )
+    records = tuple(ShardRecord(hashlib.sha256(each).hexdigest(), len(each)) for each in data)
     assert records != found.shards
     content = make_manifest(20, records).to_bytes()
     (store.path(20) / "manifest.json").write_bytes(content)

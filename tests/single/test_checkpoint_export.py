@@ -61,9 +61,7 @@ def test_averages_take_the_place_of_parameters(tmp_path: Path) -> None:
     assert torch.equal(state["b.bias"], BIAS)
 
 
-def test_what_cannot_be_exported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "model.pt"
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         export(tmp_path, out)

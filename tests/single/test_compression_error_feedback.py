@@ -5,12 +5,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd import ops
-from knet_hvd.compression import (
-    ErrorFeedback,
-    TernaryCodec,
-    TernaryConfig,
-    local_scales,
-)
+from knet_hvd.compression import ErrorFeedback, TernaryCodec, TernaryConfig, local_scales
 
 NAME = "conv.weight"
 CONFIG = TernaryConfig(error_feedback=True)
@@ -65,9 +60,7 @@ def run(num_steps: int, config: TernaryConfig, stochastic: bool) -> tuple[float,
         gradient = torch.randn(2000, generator=generator) + constant
         corrected = feedback.add_to(NAME, gradient)
         norm, scales = float(corrected.norm()), local_scales(corrected, config)
-        payload = ops.ternarize(
-            corrected, scales, key=(0, 0, 0, step), stochastic=stochastic
-        )
+        payload = ops.ternarize(corrected, scales, key=(0, 0, 0, step), stochastic=stochastic)
         sent = ops.decode_mean(payload[None], scales, torch.empty_like(corrected))
         error = (corrected - sent).abs()
         if not stochastic:  # half a scale is met to within 2^-17 of the scale

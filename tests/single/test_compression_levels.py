@@ -36,8 +36,7 @@ def test_sums_come_back_exactly(device, num_ranks, numel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "digits", "bits"),
-    [(2, 27, 2.37), (4, 20, 3.2), (8, 15, 4.27), (16, 12, 5.33)],
+    ("num_ranks", "digits", "bits"), [(2, 27, 2.37), (4, 20, 3.2), (8, 15, 4.27), (16, 12, 5.33)]
 )
 def test_bits_per_value(num_ranks, digits, bits) -> None:
     codec = LevelsCodec(num_ranks)

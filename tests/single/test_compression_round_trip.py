@@ -12,9 +12,7 @@ from knet_hvd.compression import TernaryCodec, TernaryConfig, local_scales
 BUCKETS = st.integers(0, 6).map(lambda groups: 128 * groups)
 
 
-def encode(
-    codec: TernaryCodec, values: Tensor, scales: Tensor, step: int = 0
-) -> Tensor:
+def encode(codec: TernaryCodec, values: Tensor, scales: Tensor, step: int = 0) -> Tensor:
     size = codec.payload_bytes(values.numel())
     payload = torch.empty(size, dtype=torch.uint8, device=values.device)
     return codec.encode(values, scales, 1, step, payload)
@@ -37,10 +35,7 @@ def test_decoded_values_are_minus_scale_zero_or_scale(
     device, gradient, numel, bucket_size, wire_format, rule, feedback, seed
 ) -> None:
     config = TernaryConfig(
-        wire_format=wire_format,
-        scale_rule=rule,
-        bucket_size=bucket_size,
-        error_feedback=feedback,
+        wire_format=wire_format, scale_rule=rule, bucket_size=bucket_size, error_feedback=feedback
     )
     codec, values = TernaryCodec(config, 3), gradient(numel, seed=seed).to(device)
     scales = local_scales(values, config)
@@ -50,9 +45,7 @@ def test_decoded_values_are_minus_scale_zero_or_scale(
     scale = per_value(scales, bucket_size, numel)
     assert bool(((out == 0) | (out.abs() == scale)).all())
     assert bool((out * values >= 0).all())
-    if (
-        feedback
-    ):  # the nearest code: its distance is at most half a scale, or the excess
+    if feedback:  # the nearest code: its distance is at most half a scale, or the excess
         excess = (values.abs() - scale).clamp_min(0)
         assert bool(((values - out).abs() <= (scale * 0.50001 + excess)).all())
     codes = torch.empty(numel, dtype=torch.int16, device=device)
@@ -67,9 +60,7 @@ def test_mean_of_payloads_is_the_dequantized_sum(
     ranks = [gradient(numel, dtype, seed=r).to(device) for r in range(num_ranks)]
     scales = torch.stack([local_scales(values, config) for values in ranks]).amax(0)
     codecs = [TernaryCodec(config, rank) for rank in range(num_ranks)]
-    payloads = torch.stack(
-        [encode(c, v, scales) for c, v in zip(codecs, ranks, strict=True)]
-    )
+    payloads = torch.stack([encode(c, v, scales) for c, v in zip(codecs, ranks, strict=True)])
     mean = codecs[0].decode(payloads, scales, torch.empty_like(ranks[0]), num_ranks)
     sums = torch.empty(numel, dtype=torch.int16, device=device)
     ops.unpack_sum(payloads, config.wire_format, sums)

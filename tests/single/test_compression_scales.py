@@ -13,9 +13,7 @@ BUCKETS = st.integers(0, 8).map(lambda groups: 128 * groups)
 
 
 def buckets_of(values, bucket_size):
-    return (
-        values.reshape(-1).split(bucket_size) if bucket_size else [values.reshape(-1)]
-    )
+    return values.reshape(-1).split(bucket_size) if bucket_size else [values.reshape(-1)]
 
 
 @given(numel=st.integers(1, 5000), bucket_size=BUCKETS, mean=st.floats(-2, 2))

@@ -25,9 +25,7 @@ def sample() -> Tensor:
     return (torch.rand(NUMEL, generator=generator) * 2 - 1) * SCALE
 
 
-def draw(
-    values: Tensor, scale: float, key: tuple[int, int, int, int], fmt="trit5"
-) -> Tensor:
+def draw(values: Tensor, scale: float, key: tuple[int, int, int, int], fmt="trit5") -> Tensor:
     """Return one payload's codes, int16."""
     scales = torch.tensor([scale], device=values.device)
     payload = ops.ternarize(values, scales, key=key, wire_format=fmt)
@@ -105,9 +103,7 @@ def test_large_values_always_fire_zeros_never(device, dtype) -> None:
     values = values.to(device, dtype).repeat(400)
     for step in range(20):
         codes = draw(values, 1.0, (0, 0, 0, step)).view(400, 8)
-        assert bool(
-            (codes == torch.tensor([0, 0, 1, -1, 1, -1, 1, -1]).to(codes)).all()
-        )
+        assert bool((codes == torch.tensor([0, 0, 1, -1, 1, -1, 1, -1]).to(codes)).all())
 
 
 def test_signs_are_kept(device) -> None:

@@ -7,13 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from knet_hvd.config import (
-    DataError,
-    KnetError,
-    RankMismatchError,
-    to_flat_dict,
-    write_json_atomic,
-)
+from knet_hvd.config import DataError, KnetError, RankMismatchError, to_flat_dict, write_json_atomic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +76,7 @@ def test_json_that_cannot_be_expressed_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 

@@ -15,9 +15,7 @@ SECONDS = st.floats(1e-4, 10)
 def model(num_ranks: int = 2, **slopes: float) -> CostModel:
     """Return a model whose methods take 1 ms and so many ns for each value."""
     costs = {
-        method: MethodCost(
-            TimeCurve((1e3, 1e6), (1e-3, 1e-3 + ns * 1e-9 * (1e6 - 1e3))), 1e-4
-        )
+        method: MethodCost(TimeCurve((1e3, 1e6), (1e-3, 1e-3 + ns * 1e-9 * (1e6 - 1e3))), 1e-4)
         for method, ns in slopes.items()
     }
     return CostModel(num_ranks, costs, dict.fromkeys(slopes, 0.0))
@@ -33,15 +31,7 @@ def test_a_curve_never_falls(seconds: list[float], size: float) -> None:
 
 def test_a_curve_goes_through_its_points_and_on_beyond_them() -> None:
     curve = TimeCurve((1.0, 3.0, 5.0), (1.0, 2.0, 6.0))
-    assert [curve.at(size) for size in (0, 1, 2, 3, 4, 5, 7)] == [
-        1,
-        1,
-        1.5,
-        2,
-        4,
-        6,
-        10,
-    ]
+    assert [curve.at(size) for size in (0, 1, 2, 3, 4, 5, 7)] == [1, 1, 1.5, 2, 4, 6, 10]
 
 
 @pytest.mark.parametrize(
@@ -105,9 +95,7 @@ def test_backward_hides_an_exchange_only_as_far_as_told() -> None:
         ("alltoall", 4, 0.75 * (1.6 + 3.2)),
     ],
 )
-def test_wire_bits_are_those_of_the_design(
-    method: str, num_ranks: int, bits: float
-) -> None:
+def test_wire_bits_are_those_of_the_design(method: str, num_ranks: int, bits: float) -> None:
     assert wire_bits(method, num_ranks) == pytest.approx(bits)
 
 
@@ -125,9 +113,7 @@ def test_the_calibrated_number_of_ranks_changes_nothing(num_ranks: int) -> None:
     built = model(num_ranks, **dict.fromkeys(EXCHANGE_METHODS, 20.0))
     same = built.at_ranks(num_ranks)
     for method in EXCHANGE_METHODS:
-        assert same.exchange_s(method, 1e7) == pytest.approx(
-            built.exchange_s(method, 1e7)
-        )
+        assert same.exchange_s(method, 1e7) == pytest.approx(built.exchange_s(method, 1e7))
 
 
 def test_one_rank_has_no_model() -> None:

@@ -76,9 +76,7 @@ def test_normalize_gives_zero_mean_and_unit_deviation() -> None:
     dataset = small_dataset()
     normal = dataset.normalize(dataset.train_images)
     assert normal.dtype == torch.float32
-    torch.testing.assert_close(
-        normal.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(normal.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
     deviation = normal.std((0, 2, 3), unbiased=False)
     torch.testing.assert_close(deviation, torch.ones(2), atol=1e-5, rtol=0)
 

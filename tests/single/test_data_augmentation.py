@@ -41,8 +41,7 @@ def test_every_augmented_image_is_a_shifted_and_maybe_mirrored_one() -> None:
             for left in range(9)
             for flip in (False, True)
             if torch.equal(
-                image.flip(2) if flip else image,
-                source[:, top : top + 6, left : left + 7],
+                image.flip(2) if flip else image, source[:, top : top + 6, left : left + 7]
             )
         ]
         assert found

@@ -43,9 +43,7 @@ def test_cifar10_reads_what_was_written(tmp_path: Path, subdirectory: str) -> No
     first = random_bytes(12, RECORD_BYTES)[0, 1:]
     assert cifar10.train_images[0, 1, 2, 3] == first[1024 + 2 * 32 + 3]
     assert torch.equal(cifar10.train_images[0].flatten(), first)
-    assert torch.equal(
-        cifar10.test_images[0].flatten(), random_bytes(12, RECORD_BYTES)[0, 1:] // 6
-    )
+    assert torch.equal(cifar10.test_images[0].flatten(), random_bytes(12, RECORD_BYTES)[0, 1:] // 6)
 
 
 @pytest.mark.parametrize("change_bytes", [-1, 1, -RECORD_BYTES])

@@ -133,9 +133,7 @@ def test_mnist_label_out_of_range_is_refused(mnist_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("dims", [(0, 28, 28), (2**32 - 1,) * 3])
-def test_mnist_absurd_header_is_refused(
-    mnist_dir: Path, dims: tuple[int, int, int]
-) -> None:
+def test_mnist_absurd_header_is_refused(mnist_dir: Path, dims: tuple[int, int, int]) -> None:
     path = mnist_dir / MNIST_FILES[0]
     path.write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, *dims) + bytes(100))
     with pytest.raises(DataError) as error:

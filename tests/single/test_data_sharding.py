@@ -14,9 +14,7 @@ def random_bytes(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def make_shards(
-    count: int, batch_size: int, num_ranks: int, seed: int = 0
-) -> list[ShardedBatches]:
+def make_shards(count: int, batch_size: int, num_ranks: int, seed: int = 0) -> list[ShardedBatches]:
     """Return the shards of all ranks of a set whose labels are its indices."""
     images = torch.arange(count, dtype=torch.int64).to(torch.uint8).reshape(-1, 1, 1, 1)
     return [
@@ -94,9 +92,7 @@ def test_each_epoch_and_each_seed_has_its_own_order() -> None:
 
 def test_the_order_is_that_of_all_versions() -> None:
     # Ranks on unlike machines, and resumed runs, rely on this very order.
-    assert make_shards(10, 10, 1, seed=7)[0].indices(2).tolist() == [
-        [6, 0, 9, 3, 1, 4, 7, 5, 8, 2]
-    ]
+    assert make_shards(10, 10, 1, seed=7)[0].indices(2).tolist() == [[6, 0, 9, 3, 1, 4, 7, 5, 8, 2]]
 
 
 def test_transform_is_resumable_and_differs_by_rank_and_epoch() -> None:
@@ -113,9 +109,7 @@ def test_transform_is_resumable_and_differs_by_rank_and_epoch() -> None:
 
     # All images are equal, so any difference comes from the transform.
     whole, tail = run(0, 0), run(0, 0, start=1)
-    assert [torch.equal(a, b) for a, b in zip(whole[1:], tail, strict=True)] == [
-        True
-    ] * 2
+    assert [torch.equal(a, b) for a, b in zip(whole[1:], tail, strict=True)] == [True] * 2
     assert not torch.equal(whole[0], whole[1])
     assert not torch.equal(whole[0], run(1, 0)[0])
     assert not torch.equal(whole[0], run(0, 1)[0])
@@ -137,9 +131,7 @@ def test_a_set_too_small_for_all_ranks_is_refused() -> None:
         ({"labels": torch.zeros(3)}, "3 labels"),
     ],
 )
-def test_mistakes_in_sharding_are_named(
-    changes: dict[str, object], message: str
-) -> None:
+def test_mistakes_in_sharding_are_named(changes: dict[str, object], message: str) -> None:
     settings: dict[str, object] = {
         "images": random_bytes(8, 1, 2, 2),
         "labels": torch.zeros(8),

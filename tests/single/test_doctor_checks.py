@@ -25,14 +25,10 @@ HEALTHY = Facts(
         num_ranks=2,
         launched=2,
     ),
-    horovod=HorovodFacts(
-        version="0.28.1", features=("mpi", "gloo", "nccl"), mpi_threads=True
-    ),
+    horovod=HorovodFacts(version="0.28.1", features=("mpi", "gloo", "nccl"), mpi_threads=True),
     torch=TorchFacts(version="2.13.0", cuda="13.0", num_threads=2, gpus=("H200",)),
     codec=CodecFacts(cpu="avx512", cuda="cuda", flags=("avx2", "avx512f")),
-    machine=MachineFacts(
-        host="n1", num_cores=4, num_driver_gpus=1, shm_bytes=1024 * MIB
-    ),
+    machine=MachineFacts(host="n1", num_cores=4, num_driver_gpus=1, shm_bytes=1024 * MIB),
 )
 WITHOUT_GPU = replace(
     HEALTHY,
@@ -76,10 +72,13 @@ DEFECTS: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("codec", {"cuda_error": "no image"}, "codec on GPU", "problem", "no image"),
     ("machine", {"shm_bytes": 64 * MIB}, "memory", "warning", "64 MiB for 2 ranks"),
     (
-        "machine", {"has_infiniband": True, "locked_bytes": 65536},
-        "memory", "warning", "only 64 KiB may be locked",
+        "machine",
+        {"has_infiniband": True, "locked_bytes": 65536},
+        "memory",
+        "warning",
+        "only 64 KiB may be locked",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("part", "change", "check", "level", "words"), DEFECTS)
@@ -102,9 +101,7 @@ def test_each_defect_is_found_and_explained(
         ("codec", {"cpu": "avx2"}, "codec on CPU"),
     ],
 )
-def test_what_harms_nobody_is_no_warning(
-    part: str, change: dict[str, Any], check: str
-) -> None:
+def test_what_harms_nobody_is_no_warning(part: str, change: dict[str, Any], check: str) -> None:
     facts = replace(HEALTHY, **{part: replace(getattr(HEALTHY, part), **change)})
     assert findings(facts)[check].level == "ok"
 

@@ -45,9 +45,7 @@ KNOWN = {
         ("10.0.0.4", "eth0", "10.0.0.4"),
     ],
 )
-def test_an_interface_is_chosen_by_name_or_address(
-    wanted: str, name: str, address: str
-) -> None:
+def test_an_interface_is_chosen_by_name_or_address(wanted: str, name: str, address: str) -> None:
     chosen = choose_interface(wanted, allow_public=False, known=KNOWN)
     assert chosen == Interface(name, address)
 
@@ -68,9 +66,7 @@ def test_what_is_no_interface_is_refused(wanted: str) -> None:
 
 
 def test_the_command_refuses_a_public_address_and_unordered_numbers(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     module = "knet_hvd.data_parallel.elastic.command.local_addresses"
     monkeypatch.setattr(module, lambda: KNOWN)
@@ -113,9 +109,7 @@ def test_a_remote_shell_sees_the_words_that_were_meant(tmp_path: Path) -> None:
     line = remote_command(["ssh", "-q"], "host", words, environment, str(tmp_path))
     assert line[:3] == ["ssh", "-q", "host"]
     assert "SECRET_TOKEN" not in line[3]
-    show = (
-        "import os, sys; print(os.environ['HOROVOD_RANK'], sys.argv[1:], os.getcwd())"
-    )
+    show = "import os, sys; print(os.environ['HOROVOD_RANK'], sys.argv[1:], os.getcwd())"
     words = [sys.executable, "-c", show, *words]
     remote = remote_command(["ssh"], "host", words, environment, str(tmp_path))[2]
     done = subprocess.run(["sh", "-c", remote], capture_output=True, text=True)
@@ -174,15 +168,11 @@ def test_the_server_does_not_unpickle(
     assert (tmp_path / "executed").exists(), "the trap would not have shown it"
 
 
-def test_the_server_keeps_what_gloo_sends_and_refuses_more(
-    rendezvous: BoundRendezvous,
-) -> None:
+def test_the_server_keeps_what_gloo_sends_and_refuses_more(rendezvous: BoundRendezvous) -> None:
     assert request(rendezvous, "PUT", "/global/0", b"\0\xff")[0] == 200
     assert request(rendezvous, "GET", "/global/0") == (200, b"\0\xff")
     assert request(rendezvous, "HEAD", "/setup.py")[0] == 405
-    connection = http.client.HTTPConnection(
-        rendezvous.address, rendezvous.port, timeout=10
-    )
+    connection = http.client.HTTPConnection(rendezvous.address, rendezvous.port, timeout=10)
     for length in (str((1 << 20) + 1), "-1", "many"):
         connection.putrequest("PUT", "/global/1")
         connection.putheader("Content-Length", length)
@@ -196,9 +186,7 @@ def test_the_server_listens_on_its_address_alone(rendezvous: BoundRendezvous) ->
         socket.create_connection(("127.0.0.2", rendezvous.port), timeout=5)
 
 
-def test_workers_hear_of_changes_until_they_have_met(
-    rendezvous: BoundRendezvous,
-) -> None:
+def test_workers_hear_of_changes_until_they_have_met(rendezvous: BoundRendezvous) -> None:
     watch = HostWatch(rendezvous.address, rendezvous.port)
 
     def wait_for(condition: Callable[[], bool]) -> None:

@@ -45,8 +45,10 @@ print("done")
 def started_rank(how: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", WAITS, how],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_a_rank_within_a_call_says_why_it_is_ended() -> None:

@@ -12,12 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from knet_hvd.config import KnetError, Scalar
-from knet_hvd.metrics import (
-    MetricLogger,
-    TensorBoardLogger,
-    open_logger,
-    progress,
-)
+from knet_hvd.metrics import MetricLogger, TensorBoardLogger, open_logger, progress
 
 
 def read_events(logdir: Path) -> Any:
@@ -56,12 +51,8 @@ def test_images_are_read_back(tmp_path: Path) -> None:
         assert image.getpixel((0, 3)) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(
-    "pixels", [torch.zeros(4, 6, 3), torch.zeros(3, 4, 6, dtype=torch.uint8)]
-)
-def test_an_image_of_another_layout_is_refused(
-    tmp_path: Path, pixels: torch.Tensor
-) -> None:
+@pytest.mark.parametrize("pixels", [torch.zeros(4, 6, 3), torch.zeros(3, 4, 6, dtype=torch.uint8)])
+def test_an_image_of_another_layout_is_refused(tmp_path: Path, pixels: torch.Tensor) -> None:
     with (
         TensorBoardLogger(tmp_path) as logger,
         pytest.raises(ValueError, match=r"uint8 \[height, width, 3\], got"),
@@ -80,9 +71,7 @@ def test_histograms_are_read_back(tmp_path: Path, dtype: torch.dtype) -> None:
     assert (histogram.min, histogram.max, histogram.num) == (-1, 3, 4)
 
 
-def test_histogram_of_a_diverged_gradient_holds_its_finite_values(
-    tmp_path: Path,
-) -> None:
+def test_histogram_of_a_diverged_gradient_holds_its_finite_values(tmp_path: Path) -> None:
     nan, inf = float("nan"), float("inf")
     with TensorBoardLogger(tmp_path) as logger:
         logger.histogram("some", torch.tensor([nan, 1.0, -inf]), step=0)
@@ -94,12 +83,7 @@ def test_histogram_of_a_diverged_gradient_holds_its_finite_values(
 
 
 def test_hparams_lie_in_the_run_itself(tmp_path: Path) -> None:
-    config: dict[str, Scalar] = {
-        "model": "lenet",
-        "lr": 0.5,
-        "num_ranks": 4,
-        "clip": True,
-    }
+    config: dict[str, Scalar] = {"model": "lenet", "lr": 0.5, "num_ranks": 4, "clip": True}
     with open_logger(tmp_path, rank=0) as logger:
         logger.scalars({"train/loss": 1.0}, step=30)
         logger.hparams(config, {"final/accuracy": 0.75})
@@ -125,10 +109,7 @@ def read_hparams(events: Any) -> dict[str, bool | float | str]:
     """Return a run's settings as the HPARAMS tab shows them."""
     data = read_plugin_data(events, "_hparams_/session_start_info")
     settings = data.session_start_info.hparams
-    return {
-        name: getattr(value, value.WhichOneof("kind"))
-        for name, value in settings.items()
-    }
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in settings.items()}
 
 
 def test_hparams_refuse_what_tensorboard_cannot_compare(tmp_path: Path) -> None:

@@ -76,9 +76,7 @@ def test_a_network_may_be_cut_between_any_two_blocks(name: str) -> None:
 def test_a_block_does_not_overwrite_its_input(layerwise: bool) -> None:
     # The rank before keeps its output for its own backward pass.
     for name in MODELS:
-        model = build_model(
-            name, in_shape=CIFAR10, num_classes=10, width=0.1, layerwise=layerwise
-        )
+        model = build_model(name, in_shape=CIFAR10, num_classes=10, width=0.1, layerwise=layerwise)
         activation = torch.randn(2, *CIFAR10)
         for block in model:
             before = activation.clone()
@@ -89,12 +87,7 @@ def test_a_block_does_not_overwrite_its_input(layerwise: bool) -> None:
 
 def test_block_names_are_those_of_the_layers() -> None:
     model = build_model("lenet", in_shape=MNIST, num_classes=10)
-    assert [name for name, _ in model.named_children()] == [
-        "conv1",
-        "conv2",
-        "fc3",
-        "logits",
-    ]
+    assert [name for name, _ in model.named_children()] == ["conv1", "conv2", "fc3", "logits"]
     assert len(build_model("vgg16", in_shape=CIFAR10, num_classes=10, width=0.1)) == 14
 
 
@@ -104,9 +97,7 @@ def test_layers_as_blocks_are_the_same_network(name: str) -> None:
     for layerwise in (False, True):
         torch.manual_seed(0)
         networks.append(
-            build_model(
-                name, in_shape=MNIST, num_classes=10, width=0.1, layerwise=layerwise
-            ).eval()
+            build_model(name, in_shape=MNIST, num_classes=10, width=0.1, layerwise=layerwise).eval()
         )
     whole, layers = networks
     assert len(layers) == sum(len(list(block.children())) for block in whole)

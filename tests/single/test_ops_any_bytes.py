@@ -71,9 +71,7 @@ def assert_only_inside(buffer: Tensor, first: int, numel: int) -> None:
 @pytest.mark.parametrize("numel", [0, 1, 127, 129, 639, 641, 1279, 4097, 40961])
 @pytest.mark.parametrize("wire_format", ops.WIRE_FORMATS)
 @pytest.mark.parametrize("shift", [0, 3])
-def test_guards_around_outputs_stay(
-    device, dtype, wire_format, numel, shift, gradient
-) -> None:
+def test_guards_around_outputs_stay(device, dtype, wire_format, numel, shift, gradient) -> None:
     """Outputs lie inside larger buffers, at any alignment; their neighbours stay."""
 
     def room(count: int, kind: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -92,9 +90,7 @@ def test_guards_around_outputs_stay(
     ]
     payload, sums, decoded, again, words, back = (view for _, view in buffers)
     how = {"base": 3, "offset": 1, "num_digits": 40}
-    ops.ternarize(
-        values, scales, key=(1, 2, 3, 4), wire_format=wire_format, payload=payload
-    )
+    ops.ternarize(values, scales, key=(1, 2, 3, 4), wire_format=wire_format, payload=payload)
     ops.unpack_sum(payload[None], wire_format, sums)
     ops.decode_mean(payload[None], scales, decoded, wire_format=wire_format)
     ops.dequantize(sums, scales, again)

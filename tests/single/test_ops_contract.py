@@ -103,8 +103,6 @@ def test_nothing_is_recorded_for_autograd(device) -> None:
 
 
 def test_documented_functions_compile_without_graph_breaks() -> None:
-    compiled = torch.compile(
-        lambda x: ops.max_abs(x, 128), fullgraph=True, backend="eager"
-    )
+    compiled = torch.compile(lambda x: ops.max_abs(x, 128), fullgraph=True, backend="eager")
     x = torch.randn(300)
     assert torch.equal(compiled(x), ops.max_abs(x, 128))

@@ -30,9 +30,7 @@ def mixed_scales(numel: int, bucket_size: int, first: int = 0) -> Tensor:
     return torch.tensor(SCALES)[index % len(SCALES)]
 
 
-def check_decoding(
-    device, dtype, same, numel, size, wire_format, ranks, divisor, seed=0
-) -> None:
+def check_decoding(device, dtype, same, numel, size, wire_format, ranks, divisor, seed=0) -> None:
     """Compare all three decoders on random payloads, longer than they need to be."""
     columns = ops.payload_bytes(numel, wire_format) + seed % 3
     payloads = random_bytes(ranks, columns, seed)
@@ -59,19 +57,13 @@ def check_decoding(
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_decoders(device, dtype, wire_format, ranks, assert_same_bits) -> None:
     for numel, size in CASES:
-        check_decoding(
-            device, dtype, assert_same_bits, numel, size, wire_format, ranks, ranks
-        )
+        check_decoding(device, dtype, assert_same_bits, numel, size, wire_format, ranks, ranks)
 
 
 @pytest.mark.parametrize("wire_format", ops.WIRE_FORMATS)
 @pytest.mark.parametrize("ranks", [2, 16, 100, 511, 512])
-def test_decoders_of_many_payloads(
-    device, wire_format, ranks, assert_same_bits
-) -> None:
-    check_decoding(
-        device, torch.float32, assert_same_bits, 1300, 0, wire_format, ranks, ranks
-    )
+def test_decoders_of_many_payloads(device, wire_format, ranks, assert_same_bits) -> None:
+    check_decoding(device, torch.float32, assert_same_bits, 1300, 0, wire_format, ranks, ranks)
 
 
 @given(
@@ -83,26 +75,10 @@ def test_decoders_of_many_payloads(
     seed=st.integers(0, 1000),
 )
 def test_decoders_drawn(
-    device,
-    dtype,
-    assert_same_bits,
-    numel,
-    bucket_size,
-    wire_format,
-    ranks,
-    divisor,
-    seed,
+    device, dtype, assert_same_bits, numel, bucket_size, wire_format, ranks, divisor, seed
 ) -> None:
     check_decoding(
-        device,
-        dtype,
-        assert_same_bits,
-        numel,
-        bucket_size,
-        wire_format,
-        ranks,
-        divisor,
-        seed,
+        device, dtype, assert_same_bits, numel, bucket_size, wire_format, ranks, divisor, seed
     )
 
 
@@ -139,8 +115,6 @@ def test_digits_of_any_word(device, base, assert_same_bits) -> None:
         expected = torch.empty(numel, dtype=torch.int16)
         reference.unpack_digits(words, base, 3, num_digits, expected)
         actual = torch.empty_like(expected, device=device)
-        ops.unpack_digits(
-            words.to(device), actual, base=base, offset=3, num_digits=num_digits
-        )
+        ops.unpack_digits(words.to(device), actual, base=base, offset=3, num_digits=num_digits)
         assert_same_bits(actual, expected, numel)
         assert -3 <= int(actual.min()) <= int(actual.max()) <= base - 4

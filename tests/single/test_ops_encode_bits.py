@@ -44,32 +44,24 @@ def reference_payload(
     size = ops.payload_bytes(values.numel(), wire_format)
     payload = torch.empty(size, dtype=torch.uint8)
     index = ops.WIRE_FORMATS.index(wire_format)
-    reference.ternarize(
-        values, scales, bucket_size, index, list(key), 0, stochastic, payload
-    )
+    reference.ternarize(values, scales, bucket_size, index, list(key), 0, stochastic, payload)
     return payload
 
 
 @pytest.mark.parametrize("kind", ["normal", "special", "bits"])
-def test_statistics_and_max_abs(
-    device, dtype, kind, gradient, assert_same_bits
-) -> None:
+def test_statistics_and_max_abs(device, dtype, kind, gradient, assert_same_bits) -> None:
     for numel, size in CASES:
         values = gradient(numel, dtype, kind)
         there = values.to(device)
         case = (numel, size)
         expected = reference.statistics(values, size)
         assert_same_bits(ops.statistics(there, size), expected, case)
-        assert_same_bits(
-            ops.max_abs(there, size), reference.max_abs(values, size), case
-        )
+        assert_same_bits(ops.max_abs(there, size), reference.max_abs(values, size), case)
 
 
 @pytest.mark.parametrize("stochastic", [True, False], ids=["stochastic", "nearest"])
 @pytest.mark.parametrize("wire_format", ops.WIRE_FORMATS)
-def test_payloads(
-    device, dtype, wire_format, stochastic, gradient, assert_same_bits
-) -> None:
+def test_payloads(device, dtype, wire_format, stochastic, gradient, assert_same_bits) -> None:
     key = (2**32 - 1, 3, 5, 2**40 + 7)
     for numel, size in CASES:
         values, scales = gradient(numel, dtype, "special"), mixed_scales(numel, size)
@@ -94,9 +86,7 @@ def test_payloads_of_every_scale(
     for kind in ("special", "bits", "zero"):
         values = gradient(1281, dtype, kind)
         expected = reference_payload(values, scales, 0, "trit5", key, stochastic)
-        actual = ops.ternarize(
-            values.to(device), scales.to(device), key=key, stochastic=stochastic
-        )
+        actual = ops.ternarize(values.to(device), scales.to(device), key=key, stochastic=stochastic)
         assert_same_bits(actual, expected, kind)
 
 
@@ -123,9 +113,7 @@ def test_payloads_of_any_bits(
     """Any bit pattern is a gradient, signalling NaNs included."""
     values = gradient(numel, dtype, "bits", seed=key[0])
     scales = mixed_scales(numel, bucket_size, first)
-    expected = reference_payload(
-        values, scales, bucket_size, wire_format, key, stochastic
-    )
+    expected = reference_payload(values, scales, bucket_size, wire_format, key, stochastic)
     actual = ops.ternarize(
         values.to(device),
         scales.to(device),
@@ -149,10 +137,7 @@ def test_parts_give_the_bytes_of_the_whole(device, wire_format, bucket_size) -> 
     values = torch.randn(20_000, device=device)
     numbers = ops.num_buckets(20_000, bucket_size)
     scales = torch.linspace(1.0, 3.0, numbers, device=device)
-    key, options = (
-        (1, 2, 3, 4),
-        {"bucket_size": bucket_size, "wire_format": wire_format},
-    )
+    key, options = ((1, 2, 3, 4), {"bucket_size": bucket_size, "wire_format": wire_format})
     whole = ops.ternarize(values, scales, key=key, **options)
     parts = []
     for first in range(0, 20_000, 5120):

@@ -74,16 +74,10 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: ops.max_abs(torch.eye(3).to_sparse()),
         "expected a contiguous dense tensor, got torch.sparse_coo",
     ),
-    "bucket size": (
-        lambda: ops.statistics(values(), 100),
-        "multiple of 128, got 100",
-    ),
+    "bucket size": (lambda: ops.statistics(values(), 100), "multiple of 128, got 100"),
     "negative bucket size": (lambda: encode(bucket_size=-128), "got -128"),
     "encode strided": (lambda: encode(columns()), r"strides \(2,\)"),
-    "encode complex": (
-        lambda: encode(values(dtype=torch.complex64)),
-        "got torch.complex64",
-    ),
+    "encode complex": (lambda: encode(values(dtype=torch.complex64)), "got torch.complex64"),
     "number of scales": (
         lambda: encode(bucket_size=128),
         "scales: expected 8 contiguous values of torch.float32, got 1 of",
@@ -92,10 +86,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: encode(scales=torch.ones(1).double()),
         "expected 1 .* torch.float32, got 1 of torch.float64",
     ),
-    "payload size": (
-        lambda: encode(payload=uint8(BYTES - 1)),
-        "payload: expected 256 .* got 255",
-    ),
+    "payload size": (lambda: encode(payload=uint8(BYTES - 1)), "payload: expected 256 .* got 255"),
     "payload dtype": (
         lambda: encode(payload=uint8(BYTES).to(torch.int8)),
         "expected 256 .* torch.uint8, got 256 of torch.int8",
@@ -106,10 +97,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: encode(first_value=100),
         "first_value: expected a multiple of 128 .* got 100",
     ),
-    "negative rank": (
-        lambda: encode(key=(0, -1, 0, 0)),
-        "below 2.32, step below 2.63, got .0, -1",
-    ),
+    "negative rank": (lambda: encode(key=(0, -1, 0, 0)), "below 2.32, step below 2.63, got .0, -1"),
     "short rows": (
         lambda: unpack(uint8(2, BYTES - 1)),
         r"at least 256 contiguous bytes, got \(2, 255\)",
@@ -131,10 +119,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "sums": (lambda: unpack(uint8(1, BYTES), torch.int32), "int16, got 1000 of"),
     "out dtype": (lambda: decode(values(dtype=INT16)), "out: .* got torch.int16"),
     "out strides": (lambda: decode(columns()), r"out: expected a contiguous .*\(2,\)"),
-    "decode scales": (
-        lambda: decode(values(), torch.ones(2)),
-        "scales: expected 1 .* got 2 of",
-    ),
+    "decode scales": (lambda: decode(values(), torch.ones(2)), "scales: expected 1 .* got 2 of"),
     "decode bucket": (lambda: decode(values(), bucket_size=64), "128, got 64"),
     "number of sums": (
         lambda: dequantize(torch.zeros(N - 1, dtype=INT16)),
@@ -186,6 +171,4 @@ def test_tensors_on_two_devices(call: Callable[[Tensor], object]) -> None:
 def test_divisor_out_of_range(divisor: int) -> None:
     payload = encode()
     with pytest.raises(RuntimeError, match=f"divisor: expected 1 to .* got {divisor}"):
-        ops.decode_mean(
-            payload[None], torch.ones(1), torch.empty(1000), divisor=divisor
-        )
+        ops.decode_mean(payload[None], torch.ones(1), torch.empty(1000), divisor=divisor)

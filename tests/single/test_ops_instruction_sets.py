@@ -49,9 +49,7 @@ def make_values(numel: int, dtype: torch.dtype) -> Tensor:
     return at_the_end_of_a_page(values.to(dtype))
 
 
-def results(
-    numel: int, dtype: torch.dtype, wire_format: ops.WireFormat
-) -> list[Tensor]:
+def results(numel: int, dtype: torch.dtype, wire_format: ops.WireFormat) -> list[Tensor]:
     """Run every op on one gradient, in buckets of 640."""
     values = make_values(numel, dtype)
     clean = torch.nan_to_num(values, nan=0.3, posinf=1.0, neginf=-1.0)

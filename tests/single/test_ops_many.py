@@ -52,9 +52,8 @@ def offsets(sizes: Sequence[int]) -> list[slice]:
     kind=st.sampled_from(["normal", "special", "bits"]),
 )
 def test_many_encode_as_each(
-    device, gradient, assert_same_bits, tensors, bucket_size, wire_format, stochastic,
-    kind,
-) -> None:  # fmt: skip
+    device, gradient, assert_same_bits, tensors, bucket_size, wire_format, stochastic, kind
+) -> None:
     values = [
         at_offset(gradient(n, dtype, kind, seed), offset, device)
         for seed, (n, dtype, offset, _, _) in enumerate(tensors)
@@ -71,16 +70,21 @@ def test_many_encode_as_each(
     how = {"bucket_size": bucket_size, "wire_format": wire_format}
     expected = [
         ops.ternarize(
-            v, s, key=(*KEY[:2], stream, KEY[2]), first_value=first,
-            stochastic=stochastic, **how,
+            v, s, key=(*KEY[:2], stream, KEY[2]), first_value=first, stochastic=stochastic, **how
         )
         for v, s, stream, first in zip(values, largest, streams, firsts, strict=True)
-    ]  # fmt: skip
+    ]
     payload = torch.empty_like(torch.cat(expected))
     ops.ternarize_many(
-        values, scales, payload, key=KEY, streams=streams, first_values=firsts,
-        stochastic=stochastic, **how,
-    )  # fmt: skip
+        values,
+        scales,
+        payload,
+        key=KEY,
+        streams=streams,
+        first_values=firsts,
+        stochastic=stochastic,
+        **how,
+    )
     assert_same_bits(payload, torch.cat(expected).cpu(), "payload")
 
 
@@ -148,9 +152,7 @@ def results(kernels: object, device: str, gradient: Callable[..., Tensor]) -> li
 
 def test_native_and_pytorch_kernels_agree(device, gradient, assert_same_bits) -> None:
     found = results(torch.ops.knet_hvd, device, gradient)
-    for left, right in zip(
-        found, results(reference_many, "cpu", gradient), strict=True
-    ):
+    for left, right in zip(found, results(reference_many, "cpu", gradient), strict=True):
         assert_same_bits(left, right)
 
 
@@ -158,9 +160,7 @@ def test_gradients_are_written_not_recorded(device) -> None:
     leaves = [torch.ones(n, device=device, requires_grad=True) for n in (3, 700)]
     scales = ops.max_abs_many(leaves)
     payload = torch.empty(384, dtype=torch.uint8, device=device)
-    ops.ternarize_many(
-        leaves, scales, payload, key=KEY, streams=[0, 1], first_values=[0, 0]
-    )
+    ops.ternarize_many(leaves, scales, payload, key=KEY, streams=[0, 1], first_values=[0, 0])
     ops.decode_mean_many(payload[None], scales * 2, leaves)
     for leaf in leaves:
         assert leaf.is_leaf
@@ -172,9 +172,7 @@ def test_gradients_are_written_not_recorded(device) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_cuda_graph_keeps_a_bucket(gradient) -> None:
     """Nothing copies from the host or waits, or capture would fail."""
-    values = [
-        gradient(n, dtype, seed=n).cuda() for n in (700, 3, 5000) for dtype in DTYPES
-    ]
+    values = [gradient(n, dtype, seed=n).cuda() for n in (700, 3, 5000) for dtype in DTYPES]
     outs, streams = [torch.empty_like(v) for v in values], list(range(len(values)))
     size = sum(ops.payload_bytes(v.numel(), "trit5") for v in values)
     payload = torch.empty(size, dtype=torch.uint8, device="cuda")
@@ -182,12 +180,7 @@ def test_a_cuda_graph_keeps_a_bucket(gradient) -> None:
     def round_trip() -> None:
         scales = local_scales_many(values, TernaryConfig())
         ops.ternarize_many(
-            values,
-            scales,
-            payload,
-            key=KEY,
-            streams=streams,
-            first_values=[0] * len(values),
+            values, scales, payload, key=KEY, streams=streams, first_values=[0] * len(values)
         )
         ops.decode_mean_many(payload[None], scales, outs)
 
@@ -228,9 +221,12 @@ def test_without_the_native_library() -> None:
         "ops.cuda_launches('ternarize_many', [1])\n"
     )
     found = subprocess.run(
-        [sys.executable, "-c", program], env={"KNET_EXT": "off", "PATH": ""},
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        env={"KNET_EXT": "off", "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert found.returncode == 1
     assert "RuntimeError: counting launches needs the native library" in found.stderr
 
@@ -296,8 +292,12 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "payload": (
         lambda: ops.ternarize_many(
-            two(), torch.ones(2), torch.empty(256, dtype=torch.uint8), key=KEY,
-            streams=[0, 1], first_values=[0, 0],
+            two(),
+            torch.ones(2),
+            torch.empty(256, dtype=torch.uint8),
+            key=KEY,
+            streams=[0, 1],
+            first_values=[0, 0],
         ),
         "payload: expected 384 contiguous values of torch.uint8, got 256",
     ),
@@ -307,7 +307,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         lambda: dequantize_many(703),
         "sums, in blocks of 640: expected 1920 contiguous values of .*, got 703",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", list(WRONG))

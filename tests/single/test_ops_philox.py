@@ -9,10 +9,7 @@ from knet_hvd.ops.philox import philox4x32, random16
 PI = ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0")
 KNOWN_ANSWERS = [  # kat_vectors of Random123: counter, key, output
     ("0 0 0 0", "0 0", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-    (
-        *("ffffffff " * 4, "ffffffff " * 2),
-        "408f276d 41c83b0e a20bc7c6 6d5451fd",
-    ),
+    (*("ffffffff " * 4, "ffffffff " * 2), "408f276d 41c83b0e a20bc7c6 6d5451fd"),
     (*PI, "d16cfe09 94fdcceb 5001e420 24126ea1"),
 ]
 
@@ -58,9 +55,7 @@ def test_kernels_draw_the_published_numbers(device) -> None:
     The key and all words of the counter but the index are those of the third vector.
     """
     key = (0xA4093822, 0x299F31D0, 0x85A308D3, 0x0370734413198A2E)
-    output = philox_of_plain_integers(
-        [0, key[2], key[3] % 2**32, key[3] >> 32], key[:2]
-    )
+    output = philox_of_plain_integers([0, key[2], key[3] % 2**32, key[3] >> 32], key[:2])
     drawn = [w & 0xFFFF for w in output] + [w >> 16 for w in output]
     values = torch.zeros(128, device=device)
     sums = torch.empty(128, dtype=torch.int16, device=device)

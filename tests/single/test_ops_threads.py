@@ -18,9 +18,7 @@ def keep_num_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def results(
-    values: Tensor, bucket_size: int, wire_format: ops.WireFormat
-) -> list[Tensor]:
+def results(values: Tensor, bucket_size: int, wire_format: ops.WireFormat) -> list[Tensor]:
     """Return what all ops make of a gradient."""
     moments = ops.statistics(values, bucket_size)
     largest = ops.max_abs(values, bucket_size)
@@ -39,9 +37,7 @@ def results(
 
 @pytest.mark.parametrize("bucket_size", [0, 128, 131072])
 @pytest.mark.parametrize("wire_format", ops.WIRE_FORMATS)
-def test_every_number_of_threads(
-    keep_num_threads, gradient, bucket_size, wire_format
-) -> None:
+def test_every_number_of_threads(keep_num_threads, gradient, bucket_size, wire_format) -> None:
     values = gradient(NUMEL)
     torch.set_num_threads(1)
     expected = results(values, bucket_size, wire_format)

@@ -86,9 +86,7 @@ def test_delayed_gradients_meet_the_present_weights() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_stashed_gradients_are_those_of_the_old_weights(
-    name: str, precision: str
-) -> None:
+def test_stashed_gradients_are_those_of_the_old_weights(name: str, precision: str) -> None:
     """Of several batches under way, each goes back through weights of its own."""
     stage, decoupler = make_image_stage(name, precision), Stashed()
     batches, expected = [], []
@@ -127,9 +125,7 @@ def make_image_stage(optimizer: str, precision: Any) -> Stage:
     torch.manual_seed(0)
     convolution = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()]
     connected = [nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 6)]
-    blocks = nn.Sequential(
-        nn.Sequential(*convolution, nn.MaxPool2d(2)), nn.Sequential(*connected)
-    )
+    blocks = nn.Sequential(nn.Sequential(*convolution, nn.MaxPool2d(2)), nn.Sequential(*connected))
     return Stage(0, 2, blocks, make_optimizer(blocks, optimizer, 0.1), precision)
 
 
@@ -199,9 +195,7 @@ def test_what_a_synthetic_gradient_missed_joins_the_next_update(
     gradient = torch.randn(4, 6)
     assert not decoupler.learn_from(stage, batch, gradient)
     output.backward(gradient)
-    for early, late, true in zip(
-        at_once, gradients(stage), gradients(twin), strict=True
-    ):
+    for early, late, true in zip(at_once, gradients(stage), gradients(twin), strict=True):
         torch.testing.assert_close(early + late, true, atol=1e-5, rtol=1e-4)
     for parameter in stage.blocks.parameters():
         assert parameter.grad.stride() == parameter.stride()
@@ -322,10 +316,7 @@ def test_microbatches_add_up_to_the_mean_loss() -> None:
 @pytest.mark.parametrize("hidden_layers", [None, 0, 1, 3])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_first_synthetic_gradient_is_zero(
-    shape: tuple[int, ...],
-    hidden_layers: int | None,
-    num_labels: int,
-    convolutions: bool,
+    shape: tuple[int, ...], hidden_layers: int | None, num_labels: int, convolutions: bool
 ) -> None:
     config = SynthesizerConfig(hidden_layers=hidden_layers, convolutions=convolutions)
     synthesizer = Synthesizer(shape, config, num_labels)

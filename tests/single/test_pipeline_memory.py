@@ -92,7 +92,5 @@ def test_the_layout_of_weights_does_not_change_what_is_learned() -> None:
     plain, other = trained(), trained(weights_layout="channels_last")
     first = next(m for m in other.blocks.modules() if isinstance(m, torch.nn.Conv2d))
     assert first.weight.is_contiguous(memory_format=torch.channels_last)
-    for expected, actual in zip(
-        plain.blocks.parameters(), other.blocks.parameters(), strict=True
-    ):
+    for expected, actual in zip(plain.blocks.parameters(), other.blocks.parameters(), strict=True):
         torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)

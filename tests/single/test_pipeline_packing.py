@@ -22,9 +22,7 @@ def stored(tree: object, folder: Path) -> object:
     [
         torch.randn(3, 2, 5, 4),
         torch.randn(3, 2, 5, 4).contiguous(memory_format=torch.channels_last),
-        torch.empty_like(
-            torch.empty(3, 1, 5, 4), memory_format=torch.channels_last
-        ).normal_(),
+        torch.empty_like(torch.empty(3, 1, 5, 4), memory_format=torch.channels_last).normal_(),
         torch.randn(6, 4).t(),
         torch.arange(5),
         torch.tensor(2.5),

@@ -13,9 +13,12 @@ TIMES = st.integers(0, 30)
 
 
 def table_costs(
-    blocks: list[list[int]], links: list[list[int]], cuts: list[int],
-    sizes: list[int], limits: list[int | None],
-) -> Costs:  # fmt: skip
+    blocks: list[list[int]],
+    links: list[list[int]],
+    cuts: list[int],
+    sizes: list[int],
+    limits: list[int | None],
+) -> Costs:
     """Return costs from the time of each block on each rank, and so on."""
     return Costs(
         num_blocks=len(sizes),
@@ -76,9 +79,7 @@ def test_no_other_plan_is_faster(costs: Costs) -> None:
 
 
 def test_a_slow_rank_gets_less() -> None:
-    costs = table_costs(
-        [[1] * 12, [3] * 12], [[0, 0]] * 2, [0] * 12, [1] * 12, [None] * 2
-    )
+    costs = table_costs([[1] * 12, [3] * 12], [[0, 0]] * 2, [0] * 12, [1] * 12, [None] * 2)
     plan = place(costs)
     assert (plan.cuts, plan.order, plan.step_s) == ((3,), (1, 0), 9.0)
 

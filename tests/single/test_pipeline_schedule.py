@@ -39,8 +39,7 @@ def run_all(schedules: list[list[Action]]) -> int:
 def test_all_passes_run_once_and_none_waits_for_ever(sizes: tuple[int, int]) -> None:
     num_stages, num_microbatches = sizes
     schedules = [
-        one_forward_one_backward(stage, num_stages, num_microbatches)
-        for stage in range(num_stages)
+        one_forward_one_backward(stage, num_stages, num_microbatches) for stage in range(num_stages)
     ]
     for actions in [*schedules, sequential(num_microbatches)]:
         assert len(set(actions)) == len(actions) == 2 * num_microbatches
@@ -51,9 +50,7 @@ def test_all_passes_run_once_and_none_waits_for_ever(sizes: tuple[int, int]) -> 
 
 
 @given(sizes=SIZES)
-def test_a_stage_holds_no_more_activations_than_stages_follow(
-    sizes: tuple[int, int],
-) -> None:
+def test_a_stage_holds_no_more_activations_than_stages_follow(sizes: tuple[int, int]) -> None:
     num_stages, num_microbatches = sizes
     for stage in range(num_stages):
         held = most = 0

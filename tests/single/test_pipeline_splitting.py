@@ -12,12 +12,7 @@ from knet_hvd.models import MODELS, build_model
 from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.assembly import build_stage
 from knet_hvd.pipeline.decouplers import SynthesizerConfig
-from knet_hvd.pipeline.splitting import (
-    check_cuts,
-    equal_cuts,
-    output_shapes,
-    stage_blocks,
-)
+from knet_hvd.pipeline.splitting import check_cuts, equal_cuts, output_shapes, stage_blocks
 
 MNIST = (1, 28, 28)
 

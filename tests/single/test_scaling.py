@@ -143,9 +143,7 @@ def test_traffic_is_that_of_the_wire_bytes(num_nodes: int) -> None:
 
 def test_a_step_by_hand() -> None:
     """8 GPUs on 2 nodes; every term has a size of its own."""
-    network = Network(
-        name="n", num_parameters=1e6, batch_per_gpu=10, images_per_s_per_gpu=100
-    )
+    network = Network(name="n", num_parameters=1e6, batch_per_gpu=10, images_per_s_per_gpu=100)
     cluster = Cluster(
         name="c",
         gpus_per_node=4,
@@ -167,11 +165,7 @@ def test_a_step_by_hand() -> None:
 def test_gpus_fill_whole_nodes() -> None:
     link = Link(gbit_per_s=1)
     cluster = Cluster(
-        name="c",
-        gpus_per_node=6,
-        intra_node=link,
-        inter_node=link,
-        codec_values_per_s=1,
+        name="c", gpus_per_node=6, intra_node=link, inter_node=link, codec_values_per_s=1
     )
     assert cluster.gpu_counts(50) == [1, 2, 4, 6, 12, 24, 48]
     assert cluster.gpu_counts(3) == [1, 2]

@@ -140,9 +140,7 @@ def test_a_network_of_ones_own() -> None:
         ({"max_gpus": 0}, "max_gpus: expected 1 to 2048, got 0"),
     ],
 )
-def test_incomplete_or_wrong_settings_are_named(
-    flags: dict[str, float], message: str
-) -> None:
+def test_incomplete_or_wrong_settings_are_named(flags: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ScalingConfig(**flags)  # type: ignore[arg-type]
 

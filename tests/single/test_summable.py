@@ -107,9 +107,7 @@ def test_ranks_without_a_finite_gradient_are_counted(bad) -> None:
         assert header.num_invalid == 2
 
 
-@pytest.mark.parametrize(
-    ("ratio", "known"), [(0.0, False), (1e-4, False), (1e-3, True)]
-)
+@pytest.mark.parametrize(("ratio", "known"), [(0.0, False), (1e-4, False), (1e-3, True)])
 @pytest.mark.parametrize("num_ranks", [1, 4])
 def test_small_magnitudes_leave_the_range(ratio, known, num_ranks) -> None:
     headers = [make_header(2.0, 0, 2.0 * ratio)] * num_ranks

@@ -58,9 +58,7 @@ def test_predictions_come_true_if_the_optimizer_goes_on_as_before(
     gradients = [torch.randn_like(weight) for weight in weights(stage)]
 
     def update(share: float) -> None:
-        for parameter, gradient in zip(
-            stage.blocks.parameters(), gradients, strict=True
-        ):
+        for parameter, gradient in zip(stage.blocks.parameters(), gradients, strict=True):
             parameter.grad = share * gradient
         stage.update()
 
@@ -150,9 +148,7 @@ def test_own_weights_are_back_after_an_error() -> None:
 
 @pytest.mark.parametrize(("recompute", "kind"), [(True, Delayed), (False, Stashed)])
 def test_the_setting_reaches_the_decoupler(recompute: bool, kind: Any) -> None:
-    config = PipelineConfig(
-        decoupler="delayed", recompute=recompute, predict_weights=True
-    )
+    config = PipelineConfig(decoupler="delayed", recompute=recompute, predict_weights=True)
     decoupler: Decoupler = make_decoupler(config, (6,), 10)
     assert isinstance(decoupler, kind)
     stage, batch = make_stage(), make_batch(0, updates_ahead=3)

@@ -5,12 +5,7 @@ import pytest
 from knet_hvd import ops
 from knet_hvd.compression import LevelsCodec, TernaryConfig
 from knet_hvd.data_parallel.summable import word_bits
-from knet_hvd.performance import (
-    allgather_bytes,
-    allreduce_bytes,
-    alltoall_bytes,
-    cheapest_exchange,
-)
+from knet_hvd.performance import allgather_bytes, allreduce_bytes, alltoall_bytes, cheapest_exchange
 
 RANKS = range(2, 513)
 

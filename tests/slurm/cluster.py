@@ -78,18 +78,12 @@ def cluster(num_nodes: int = 2, cpus: int = 4) -> Iterator[dict[str, str]]:
         RuntimeError: If it does not come up in time.
     """
     folder = Path(tempfile.mkdtemp(prefix="knet-slurm-"))
-    environment = {
-        **os.environ,
-        "PATH": _PATH,
-        "SLURM_CONF": str(folder / "slurm.conf"),
-    }
+    environment = {**os.environ, "PATH": _PATH, "SLURM_CONF": str(folder / "slurm.conf")}
     daemons: list[subprocess.Popen[bytes]] = []
 
     def start(*command: str) -> None:
         with (folder / f"{command[0]}.out").open("ab") as log:
-            daemons.append(
-                subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-            )
+            daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
 
     try:
         _configure(folder, num_nodes, cpus)
@@ -148,17 +142,9 @@ def _configure(folder: Path, num_nodes: int, cpus: int) -> None:
 def _munged(folder: Path) -> list[str]:
     files = [
         f"--{kind}-file={folder}/munge.{ending}"
-        for kind, ending in (
-            ("key", "key"), ("pid", "pid"), ("log", "log"), ("seed", "seed"),
-        )
-    ]  # fmt: skip
-    return [
-        "munged",
-        "--foreground",
-        "--force",
-        f"--socket={folder}/munge.socket",
-        *files,
+        for kind, ending in (("key", "key"), ("pid", "pid"), ("log", "log"), ("seed", "seed"))
     ]
+    return ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *files]
 
 
 def _free_ports(number: int) -> list[int]:
@@ -176,12 +162,7 @@ def _free_ports(number: int) -> list[int]:
 def _idle_nodes(environment: dict[str, str]) -> int:
     command = ["sinfo", "--noheader", "--states=idle", "--format=%D"]
     done = subprocess.run(
-        command,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+        command, env=environment, capture_output=True, text=True, timeout=30, check=False
     )
     return int(done.stdout or 0) if done.returncode == 0 else 0
 
@@ -192,9 +173,8 @@ def _cancel_all(environment: dict[str, str]) -> None:
     def slurm(*command: str) -> str:
         try:
             return subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=30,
-                check=False,
-            ).stdout  # fmt: skip
+                command, env=environment, capture_output=True, text=True, timeout=30, check=False
+            ).stdout
         except subprocess.TimeoutExpired:
             return ""
 

@@ -52,11 +52,7 @@ class Slurm:
         return done.stdout
 
     def submit(
-        self,
-        template: str,
-        *flags: str,
-        options: tuple[str, ...] = (),
-        **environment: str,
+        self, template: str, *flags: str, options: tuple[str, ...] = (), **environment: str
     ) -> str:
         """Submit a template with the flags of its job; return the job's number.
 
@@ -64,9 +60,15 @@ class Slurm:
         """
         out, err = self.folder / "%x-%a.out", self.folder / "%x-%a.err"
         return self.run(
-            "sbatch", "--parsable", f"--output={out}", f"--error={err}",
-            *options, f"slurm/{template}.sbatch", *flags, **environment,
-        ).strip()  # fmt: skip
+            "sbatch",
+            "--parsable",
+            f"--output={out}",
+            f"--error={err}",
+            *options,
+            f"slurm/{template}.sbatch",
+            *flags,
+            **environment,
+        ).strip()
 
     def text(self) -> str:
         """Return all that jobs have printed so far."""
@@ -80,9 +82,7 @@ class Slurm:
 
     def states(self, job: str) -> set[str]:
         """Return the states of a job's tasks and components."""
-        return set(
-            re.findall(r"JobState=(\w+)", self.run("scontrol", "show", "job", job))
-        )
+        return set(re.findall(r"JobState=(\w+)", self.run("scontrol", "show", "job", job)))
 
     def wait(self, job: str) -> set[str]:
         """Return the states that a job has ended with."""

@@ -27,9 +27,7 @@ def test_slurm_accepts_the_commands(block: str, slurm: Slurm) -> None:
 @pytest.mark.parametrize("template", sorted((ROOT / "slurm").glob("*.sbatch")))
 def test_slurm_accepts_the_command_at_the_top(template: Path, slurm: Slurm) -> None:
     text = template.read_text()
-    commands = re.findall(
-        r"^#   (\. slurm/env.sh && sbatch .*?)(?: {3}.*)?$", text, re.M
-    )
+    commands = re.findall(r"^#   (\. slurm/env.sh && sbatch .*?)(?: {3}.*)?$", text, re.M)
     assert commands
     for command in commands:
         smaller = command.replace("--nodes=4", "--nodes=2")  # there are no more

@@ -74,8 +74,13 @@ def test_seeds(slurm: Slurm) -> None:
     table = folder / "table.md"
     slurm.until(table.exists, "the table")
     assert re.findall(r"^\| (\w+)", table.read_text(), re.MULTILINE) == [
-        "seed", "0", "1", "2", "mean", "deviation",
-    ]  # fmt: skip
+        "seed",
+        "0",
+        "1",
+        "2",
+        "mean",
+        "deviation",
+    ]
 
 
 def listening_addresses(port: int) -> set[str]:
@@ -127,9 +132,7 @@ def test_what_is_missing_is_said_in_one_line(
 
 
 @pytest.mark.parametrize("fault", ["exit 1", "sleep 1000"], ids=["fails", "hangs"])
-def test_a_launcher_that_starts_nothing_is_named(
-    fault: str, slurm: Slurm, tmp_path: Path
-) -> None:
+def test_a_launcher_that_starts_nothing_is_named(fault: str, slurm: Slurm, tmp_path: Path) -> None:
     launcher = tmp_path / "bin" / "mpirun"
     launcher.parent.mkdir()
     launcher.write_text(f"#!/bin/sh\necho no route to host\n{fault}\n")

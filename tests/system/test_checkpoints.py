@@ -100,9 +100,7 @@ def rank_pids(mark: str) -> list[int]:
     return found
 
 
-def test_sigterm_to_one_rank_alone_stops_all(
-    straight: dict[str, Any], tmp_path: Path
-) -> None:
+def test_sigterm_to_one_rank_alone_stops_all(straight: dict[str, Any], tmp_path: Path) -> None:
     """As srun and scancel do it, but only one rank gets it."""
     line = mpirun(*[job(tmp_path)] * 2)
     with started(line) as process:
@@ -140,9 +138,7 @@ def test_kills_at_random_moments_lose_nothing_that_was_saved(
     assert not list((tmp_path / "checkpoints").glob("*.partial"))
 
 
-def test_a_rank_that_hangs_is_given_up(
-    straight: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_rank_that_hangs_is_given_up(straight: dict[str, Any], tmp_path: Path) -> None:
     """Neither the launcher nor Horovod sees anything wrong with a stopped process."""
     line = mpirun(*[job(tmp_path, "--timeout-s", "8")] * 2)
     with started(line) as process:
@@ -156,9 +152,7 @@ def test_a_rank_that_hangs_is_given_up(
     assert summary["parameters_sha256"] == straight["parameters_sha256"]
 
 
-def test_another_number_of_ranks_goes_on(
-    straight: dict[str, Any], tmp_path: Path
-) -> None:
+def test_another_number_of_ranks_goes_on(straight: dict[str, Any], tmp_path: Path) -> None:
     steps = ("50", "90", "130", str(NUM_STEPS))
     for num_ranks, step in zip((2, 4, 1, 2), steps, strict=True):
         flags = ["--batch-size", str(16 // num_ranks), "--max-steps", step]
@@ -202,9 +196,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_disk_that_is_full(
-    straight: dict[str, Any], small_disk: Path, tmp_path: Path
-) -> None:
+def test_a_disk_that_is_full(straight: dict[str, Any], small_disk: Path, tmp_path: Path) -> None:
     """Room for two checkpoints where three are to be kept."""
     flags = ["--checkpoint-dir", str(small_disk / "checkpoints")]
     result = run(mpirun(*[job(tmp_path, *flags)] * 2))
@@ -219,9 +211,7 @@ def test_a_disk_that_is_full(
         assert [store.read_shard(manifest, rank)["loss"] for rank in range(2)]
 
 
-def test_a_folder_that_cannot_be_written_stops_the_job_before_training(
-    tmp_path: Path,
-) -> None:
+def test_a_folder_that_cannot_be_written_stops_the_job_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     flags = ["--checkpoint-dir", str(tmp_path / "file" / "below")]
     result = run(mpirun(*[job(tmp_path, *flags)] * 2))
@@ -235,9 +225,7 @@ def test_a_folder_that_cannot_be_written_stops_the_job_before_training(
 def test_horovodrun_goes_on_and_the_model_can_be_exported(tmp_path: Path) -> None:
     out = tmp_path / "model.pt"
     for steps in ("10", "20"):
-        summary = summary_of(
-            run(horovodrun(job(tmp_path, "--max-steps", steps))), tmp_path
-        )
+        summary = summary_of(run(horovodrun(job(tmp_path, "--max-steps", steps))), tmp_path)
     assert summary["resumed_step"] == 10
     export = [sys.executable, "-m", "knet_hvd", "export"]
     result = run([*export, str(tmp_path / "checkpoints"), str(out)])

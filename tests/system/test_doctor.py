@@ -10,9 +10,17 @@ from tests.system.launch import Result, horovodrun, mpirun, run
 
 DOCTOR = [sys.executable, "-m", "knet_hvd", "doctor"]
 CHECKS = {
-    "MPI", "MPI threads", "Horovod", "one MPI", "torch", "GPU", "NCCL",
-    "codec on CPU", "codec on GPU", "memory",
-}  # fmt: skip
+    "MPI",
+    "MPI threads",
+    "Horovod",
+    "one MPI",
+    "torch",
+    "GPU",
+    "NCCL",
+    "codec on CPU",
+    "codec on GPU",
+    "memory",
+}
 BETWEEN_RANKS = {"same versions", "equal speed", "links"}
 
 

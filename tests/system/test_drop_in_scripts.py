@@ -37,16 +37,15 @@ def test_the_compression_argument(compression: str, launcher: str) -> None:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
-def test_the_import_of_the_optimizer(
-    optimizer: str, launcher: str, tmp_path: Path
-) -> None:
+def test_the_import_of_the_optimizer(optimizer: str, launcher: str, tmp_path: Path) -> None:
     plain = SCRIPT.read_text()
     assert plain.count(IMPORT) == 1
     changed = plain.replace(IMPORT, IMPORT.replace("horovod.torch", "knet_hvd"))
     differing = [
-        pair for pair in zip(plain.splitlines(), changed.splitlines(), strict=True)
+        pair
+        for pair in zip(plain.splitlines(), changed.splitlines(), strict=True)
         if pair[0] != pair[1]
-    ]  # fmt: skip
+    ]
     assert len(differing) == 1
     script = tmp_path / "train_import.py"
     script.write_text(changed)

@@ -99,11 +99,8 @@ def test_data_files_that_are_missing(tmp_path: Path) -> None:
 
 
 def test_data_files_that_are_truncated(tmp_path: Path) -> None:
-    header = bytes([0, 0, 8, 3]) + b"".join(
-        n.to_bytes(4, "big") for n in (60_000, 28, 28)
-    )
-    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3",
-                 "t10k-labels-idx1"):  # fmt: skip
+    header = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (60_000, 28, 28))
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (tmp_path / f"{name}-ubyte").write_bytes(header + bytes(1000))
     flags = ["--data", "mnist", "--data-dir", str(tmp_path)]
     result = run(mpirun(*[[*JOB, *SHORT, *flags]] * 2))

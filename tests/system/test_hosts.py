@@ -20,9 +20,7 @@ def test_a_host_file_is_all_that_mpirun_needs(tmp_path: Path) -> None:
     script = script.replace("tensorboard --logdir", "tensorboard --inspect --logdir")
     script = script.replace("--host 127.0.0.1 --port 6006", "")
     script = script.replace("--epochs 3", "--max-steps 20")
-    result = run(
-        ["bash", "-ec", f"cd {tmp_path}\n{script}"], OMPI_MCA_mpi_yield_when_idle="1"
-    )
+    result = run(["bash", "-ec", f"cd {tmp_path}\n{script}"], OMPI_MCA_mpi_yield_when_idle="1")
     assert result.code == 0, result.text
     assert "0-1" in result.out
     assert "2 ranks, ternary: test accuracy" in result.out

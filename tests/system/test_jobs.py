@@ -54,10 +54,7 @@ def test_the_summary_holds_what_a_reader_needs(ternary: dict[str, Any]) -> None:
     assert ternary["config"]["compression"] == "ternary"
     assert ternary["config"]["learning_rate"] == 0.02
     assert 15 < ternary["compression_ratio"] < 20
-    sent, full = (
-        ternary["wire_bytes_per_step"],
-        ternary["uncompressed_wire_bytes_per_step"],
-    )
+    sent, full = (ternary["wire_bytes_per_step"], ternary["uncompressed_wire_bytes_per_step"])
     assert full == 4 * ternary["num_parameters"]
     assert full / sent == pytest.approx(ternary["compression_ratio"])
     assert len(ternary["parameters_sha256"]) == 64
@@ -73,9 +70,7 @@ def test_the_same_command_gives_the_same_parameters(
     assert "lenet on digits, 2 ranks, ternary: test accuracy 0.9" in result.out
 
 
-def test_ternary_is_as_accurate_as_fp32(
-    ternary: dict[str, Any], tmp_path: Path
-) -> None:
+def test_ternary_is_as_accurate_as_fp32(ternary: dict[str, Any], tmp_path: Path) -> None:
     fp32, _ = train_job(tmp_path, "--compression", "none")
     assert fp32["test_accuracy"] > 0.95
     assert ternary["test_accuracy"] > fp32["test_accuracy"] - 0.02
@@ -84,9 +79,7 @@ def test_ternary_is_as_accurate_as_fp32(
     assert fp32["parameters_sha256"] != ternary["parameters_sha256"]
 
 
-def test_tensorboard_shows_curves_and_histograms(
-    ternary: dict[str, Any], logdir: Path
-) -> None:
+def test_tensorboard_shows_curves_and_histograms(ternary: dict[str, Any], logdir: Path) -> None:
     assert len(list(logdir.glob("events.*"))) == 1  # of rank 0
     events = EventAccumulator(str(logdir), {"histograms": 0})  # 0: all
     events.Reload()
@@ -106,9 +99,7 @@ def test_tensorboard_shows_curves_and_histograms(
     kinds = {"original", "clipped", "ternary", "averaged"}
     layers = {tag.rsplit("/", 1)[0] for tag in tags["histograms"]}
     assert len(layers) == 2
-    assert {f"{layer}/{kind}" for layer in layers for kind in kinds} == set(
-        tags["histograms"]
-    )
+    assert {f"{layer}/{kind}" for layer in layers for kind in kinds} == set(tags["histograms"])
     assert len(events.Histograms(sorted(tags["histograms"])[0])) >= 4
 
 
@@ -118,9 +109,7 @@ def test_horovods_own_optimizer_trains_as_well(tmp_path: Path) -> None:
     assert 8 < summary["compression_ratio"] < 14
 
 
-def test_the_codec_without_its_native_library(
-    ternary: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_codec_without_its_native_library(ternary: dict[str, Any], tmp_path: Path) -> None:
     flags = ["--max-steps", "5"]
     (tmp_path / "native").mkdir()
     slow, result = train_job(tmp_path, *flags, KNET_EXT="off")

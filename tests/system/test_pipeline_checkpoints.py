@@ -51,9 +51,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def stopped(
-    straight: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, str]:
+def stopped(straight: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A job that was told to stop, and what it said."""
     folder = tmp_path_factory.mktemp("stopped")
     with started(job(folder, "--logdir", str(folder / "curves"))) as process:
@@ -64,9 +62,7 @@ def stopped(
     return folder, err
 
 
-def test_a_signal_stops_the_job_with_its_state_saved(
-    stopped: tuple[Path, str],
-) -> None:
+def test_a_signal_stops_the_job_with_its_state_saved(stopped: tuple[Path, str]) -> None:
     folder, err = stopped
     found = re.findall(r"stopped by SIGUSR1 after step (\d+), saved in (\S+):", err)
     ((step, path),) = found
@@ -77,10 +73,7 @@ def test_a_signal_stops_the_job_with_its_state_saved(
 
 @pytest.mark.parametrize(
     ("flags", "num_ranks", "message"),
-    [
-        (["--cuts", "1"], 2, "cuts: 2 there, 1 here"),
-        ([], 3, "stages: 2 there, 3 here"),
-    ],
+    [(["--cuts", "1"], 2, "cuts: 2 there, 1 here"), ([], 3, "stages: 2 there, 3 here")],
 )
 def test_what_differs_is_named_on_every_rank(
     flags: list[str], num_ranks: int, message: str, stopped: tuple[Path, str]
@@ -135,9 +128,7 @@ def test_a_rank_that_is_killed_loses_nothing_that_was_saved(
     assert f"going on after step {saved}\n" in result.out
 
 
-def test_a_folder_that_cannot_be_written_stops_the_job_before_training(
-    tmp_path: Path,
-) -> None:
+def test_a_folder_that_cannot_be_written_stops_the_job_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = run(job(tmp_path, "--checkpoint-dir", str(tmp_path / "file" / "below")))
     assert result.code == 1

@@ -32,9 +32,7 @@ LONG = ["--epochs", "100000", "--decoupler"]
 SOON_S = 30
 
 
-def train_job(
-    folder: Path, *flags: str, num_ranks: int = 2
-) -> tuple[dict[str, Any], Result]:
+def train_job(folder: Path, *flags: str, num_ranks: int = 2) -> tuple[dict[str, Any], Result]:
     summary = folder / "results" / "summary.json"
     result = run(mpirun(*[[*JOB, *flags, "--summary", str(summary)]] * num_ranks))
     assert result.code == 0, result.text
@@ -196,12 +194,8 @@ def text_after_a_kill(
     return text
 
 
-@pytest.mark.parametrize(
-    ("decoupler", "victim"), [("backprop", 1), ("synthetic", 2), ("local", 0)]
-)
-def test_a_rank_that_is_killed_ends_the_others(
-    decoupler: str, victim: int, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("decoupler", "victim"), [("backprop", 1), ("synthetic", 2), ("local", 0)])
+def test_a_rank_that_is_killed_ends_the_others(decoupler: str, victim: int, tmp_path: Path) -> None:
     job = start(tmp_path, decoupler, num_ranks=3)
     try:
         text = text_after_a_kill(job, tmp_path, victim, 3, 3)
@@ -265,9 +259,7 @@ def test_a_rank_that_hangs_is_given_up(tmp_path: Path) -> None:
         code = job.wait(timeout=60)
         text = (tmp_path / "log").read_text()
         assert code != 0, text
-        assert re.search(r"train_pipeline: rank 0: .*nothing came within 3 s", text), (
-            text
-        )
+        assert re.search(r"train_pipeline: rank 0: .*nothing came within 3 s", text), text
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)

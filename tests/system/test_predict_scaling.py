@@ -58,9 +58,7 @@ def test_the_tables_name_the_one_node_baseline(result: Result) -> None:
     assert "not measured" in result.out
 
 
-def test_tensorboard_shows_figure_curves_and_tables(
-    result: Result, folder: Path
-) -> None:
+def test_tensorboard_shows_figure_curves_and_tables(result: Result, folder: Path) -> None:
     events = EventAccumulator(str(folder / "logs"))
     events.Reload()
     (image,) = events.Images("scaling")

@@ -67,17 +67,13 @@ def test_use_trains_on_two_ranks(index: int, tmp_path: Path) -> None:
         ("train_pipeline.py", "local.json", "scalars"),
     ],
 )
-def test_job_and_tensorboard_commands(
-    job: str, summary: str, seen: str, tmp_path: Path
-) -> None:
+def test_job_and_tensorboard_commands(job: str, summary: str, seen: str, tmp_path: Path) -> None:
     block = next(b for b in code_blocks("bash") if job in b)
     assert len(block.strip().splitlines()) <= 10
     lines = [line for line in block.splitlines() if not line.startswith("source")]
     script = "\n".join(lines).replace("python jobs/", f"python {ROOT}/jobs/")
     # A server would not return: --inspect reads the same files and ends.
-    script = script.replace(
-        "tensorboard --logdir runs", "tensorboard --inspect --logdir runs"
-    )
+    script = script.replace("tensorboard --logdir runs", "tensorboard --inspect --logdir runs")
     output = run(["bash", "-ec", script], cwd=tmp_path)
     assert "test accuracy" in output
     assert seen in output
@@ -98,11 +94,7 @@ def test_diagnosis_names_the_kernels_in_use() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
-    ],
+    ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))],
 )
 def test_links_point_to_files(page: str) -> None:
     text = (ROOT / page).read_text()

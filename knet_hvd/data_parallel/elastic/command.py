@@ -51,9 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     start = flags.np or flags.min_np
     try:
-        interface = choose_interface(
-            flags.interface, flags.allow_public_address, local_addresses()
-        )
+        interface = choose_interface(flags.interface, flags.allow_public_address, local_addresses())
         config = ElasticConfig(
             interface=interface,
             script=flags.host_discovery_script,

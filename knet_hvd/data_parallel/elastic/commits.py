@@ -20,9 +20,7 @@ class ElasticCommits:
     To the trainer it is what ``JobCheckpoints`` is for jobs with a folder.
     """
 
-    def __init__(
-        self, config: TrainingConfig, memory: CommitMemory, watch: HostWatch
-    ) -> None:
+    def __init__(self, config: TrainingConfig, memory: CommitMemory, watch: HostWatch) -> None:
         """Agree on where to go on; all workers at once.
 
         Args:

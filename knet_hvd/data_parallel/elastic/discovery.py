@@ -28,9 +28,7 @@ class ScriptDiscovery(HostDiscovery):  # type: ignore[misc]
             ValueError: If it cannot be executed.
         """
         if not os.access(script, os.X_OK) or not script.is_file():
-            raise ValueError(
-                f"host discovery script {script}: expected an executable file"
-            )
+            raise ValueError(f"host discovery script {script}: expected an executable file")
         self._script = script.resolve()
         self._default_slots = default_slots
 
@@ -76,8 +74,6 @@ def parse_hosts(text: str, default_slots: int = 1) -> dict[str, int]:
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            raise RuntimeError(
-                f"host discovery script: expected host or host:slots, got {line!r}"
-            )
+            raise RuntimeError(f"host discovery script: expected host or host:slots, got {line!r}")
         hosts[match[1]] = int(match[2] or default_slots)
     return hosts

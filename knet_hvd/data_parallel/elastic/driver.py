@@ -19,16 +19,8 @@ from horovod.runner.gloo_run import (
 from knet_hvd.config import KnetError
 from knet_hvd.data_parallel.elastic import LAUNCHED_BY
 from knet_hvd.data_parallel.elastic.discovery import ScriptDiscovery
-from knet_hvd.data_parallel.elastic.interfaces import (
-    Interface,
-    is_local,
-    local_addresses,
-)
-from knet_hvd.data_parallel.elastic.processes import (
-    remote_command,
-    run_worker,
-    worker_environment,
-)
+from knet_hvd.data_parallel.elastic.interfaces import Interface, is_local, local_addresses
+from knet_hvd.data_parallel.elastic.processes import remote_command, run_worker, worker_environment
 from knet_hvd.data_parallel.elastic.rendezvous import BoundRendezvous
 
 _GLOO_TIMEOUT = "HOROVOD_GLOO_TIMEOUT_SECONDS"
@@ -144,10 +136,7 @@ def launch(config: ElasticConfig, command: Sequence[str]) -> None:
 
 
 def _run(
-    driver: _Driver,
-    rendezvous: BoundRendezvous,
-    config: ElasticConfig,
-    command: Sequence[str],
+    driver: _Driver, rendezvous: BoundRendezvous, config: ElasticConfig, command: Sequence[str]
 ) -> None:
     stopped = register_shutdown_event()
     Thread(target=driver.stop_after, args=(stopped,), daemon=True).start()
@@ -164,9 +153,7 @@ def _run(
         words = list(command)
         if not is_local(slot.hostname, local_addresses()):
             folder = str(Path.cwd())
-            words = remote_command(
-                config.ssh, slot.hostname, words, environment, folder
-            )
+            words = remote_command(config.ssh, slot.hostname, words, environment, folder)
         return run_worker(words, environment, [stopped, *events])
 
     driver.start(config.start_workers, create_worker)

@@ -70,8 +70,7 @@ def _find(wanted: str, known: Addresses) -> Interface:
             raise ValueError(f"interface {name} has no IPv4 address")
     names = ", ".join(f"{n} ({', '.join(a)})" for n, a in known.items() if a)
     raise ValueError(
-        f"interface: expected the name or the IPv4 address of one of {names}; "
-        f"got {wanted!r}"
+        f"interface: expected the name or the IPv4 address of one of {names}; got {wanted!r}"
     )
 
 

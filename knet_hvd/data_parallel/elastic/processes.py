@@ -54,9 +54,7 @@ def run_worker(
         Its exit code, as a shell would have it, and when it ended.
     """
     try:
-        process = subprocess.Popen(
-            command, env=dict(environment), stdin=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL)
     except OSError:
         return 127, time.time()
     code = process.poll()

@@ -49,9 +49,7 @@ class BoundRendezvous(RendezvousServer):  # type: ignore[misc]
         """
         handler = _without_pickles(handler_cls)
         self._httpd = _Server((self.address, 0), handler, 0)
-        self._listen_thread = threading.Thread(
-            target=self._httpd.serve_forever, daemon=True
-        )
+        self._listen_thread = threading.Thread(target=self._httpd.serve_forever, daemon=True)
         self._listen_thread.start()
         self.port = int(self._httpd.server_port)
         return self.port

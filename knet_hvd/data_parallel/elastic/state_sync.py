@@ -8,12 +8,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.checkpoint import Position, Tree, tree_from_bytes, tree_to_bytes
-from knet_hvd.data_parallel.elastic.memory import (
-    NO_STEP,
-    Commit,
-    CommitMemory,
-    Meeting,
-)
+from knet_hvd.data_parallel.elastic.memory import NO_STEP, Commit, CommitMemory, Meeting
 
 
 def agree_on_state(memory: CommitMemory) -> Commit | None:
@@ -65,9 +60,7 @@ def _pack(commit: Commit | None, memory: CommitMemory) -> dict[str, Any] | None:
 def _send_tree(tree: Tree | None, root: int) -> Tree:
     """Return the root's tree on every rank, a copy of its own on the root as well."""
     data = b"" if hvd.rank() != root else tree_to_bytes(tree)
-    length = hvd.broadcast(
-        torch.tensor([len(data)]), root, name="knet_hvd.elastic.length"
-    )
+    length = hvd.broadcast(torch.tensor([len(data)]), root, name="knet_hvd.elastic.length")
     own = torch.zeros(int(length), dtype=torch.uint8)
     if data:
         own = torch.frombuffer(bytearray(data), dtype=torch.uint8)

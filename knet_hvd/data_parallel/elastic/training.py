@@ -86,10 +86,7 @@ def train_elastically(
             except HostsUpdatedInterrupt:
                 reason = "hosts came or went"
             _logger.warning(
-                "rank %d, step %d: %s, meeting anew",
-                hvd.rank(),
-                memory.steps_made,
-                reason,
+                "rank %d, step %d: %s, meeting anew", hvd.rank(), memory.steps_made, reason
             )
             hvd.shutdown()
             hvd.init()
@@ -99,6 +96,4 @@ def train_elastically(
 
 def _announce(memory: CommitMemory, trainer: DataParallelTrainer) -> None:
     if hvd.rank() == 0 and len(memory.meetings) > 1:
-        _logger.warning(
-            "going on with %d workers after step %d", hvd.size(), trainer.resumed_step
-        )
+        _logger.warning("going on with %d workers after step %d", hvd.size(), trainer.resumed_step)

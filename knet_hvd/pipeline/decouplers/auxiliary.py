@@ -41,9 +41,7 @@ class AuxiliaryConfig:
 
     def __post_init__(self) -> None:
         if self.hidden_units < 0:
-            raise ValueError(
-                f"hidden_units: expected at least 0, got {self.hidden_units}"
-            )
+            raise ValueError(f"hidden_units: expected at least 0, got {self.hidden_units}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate: expected > 0, got {self.learning_rate}")
 
@@ -51,9 +49,7 @@ class AuxiliaryConfig:
 class AuxiliaryLoss(nn.Module):
     """Judge an activation, [n, features] or [n, c, h, w], by the labels."""
 
-    def __init__(
-        self, shape: tuple[int, ...], num_labels: int, config: AuxiliaryConfig
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], num_labels: int, config: AuxiliaryConfig) -> None:
         """Build the layers.
 
         Args:
@@ -129,9 +125,7 @@ def _pointwise(shape: tuple[int, ...]) -> list[nn.Module]:
     return [*layers, nn.Flatten()]
 
 
-def _perceptron(
-    shape: tuple[int, ...], num_labels: int, hidden_units: int
-) -> list[nn.Module]:
+def _perceptron(shape: tuple[int, ...], num_labels: int, hidden_units: int) -> list[nn.Module]:
     positions = min(2, shape[1]) * min(2, shape[2]) if len(shape) == 3 else 1
     num_in = shape[0] * positions
     if hidden_units == 0:
@@ -140,9 +134,7 @@ def _perceptron(
     return [*hidden, nn.Linear(hidden_units, num_labels)]
 
 
-def local_gradient(
-    loss: AuxiliaryLoss, output: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
+def local_gradient(loss: AuxiliaryLoss, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the loss and its gradient, and leave the layers' own in `.grad`.
 
     Args:

@@ -13,9 +13,7 @@ from knet_hvd.pipeline.decouplers.synthetic import Synthetic
 class Conditioned(Synthetic):
     """Learn at once from a gradient predicted from output and labels."""
 
-    def __init__(
-        self, shape: tuple[int, ...], config: SynthesizerConfig, num_labels: int
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], config: SynthesizerConfig, num_labels: int) -> None:
         """Build the synthesizer.
 
         Args:

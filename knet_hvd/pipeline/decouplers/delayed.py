@@ -46,9 +46,7 @@ class Delayed(Decoupler):
         if not self._predicted:
             self._predicted = [torch.empty_like(p) for p in stage.blocks.parameters()]
         if batch.microbatch == 0:  # all of a step run on the same weights
-            predict_weights(
-                self._predicted, stage.blocks, stage.optimizer, batch.updates_ahead
-            )
+            predict_weights(self._predicted, stage.blocks, stage.optimizer, batch.updates_ahead)
         with running_on(self._predicted, stage.blocks):
             batch.output = stage.forward(present(batch.inputs))
 

@@ -11,11 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from knet_hvd.pipeline.decouplers.auxiliary import (
-    AuxiliaryConfig,
-    AuxiliaryLoss,
-    local_gradient,
-)
+from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryConfig, AuxiliaryLoss, local_gradient
 from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
 from knet_hvd.pipeline.optimizers import make_optimizer, update
 from knet_hvd.pipeline.stage import Batch, Stage
@@ -29,9 +25,7 @@ class Local(Decoupler):
 
     gradients_return: ClassVar[bool] = False
 
-    def __init__(
-        self, shape: tuple[int, ...], config: AuxiliaryConfig, num_labels: int
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], config: AuxiliaryConfig, num_labels: int) -> None:
         """Build the local loss.
 
         Args:
@@ -47,9 +41,7 @@ class Local(Decoupler):
     def learn(self, stage: Stage, batch: Batch) -> bool:
         """Go backward from the local loss through its layers and the stage."""
         output = present(batch.output)
-        self.metrics["loss"], gradient = local_gradient(
-            self._loss, output, batch.labels
-        )
+        self.metrics["loss"], gradient = local_gradient(self._loss, output, batch.labels)
         go_backward(output, gradient)
         update(self.optimizer)
         batch.output = None

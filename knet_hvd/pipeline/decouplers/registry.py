@@ -28,15 +28,11 @@ def decoupler_class(name: str) -> type[Decoupler]:
         ValueError: If there is none of that name.
     """
     if name not in _CLASSES:
-        raise ValueError(
-            f"unknown decoupler {name!r}: choose one of {', '.join(_CLASSES)}"
-        )
+        raise ValueError(f"unknown decoupler {name!r}: choose one of {', '.join(_CLASSES)}")
     return _CLASSES[name]
 
 
-def make_decoupler(
-    config: PipelineConfig, shape: tuple[int, ...], num_labels: int
-) -> Decoupler:
+def make_decoupler(config: PipelineConfig, shape: tuple[int, ...], num_labels: int) -> Decoupler:
     """Return the decoupler of a stage that is not the last.
 
     Args:

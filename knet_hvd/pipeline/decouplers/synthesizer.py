@@ -62,17 +62,11 @@ class SynthesizerConfig:
 
     def __post_init__(self) -> None:
         if self.hidden_layers is not None and self.hidden_layers < 0:
-            raise ValueError(
-                f"hidden_layers: expected at least 0, got {self.hidden_layers}"
-            )
+            raise ValueError(f"hidden_layers: expected at least 0, got {self.hidden_layers}")
         if self.hidden_units is not None and self.hidden_units < 1:
-            raise ValueError(
-                f"hidden_units: expected at least 1, got {self.hidden_units}"
-            )
+            raise ValueError(f"hidden_units: expected at least 1, got {self.hidden_units}")
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size: expected an odd number, got {self.kernel_size}"
-            )
+            raise ValueError(f"kernel_size: expected an odd number, got {self.kernel_size}")
         if self.correct and self.targets != "true":
             raise ValueError(f"correct: expected targets 'true', got {self.targets!r}")
         if not self.learning_rate > 0:

@@ -125,9 +125,7 @@ class Synthetic(Decoupler):
                 _add_missing(stage, batch, gradient)
             inputs = present(batch.inputs)
             if inputs.requires_grad:
-                (inputs.grad,) = torch.autograd.grad(
-                    present(batch.output), inputs, gradient
-                )
+                (inputs.grad,) = torch.autograd.grad(present(batch.output), inputs, gradient)
             self._graphs.let_go(batch)
         return False
 

@@ -23,17 +23,23 @@ parser.add_argument("--epochs", type=int, default=8)
 parser.add_argument("--lr", type=float, default=0.02, help="for a single rank")
 parser.add_argument("--optimizer", choices=["SGD", "Adam"], default="SGD")
 parser.add_argument("--seed", type=int, default=42)
-parser.add_argument(
-    "--compression", choices=["none", "fp16", "ternary"], default="none"
-)
+parser.add_argument("--compression", choices=["none", "fp16", "ternary"], default="none")
 
 
 def make_model() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(128, 64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128, 64),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Linear(64, 10),
+    )
 
 
 def make_compression(name: str, model: nn.Module):
@@ -48,9 +54,7 @@ def make_datasets() -> tuple[TensorDataset, TensorDataset]:
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
     labels = torch.tensor(digits.target)
-    return TensorDataset(images[:1440], labels[:1440]), TensorDataset(
-        images[1440:], labels[1440:]
-    )
+    return TensorDataset(images[:1440], labels[:1440]), TensorDataset(images[1440:], labels[1440:])
 
 
 def average(value: float, name: str) -> float:
