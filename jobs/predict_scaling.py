@@ -16,11 +16,14 @@ import sys
 
 import tyro
 
-from knet_hvd.config import KnetError, to_flat_dict, write_json_atomic
+from knet_hvd.errors import KnetError
+from knet_hvd.files import write_json_atomic
+from knet_hvd.flat_config import to_flat_dict
 from knet_hvd.metrics import MetricLogger, open_logger
+from knet_hvd.metrics.figures import pixels, save_png
 from knet_hvd.performance.scaling_config import ScalingConfig
 from knet_hvd.performance.scaling_curves import Curve, curve_table, paper_comparison, paper_table
-from knet_hvd.performance.scaling_figure import draw, pixels, save_png
+from knet_hvd.performance.scaling_figure import draw
 
 
 def log_curves(logger: MetricLogger, curves: list[Curve]) -> None:

@@ -24,12 +24,13 @@ import tyro
 from horovod.common.exceptions import HorovodInternalError
 
 from knet_hvd.checkpoint import STOPPED_EXIT_CODE, StopSignals
-from knet_hvd.config import KnetError, PreemptionError, check_writable, write_json_atomic
-from knet_hvd.data_parallel.elastic.training import check_launcher, train_elastically
-from knet_hvd.data_parallel.trainer import DataParallelTrainer
-from knet_hvd.data_parallel.training_config import TrainingConfig
-from knet_hvd.data_parallel.watchdog import Watchdog
+from knet_hvd.errors import KnetError, PreemptionError
+from knet_hvd.files import check_writable, write_json_atomic
 from knet_hvd.launcher import end_launcher_later
+from knet_hvd.training.data_parallel.config import TrainingConfig
+from knet_hvd.training.data_parallel.trainer import DataParallelTrainer
+from knet_hvd.training.elastic.worker.loop import check_launcher, train_elastically
+from knet_hvd.training.watchdog import Watchdog
 
 GRACE_S = 2.0
 

@@ -21,9 +21,11 @@ import tyro
 
 from knet_hvd.checkpoint import STOPPED_EXIT_CODE, StopSignals
 from knet_hvd.comm import World, abort
-from knet_hvd.config import KnetError, PreemptionError, check_writable, write_json_atomic
+from knet_hvd.errors import KnetError, PreemptionError
+from knet_hvd.files import check_writable, write_json_atomic
 from knet_hvd.launcher import end_launcher_later, explained_termination
-from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
+from knet_hvd.pipeline import PipelineConfig
+from knet_hvd.training.pipeline.trainer import PipelineTrainer
 
 GRACE_S = 2.0
 LOST = "stopped by the launcher: it ends all ranks when one is lost"

@@ -19,8 +19,8 @@ _HOMES = {
     "Compression": "knet_hvd.data_parallel",
     "DistributedOptimizer": "knet_hvd.data_parallel",
     "TernaryConfig": "knet_hvd.compression",
-    "KnetError": "knet_hvd.config",
-    "RankMismatchError": "knet_hvd.config",
+    "KnetError": "knet_hvd.errors",
+    "RankMismatchError": "knet_hvd.errors",
 }
 
 __all__ = [

@@ -36,7 +36,7 @@ def _installed(package: str) -> str:
 
 def _horovod_features() -> str:
     try:
-        from knet_hvd.data_parallel.diagnosis import horovod_features
+        from knet_hvd.data_parallel.ranks.features import horovod_features
     except ImportError as error:
         return f"not usable ({error})"
     return "built with " + ", ".join(horovod_features())
@@ -73,7 +73,7 @@ def main() -> int:
 
         return export_main(sys.argv[2:])
     if sys.argv[1:2] == ["elastic"]:
-        from knet_hvd.data_parallel.elastic.command import main as elastic_main
+        from knet_hvd.training.elastic.launcher.command import main as elastic_main
 
         return elastic_main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m knet_hvd", description=__doc__)

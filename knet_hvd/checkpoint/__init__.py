@@ -10,19 +10,17 @@ from knet_hvd.checkpoint.config import CheckpointConfig, check_num_steps, check_
 from knet_hvd.checkpoint.folder import SavedJob, load_latest, open_store
 from knet_hvd.checkpoint.lock import FolderLock, read_holder
 from knet_hvd.checkpoint.manifest import FORMAT_VERSION, Manifest, note_versions
-from knet_hvd.checkpoint.position import Position
 from knet_hvd.checkpoint.preemption import STOPPED_EXIT_CODE, StopSignals
 from knet_hvd.checkpoint.ranks import Ranks
-from knet_hvd.checkpoint.schedule import CheckpointSchedule
 from knet_hvd.checkpoint.shards import (
     DamagedCheckpointError,
     ShardRecord,
     tree_from_bytes,
     tree_to_bytes,
 )
+from knet_hvd.checkpoint.state_tree import Tree, snapshot
 from knet_hvd.checkpoint.store import CheckpointStore
-from knet_hvd.checkpoint.training_hooks import TrainingHooks
-from knet_hvd.checkpoint.trees import Tree, snapshot
+from knet_hvd.checkpoint.writer import CheckpointSchedule
 
 __all__ = [
     "FORMAT_VERSION",
@@ -34,12 +32,10 @@ __all__ = [
     "DamagedCheckpointError",
     "FolderLock",
     "Manifest",
-    "Position",
     "Ranks",
     "SavedJob",
     "ShardRecord",
     "StopSignals",
-    "TrainingHooks",
     "Tree",
     "check_num_steps",
     "check_same_configuration",

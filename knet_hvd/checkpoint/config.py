@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from knet_hvd.checkpoint.manifest import Manifest
-from knet_hvd.config import CheckpointError, Scalar
+from knet_hvd.errors import CheckpointError
+from knet_hvd.flat_config import Scalar
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

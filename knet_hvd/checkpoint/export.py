@@ -13,7 +13,7 @@ from torch import Tensor
 from knet_hvd.checkpoint.files import sync_folder
 from knet_hvd.checkpoint.shards import DamagedCheckpointError
 from knet_hvd.checkpoint.store import MANIFEST, CheckpointStore
-from knet_hvd.config import CheckpointError
+from knet_hvd.errors import CheckpointError
 
 
 def model_state(checkpoint: Path, average: bool = False) -> dict[str, Tensor]:

@@ -16,9 +16,9 @@ from knet_hvd.checkpoint.lock import FolderLock, read_holder
 from knet_hvd.checkpoint.manifest import Manifest
 from knet_hvd.checkpoint.ranks import Ranks
 from knet_hvd.checkpoint.shards import DamagedCheckpointError
+from knet_hvd.checkpoint.state_tree import Tree
 from knet_hvd.checkpoint.store import CheckpointStore
-from knet_hvd.checkpoint.trees import Tree
-from knet_hvd.config import CheckpointError
+from knet_hvd.errors import CheckpointError
 
 _logger = logging.getLogger("knet_hvd")
 

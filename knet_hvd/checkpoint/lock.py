@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from knet_hvd.config import CheckpointError
+from knet_hvd.errors import CheckpointError
 
 LOCK = ".lock"
 _logger = logging.getLogger("knet_hvd")

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from knet_hvd.checkpoint.shards import DamagedCheckpointError, ShardRecord
-from knet_hvd.config import CheckpointError, Scalar
+from knet_hvd.errors import CheckpointError
+from knet_hvd.flat_config import Scalar
 
 FORMAT_VERSION = 1
 _FORMAT = "knet_hvd checkpoint"

@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError
 
 from knet_hvd.checkpoint.files import write_durably
-from knet_hvd.checkpoint.trees import Tree, join_tree, split_tree
-from knet_hvd.config import CheckpointError
+from knet_hvd.checkpoint.state_tree import Tree, join_tree, split_tree
+from knet_hvd.errors import CheckpointError
 
 _STRUCTURE = "structure"
 """Name of the tensor that holds the JSON: safetensors' own metadata is text only and

@@ -19,7 +19,7 @@ from knet_hvd.checkpoint.shards import (
     shard_name,
     write_shard,
 )
-from knet_hvd.checkpoint.trees import Tree
+from knet_hvd.checkpoint.state_tree import Tree
 
 MANIFEST = "manifest.json"
 _COMPLETE = re.compile(r"step-(\d{9,})")

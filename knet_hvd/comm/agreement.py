@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from knet_hvd.comm.world import World
-from knet_hvd.config import RankMismatchError
+from knet_hvd.errors import RankMismatchError
 
 _MAX_SHOWN = 5
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from knet_hvd.comm.encodings import ENCODINGS, Encoding
-from knet_hvd.config import KnetError
+from knet_hvd.errors import KnetError
 
 HEADER_BYTES = 64
 MAX_DIMENSIONS = 8

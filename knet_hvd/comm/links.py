@@ -19,7 +19,7 @@ from knet_hvd.comm.encodings import Encoding, decode, encode, max_payload_bytes
 from knet_hvd.comm.frames import HEADER_BYTES, Header, read_header, write_header
 from knet_hvd.comm.waiting import poll
 from knet_hvd.comm.world import World
-from knet_hvd.config import KnetError
+from knet_hvd.errors import KnetError
 
 
 @dataclass(frozen=True, slots=True)

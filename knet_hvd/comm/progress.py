@@ -11,7 +11,7 @@ import threading
 
 from mpi4py import MPI
 
-from knet_hvd.config import KnetError
+from knet_hvd.errors import KnetError
 
 _INTERVAL_S = 0.002
 """What a socket holds lasts longer, on networks of up to about 1 Gbit/s."""

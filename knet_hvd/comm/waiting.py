@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mpi4py import MPI
 
-from knet_hvd.config import KnetError
+from knet_hvd.errors import KnetError
 
 _NUM_YIELDS = 20
 _FIRST_SLEEP_S = 5e-5

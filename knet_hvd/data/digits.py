@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from knet_hvd.config import DataError
 from knet_hvd.data.dataset import ImageDataset
+from knet_hvd.errors import DataError
 
 NUM_TEST_IMAGES = 360
 _SPLIT_SEED = 20170524

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from knet_hvd.config import DataError
 from knet_hvd.data.dataset import ImageDataset
+from knet_hvd.errors import DataError
 
 MNIST_FILES = (
     "train-images-idx3-ubyte",

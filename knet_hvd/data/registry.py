@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from knet_hvd.config import DataError
 from knet_hvd.data.cifar10 import CIFAR10_FILES, load_cifar10
 from knet_hvd.data.dataset import ImageDataset
 from knet_hvd.data.digits import load_digits
 from knet_hvd.data.mnist import MNIST_FILES, load_mnist
+from knet_hvd.errors import DataError
 
 _FROM_FILES: Mapping[str, tuple[Callable[[Path], ImageDataset], tuple[str, ...]]] = (
     MappingProxyType({"cifar10": (load_cifar10, CIFAR10_FILES), "mnist": (load_mnist, MNIST_FILES)})

@@ -5,10 +5,10 @@ the exact one. ``Compression.ternary`` (path B) is an argument of Horovod's own
 optimizer.
 """
 
-from knet_hvd.data_parallel.adapter import Compression, TernaryCompressor
-from knet_hvd.data_parallel.agreement import check_agreement
-from knet_hvd.data_parallel.distributed_optimizer import DistributedOptimizer
-from knet_hvd.data_parallel.snapshots import GradientSnapshot
+from knet_hvd.data_parallel.allreduce.compressor import Compression, TernaryCompressor
+from knet_hvd.data_parallel.optimizer.distributed import DistributedOptimizer
+from knet_hvd.data_parallel.ranks.agreement import check_agreement
+from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
 
 __all__ = [
     "Compression",

@@ -6,7 +6,6 @@ import sys
 from dataclasses import asdict
 
 import knet_hvd
-from knet_hvd.config import KnetError
 from knet_hvd.doctor.checks import check_rank, check_versions
 from knet_hvd.doctor.facts import Facts
 from knet_hvd.doctor.findings import Finding, exit_code, merge
@@ -14,6 +13,7 @@ from knet_hvd.doctor.machine import measure_facts
 from knet_hvd.doctor.report import Report
 from knet_hvd.doctor.software import launched_rank
 from knet_hvd.doctor.speed_checks import check_links, check_speeds
+from knet_hvd.errors import KnetError
 
 _TIMEOUT_S = 60.0
 
@@ -45,8 +45,8 @@ def _examine_ranks(facts: Facts, slow_rank: str | None) -> tuple[Report, bool]:
     """Return the report, the same on all ranks, and whether this one writes it."""
     # Where there is no MPI there are no ranks, and these could not be imported.
     from knet_hvd.comm import World, abort
+    from knet_hvd.comm.throttle import throttle_of
     from knet_hvd.doctor.ranks import measure_ranks
-    from knet_hvd.pipeline.throttle import throttle_of
 
     try:
         world = World(_TIMEOUT_S)

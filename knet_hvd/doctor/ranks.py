@@ -6,9 +6,9 @@ import time
 import torch
 
 from knet_hvd.comm import World, measure_links
+from knet_hvd.comm.throttle import Throttle
 from knet_hvd.doctor.report import Links
 from knet_hvd.doctor.speed_checks import pairs_to_measure
-from knet_hvd.pipeline.throttle import Throttle
 
 _REPEATS = 9
 _SIDE = 512

@@ -79,7 +79,7 @@ def loaded_mpi_libraries() -> tuple[str, ...]:
 def measure_horovod() -> HorovodFacts:
     """Return the facts about Horovod; starts it, so every rank has to call."""
     try:
-        from knet_hvd.data_parallel.diagnosis import horovod_features, horovod_mpi_threads
+        from knet_hvd.data_parallel.ranks.features import horovod_features, horovod_mpi_threads
 
         return HorovodFacts(
             version=version("horovod"),

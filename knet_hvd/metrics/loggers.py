@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from knet_hvd.config import KnetError, Scalar
+from knet_hvd.errors import KnetError
+from knet_hvd.flat_config import Scalar
 
 
 class MetricLogger:

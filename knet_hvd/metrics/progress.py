@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TextIO, TypeVar, overload
 
-from knet_hvd.config import KnetError
+from knet_hvd.errors import KnetError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -1,13 +1,9 @@
 """Draws scaling curves with matplotlib, which is imported only to draw."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from knet_hvd.config import KnetError
+from knet_hvd.errors import KnetError
 from knet_hvd.performance.scaling import METHODS, Method
 from knet_hvd.performance.scaling_curves import Curve
 from knet_hvd.performance.terngrad_figure import CELLS
@@ -125,29 +121,3 @@ def _draw_paper(panel: Any, curve: Curve, method: Method) -> None:
             markeredgecolor=_STYLES[method]["color"],
             markeredgewidth=1.3,
         )
-
-
-def pixels(figure: "Figure") -> Tensor:
-    """Return a figure as an image [height, width, 3], uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas: Any = FigureCanvasAgg(figure)  # matplotlib leaves its methods untyped
-    canvas.draw()
-    width, height = canvas.get_width_height()
-    rgba = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8)
-    return rgba.reshape(height, width, 4)[:, :, :3]
-
-
-def save_png(figure: "Figure", path: Path) -> None:
-    """Write a figure as PNG, and make its folder.
-
-    Raises:
-        ValueError: If it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise ValueError(
-            f"figure {path} cannot be written ({error.strerror}): choose another"
-        ) from error

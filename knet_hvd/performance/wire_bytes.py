@@ -1,7 +1,7 @@
 """Bytes that one rank sends in each collective, headers of the network not counted.
 
 Formulas of the bandwidth-optimal algorithms (ring, pairwise), which is what Open MPI,
-gloo and NCCL use for large messages. ``benchmarks/wire_bytes.py`` compares them with
+gloo and NCCL use for large messages. ``benchmarks/exchange/wire_bytes.py`` compares them with
 the bytes that network interfaces count.
 """
 

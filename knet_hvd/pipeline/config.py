@@ -6,12 +6,12 @@ from typing import Literal
 
 from knet_hvd.checkpoint import CheckpointConfig
 from knet_hvd.comm import Encoding
+from knet_hvd.comm.throttle import parse_slow_rank
 from knet_hvd.compression import TernaryConfig
-from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryConfig
+from knet_hvd.pipeline.decouplers.local_loss import AuxiliaryConfig
 from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
 from knet_hvd.pipeline.setting_checks import check_decoupler_settings
 from knet_hvd.pipeline.stage import Precision
-from knet_hvd.pipeline.throttle import parse_slow_rank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

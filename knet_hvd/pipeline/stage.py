@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from knet_hvd.pipeline.optimizers import Optimizer, update
-from knet_hvd.pipeline.stash import Stash
+from knet_hvd.pipeline.weights.stash import Stash
 
 Precision = Literal["fp32", "bf16"]
 

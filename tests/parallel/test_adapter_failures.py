@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from knet_hvd import Compression, RankMismatchError, TernaryConfig
-from knet_hvd.config import KnetError
+from knet_hvd.errors import KnetError
 from tests.parallel.helpers import backward, make_parameters, needs_ranks, run_steps
 
 CONFIG = TernaryConfig(min_values=1)

@@ -8,9 +8,9 @@ import torch
 
 import knet_hvd
 from knet_hvd.compression import TernaryConfig
-from knet_hvd.data_parallel import auto_compression
-from knet_hvd.data_parallel.auto_compression import named_choice
-from knet_hvd.data_parallel.calibration import calibrate, unfused_values
+from knet_hvd.data_parallel.calibration import auto
+from knet_hvd.data_parallel.calibration.auto import named_choice
+from knet_hvd.data_parallel.calibration.calibrate import calibrate, unfused_values
 from knet_hvd.performance import Advice
 
 pytestmark = pytest.mark.skipif(hvd.size() == 1, reason="one rank exchanges nothing")
@@ -60,7 +60,7 @@ def test_a_variable_of_one_rank_alone_makes_no_other_choice(
 ) -> None:
     """mpirun does not hand variables on to other hosts unless it is told to."""
     quick = partial(calibrate, limit_s=0.005)
-    monkeypatch.setattr(auto_compression, "calibrate", quick)
+    monkeypatch.setattr(auto, "calibrate", quick)
     if hvd.rank() == 1:
         monkeypatch.setenv("HOROVOD_FUSION_THRESHOLD", "4")
     parameter = torch.nn.Parameter(torch.zeros(1000))

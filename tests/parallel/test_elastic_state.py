@@ -12,14 +12,14 @@ from horovod.common.exceptions import HostsUpdatedInterrupt
 from horovod.runner.elastic.rendezvous import create_rendezvous_handler
 
 from knet_hvd import TernaryConfig
-from knet_hvd.checkpoint import Position
-from knet_hvd.data_parallel.elastic.commits import ElasticCommits
-from knet_hvd.data_parallel.elastic.host_watch import HostWatch
-from knet_hvd.data_parallel.elastic.memory import NO_STEP, Commit, CommitMemory
-from knet_hvd.data_parallel.elastic.rendezvous import BoundRendezvous
-from knet_hvd.data_parallel.elastic.state_sync import agree_on_state
-from knet_hvd.data_parallel.trainer import DataParallelTrainer
-from knet_hvd.data_parallel.training_config import TrainingConfig
+from knet_hvd.training.data_parallel.config import TrainingConfig
+from knet_hvd.training.data_parallel.trainer import DataParallelTrainer
+from knet_hvd.training.elastic.launcher.rendezvous import BoundRendezvous
+from knet_hvd.training.elastic.worker.commit_memory import NO_STEP, Commit, CommitMemory
+from knet_hvd.training.elastic.worker.commits import ElasticCommits
+from knet_hvd.training.elastic.worker.host_watch import HostWatch
+from knet_hvd.training.elastic.worker.state_sync import agree_on_state
+from knet_hvd.training.position import Position
 from tests.parallel.helpers import assert_same_on_all_ranks, needs_ranks
 
 

@@ -14,11 +14,11 @@ import torch
 
 from knet_hvd import TernaryConfig
 from knet_hvd.checkpoint import CheckpointStore, StopSignals
-from knet_hvd.config import CheckpointError, PreemptionError
-from knet_hvd.data_parallel.agreement import gather_texts
-from knet_hvd.data_parallel.job_state import merge_compression_states
-from knet_hvd.data_parallel.trainer import DataParallelTrainer
-from knet_hvd.data_parallel.training_config import TrainingConfig
+from knet_hvd.data_parallel.ranks.agreement import gather_texts
+from knet_hvd.errors import CheckpointError, PreemptionError
+from knet_hvd.training.data_parallel.config import TrainingConfig
+from knet_hvd.training.data_parallel.rank_state import merge_compression_states
+from knet_hvd.training.data_parallel.trainer import DataParallelTrainer
 from tests.parallel.helpers import needs_ranks
 
 TOTAL_BATCH = 240  # five steps an epoch of the digits on 1 to 4 ranks

@@ -17,11 +17,12 @@ from knet_hvd import TernaryConfig
 from knet_hvd.checkpoint import CheckpointStore, StopSignals
 from knet_hvd.checkpoint.export import model_state
 from knet_hvd.comm import World
-from knet_hvd.config import CheckpointError, KnetError, PreemptionError
+from knet_hvd.errors import CheckpointError, KnetError, PreemptionError
 from knet_hvd.models import build_model
-from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
+from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.decouplers import Delayed, SynthesizerConfig
 from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]
@@ -241,7 +242,7 @@ def test_measured_stages_stay_where_they_were(
     plan = trainer.plan
     trainer.train()
     trainer.close()
-    monkeypatch.setattr("knet_hvd.pipeline.stage_job.plan_stages", pytest.fail)
+    monkeypatch.setattr("knet_hvd.training.pipeline.build.plan_stages", pytest.fail)
     again = PipelineTrainer(replace(config, epochs=3), world)
     assert (again.plan.cuts, again.plan.order) == (plan.cuts, plan.order)
     assert again.train()["resumed_step"] == 14

@@ -5,11 +5,12 @@ import math
 import pytest
 
 from knet_hvd.comm import World, measure_links
-from knet_hvd.config import KnetError
-from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
-from knet_hvd.pipeline.placement import place
-from knet_hvd.pipeline.planning import measure_costs
-from knet_hvd.pipeline.splitting import equal_cuts, output_shapes
+from knet_hvd.errors import KnetError
+from knet_hvd.pipeline import PipelineConfig
+from knet_hvd.pipeline.placement.cuts import equal_cuts, output_shapes
+from knet_hvd.pipeline.placement.planning import measure_costs
+from knet_hvd.pipeline.placement.search import place
+from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]

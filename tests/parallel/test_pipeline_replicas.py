@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from knet_hvd.comm import World
-from knet_hvd.config import KnetError
-from knet_hvd.pipeline import PipelineConfig, PipelineTrainer
+from knet_hvd.errors import KnetError
+from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.decouplers import SynthesizerConfig
+from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import needs_mpi_ranks, world
 from tests.parallel.test_pipeline_backprop import NUM_STEPS, train_alone
 

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.elastic_job import ElasticJob
+from benchmarks.faults.elastic_job import ElasticJob
 from tests.system.launch import BIN, JOB, LIMIT_S, ROOT, Result, mpirun, run
 
 FLAGS = ["--model", "mlp", "--batch-size", "16", "--epochs", "40"]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.system.launch import ROOT, run
 
-BENCHMARK = [sys.executable, str(ROOT / "benchmarks" / "pipeline.py")]
+BENCHMARK = [sys.executable, str(ROOT / "benchmarks" / "pipeline" / "speed.py")]
 TINY = ["--rounds", "2", "--steps", "1", "--batch-size", "8", "--microbatches", "2"]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
 from knet_hvd.pipeline.stage import Batch, Stage
-from knet_hvd.pipeline.weight_prediction import predict_weights, running_on
+from knet_hvd.pipeline.weights.prediction import predict_weights, running_on
 
 
 class Delayed(Decoupler):
@@ -31,7 +31,7 @@ class Delayed(Decoupler):
 
         Args:
             predict_weights: Run forward on the weights that the gradient will meet: see
-                `weight_prediction`.
+                `weights.prediction`.
         """
         super().__init__()
         self._predict_weights = predict_weights

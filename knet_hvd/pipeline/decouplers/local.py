@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from knet_hvd.pipeline.decouplers.auxiliary import AuxiliaryConfig, AuxiliaryLoss, local_gradient
 from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
+from knet_hvd.pipeline.decouplers.local_loss import AuxiliaryConfig, AuxiliaryLoss, local_gradient
 from knet_hvd.pipeline.optimizers import make_optimizer, update
 from knet_hvd.pipeline.stage import Batch, Stage
 

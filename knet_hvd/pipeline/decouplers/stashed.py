@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
-from knet_hvd.pipeline.decouplers.kept_graphs import KeptGraphs
+from knet_hvd.pipeline.decouplers.graph_stash import KeptGraphs
 from knet_hvd.pipeline.stage import Batch, Stage
 
 
@@ -28,7 +28,7 @@ class Stashed(Decoupler):
 
         Args:
             predict_weights: Make each graph with the weights that the gradient will
-                meet: see `weight_prediction`.
+                meet: see `weights.prediction`.
         """
         super().__init__()
         self._graphs = KeptGraphs(predict_weights)

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
-from knet_hvd.pipeline.decouplers.kept_graphs import KeptGraphs
+from knet_hvd.pipeline.decouplers.graph_stash import KeptGraphs
 from knet_hvd.pipeline.decouplers.synthesizer import Synthesizer, SynthesizerConfig
 from knet_hvd.pipeline.decouplers.trust import Trust
 from knet_hvd.pipeline.optimizers import make_optimizer, update

@@ -1,0 +1,1 @@
+"""What is reached: the same seeds with each method."""

@@ -1,0 +1,1 @@
+"""Averaging gradients: time, bytes, memory and the predictor."""

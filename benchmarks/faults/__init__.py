@@ -1,0 +1,1 @@
+"""Jobs that are disturbed, and what checkpoints cost."""

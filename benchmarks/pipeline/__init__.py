@@ -1,0 +1,1 @@
+"""Pipelines: time and placement."""

@@ -1,0 +1,1 @@
+"""Gradients that cross together, and the memory that they cross from."""

@@ -1,0 +1,1 @@
+"""Measure the exchanges on these ranks, and choose one."""

@@ -1,0 +1,1 @@
+"""How codes cross the network: one exchange a file."""

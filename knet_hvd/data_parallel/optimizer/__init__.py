@@ -1,0 +1,1 @@
+"""The optimizers: Horovod's argument list, ternary gradients inside."""

@@ -1,0 +1,225 @@
+"""Path A: wrap an optimizer so that it exchanges ternary gradients."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import horovod.torch as hvd
+import torch
+from torch import Tensor
+
+from knet_hvd.compression import ErrorFeedback, TernaryCodec, TernaryConfig
+from knet_hvd.compression.levels import MAX_RANKS
+from knet_hvd.data_parallel.allreduce.compressor import TernaryCompressor
+from knet_hvd.data_parallel.buckets.plan import (
+    CHUNK_VALUES,
+    MAX_BUCKET_VALUES,
+    NamedParameter,
+    plan_buckets,
+)
+from knet_hvd.data_parallel.calibration.auto import choose_compression, named_choice
+from knet_hvd.data_parallel.exchanges.base import ExchangeChoice
+from knet_hvd.data_parallel.exchanges.registry import check_exchange, make_exchange
+from knet_hvd.data_parallel.optimizer.parameters import group_names, named_parameters_of
+from knet_hvd.data_parallel.optimizer.ternary import TernaryOptimizer
+from knet_hvd.data_parallel.ranks.agreement import check_agreement
+from knet_hvd.data_parallel.reducer.bucket_reduction import BucketSteps
+from knet_hvd.data_parallel.reducer.reducer import GradientReducer
+from knet_hvd.performance import Advice
+
+_CHOICES = ("ternary", "auto", "none", "fp16")
+
+
+def DistributedOptimizer(
+    optimizer: torch.optim.Optimizer,
+    named_parameters: Iterable[tuple[str, Tensor]] | None = None,
+    compression: Any = "ternary",
+    backward_passes_per_step: int = 1,
+    op: Any = hvd.Average,
+    gradient_predivide_factor: float = 1.0,
+    num_groups: int = 0,
+    groups: int | Sequence[Sequence[Tensor]] | None = None,
+    sparse_as_dense: bool = False,
+    process_set: hvd.ProcessSet = hvd.global_process_set,
+    *,
+    ternary: TernaryConfig | None = None,
+    exchange: ExchangeChoice = "auto",
+    max_bucket_values: int | None = None,
+    chunk_values: int = CHUNK_VALUES,
+) -> Any:
+    """Wrap an optimizer so that it averages ternary gradients over all ranks.
+
+    Takes the place of ``hvd.DistributedOptimizer``: the same first arguments, the same
+    methods. Scales are shared by a maximum over ranks before encoding (arXiv
+    1705.07878, eq. 4), so codes add up exactly and all ranks get the same gradient, bit
+    for bit. A gradient with NaN or infinite values is NaN on all ranks.
+
+    Args:
+        optimizer: What updates the parameters.
+        named_parameters: Usually ``model.named_parameters()``; the names appear in
+            ``float_parameters`` patterns and messages.
+        compression: ``"ternary"``; ``"none"`` or ``"fp16"`` for Horovod's optimizer;
+            ``"auto"`` times them for some seconds on these ranks and takes what is
+            fastest, fp32 unless another is 1.1 times faster. A Horovod compressor
+            (``hvd.Compression.fp16``) keeps ternary codes and applies to the tensors
+            that stay in floating point.
+        backward_passes_per_step: Backward passes to accumulate before an exchange.
+        op: ``hvd.Average`` or ``hvd.Sum``.
+        gradient_predivide_factor: Accepted for compatibility: sums of codes are exact
+            integers, so that dividing before or after makes no difference.
+        num_groups: Horovod's older name for an integer ``groups``.
+        groups: Number of groups, or lists of parameters, that cross together.
+        sparse_as_dense: Exchange sparse gradients as dense ones; without it a sparse
+            gradient is an error.
+        process_set: The ranks that train together.
+        ternary: Settings of the codec; see ``TernaryConfig``.
+        exchange: ``"allgather"``, ``"alltoall"`` or ``"auto"``, the one that sends
+            fewer bytes with this number of ranks.
+        max_bucket_values: Gradients cross in buckets of about that many values, as
+            backward produces them; 4 Mi if not given, or what ``"auto"`` measured.
+        chunk_values: Codes cross in payloads of about that many values, so that larger
+            gradients are encoded, sent and decoded at the same time.
+
+    Returns:
+        An optimizer of a subclass of ``type(optimizer)`` and ``TernaryOptimizer`` that
+        shares the state and parameter groups of ``optimizer``. After ``"auto"`` its
+        ``compression_advice`` tells what was predicted.
+
+    Raises:
+        ValueError: If an argument is out of range or not supported.
+        RankMismatchError: On every rank, if ranks disagree on parameters or settings.
+        KnetError: If not all ranks get here within 30 s.
+    """
+    config = ternary or TernaryConfig()
+    _check_compression(optimizer, compression)
+    check_exchange(exchange)
+    _check_numbers(op, gradient_predivide_factor, backward_passes_per_step, process_set)
+    parameters = named_parameters_of(optimizer, named_parameters)
+    grouping = group_names(parameters, groups if groups is not None else num_groups)
+    if process_set.included():
+        name = getattr(compression, "__name__", type(compression).__name__)
+        settings = (
+            compression if isinstance(compression, str) else name,
+            op,
+            backward_passes_per_step,
+            exchange,
+            max_bucket_values,
+            chunk_values,
+            [sorted(group) for group in grouping],
+        )
+        _check_ranks_agree(parameters, config, settings, process_set)
+    advice = None
+    if compression == "auto":
+        advice = choose_compression(parameters, config, exchange, process_set)
+        compression, exchange = named_choice(advice, exchange)
+    if compression in ("none", "fp16"):
+        wrapped = hvd.DistributedOptimizer(
+            optimizer,
+            named_parameters=[(p.name, p.tensor) for p in parameters],
+            compression=getattr(hvd.Compression, compression),
+            backward_passes_per_step=backward_passes_per_step,
+            op=op,
+            gradient_predivide_factor=gradient_predivide_factor,
+            num_groups=num_groups,
+            groups=groups,
+            sparse_as_dense=sparse_as_dense,
+            process_set=process_set,
+        )
+        wrapped.compression_advice = advice
+        return wrapped
+    reducer = None
+    if process_set.included() and process_set.size() > 1:
+        divisor = process_set.size() if op == hvd.Average else 1
+        codec = TernaryCodec(config, hvd.rank())
+        buckets = plan_buckets(
+            parameters, codec, max_bucket_values or _bucket_values(advice), grouping, chunk_values
+        )
+        steps = BucketSteps(
+            codec,
+            make_exchange(exchange, codec, process_set, divisor),
+            hvd.Compression.none if compression == "ternary" else compression,
+            ErrorFeedback() if config.error_feedback else None,
+        )
+        reducer = GradientReducer(steps, *buckets)
+    wrapped = _wrap(optimizer, parameters, reducer, backward_passes_per_step, sparse_as_dense)
+    wrapped.compression_advice = advice
+    return wrapped
+
+
+def _bucket_values(advice: Advice | None) -> int:
+    """Return the size of buckets that the user did not give."""
+    measured = advice.bucket_values if advice is not None else None
+    return min(measured or MAX_BUCKET_VALUES, MAX_BUCKET_VALUES)
+
+
+def _check_compression(optimizer: torch.optim.Optimizer, compression: Any) -> None:
+    """Check what is wrapped, and the ``compression`` argument."""
+    if isinstance(optimizer, TernaryOptimizer):
+        raise ValueError("optimizer: it is already a knet_hvd.DistributedOptimizer")
+    if isinstance(compression, str) and compression not in _CHOICES:
+        names = ", ".join(_CHOICES)
+        raise ValueError(f"compression: expected {names}; got {compression!r}")
+    if isinstance(compression, TernaryCompressor):
+        raise ValueError(
+            "compression: Compression.ternary(...) is for hvd.DistributedOptimizer; "
+            "for knet_hvd.DistributedOptimizer pass 'ternary' and `ternary=`"
+        )
+
+
+def _check_numbers(
+    op: Any,
+    gradient_predivide_factor: float,
+    backward_passes_per_step: int,
+    process_set: hvd.ProcessSet,
+) -> None:
+    """Check the reduction, the passes and the number of ranks."""
+    if op not in (hvd.Average, hvd.Sum):
+        raise ValueError("op: knet_hvd.DistributedOptimizer supports hvd.Average and hvd.Sum")
+    if gradient_predivide_factor != 1.0 and op != hvd.Average:
+        raise ValueError("gradient_predivide_factor needs op=hvd.Average")
+    if backward_passes_per_step < 1:
+        raise ValueError(
+            f"backward_passes_per_step: expected at least 1, got {backward_passes_per_step}"
+        )
+    if process_set.included() and process_set.size() > MAX_RANKS:
+        raise ValueError(f"at most {MAX_RANKS} ranks, got {process_set.size()}")
+
+
+def _check_ranks_agree(
+    parameters: list[NamedParameter],
+    config: TernaryConfig,
+    settings: tuple[object, ...],
+    process_set: hvd.ProcessSet,
+) -> None:
+    """Raise on every rank unless all have the same parameters and settings."""
+    facts = {"settings": settings, "ternary": asdict(config)}
+    facts |= {p.name: f"{p.tensor.dtype} {list(p.tensor.shape)}" for p in parameters}
+    what = "parameters and settings of DistributedOptimizer"
+    check_agreement(facts, what, process_set)
+
+
+def _wrap(
+    optimizer: torch.optim.Optimizer,
+    parameters: list[NamedParameter],
+    reducer: GradientReducer | None,
+    backward_passes_per_step: int,
+    sparse_as_dense: bool,
+) -> TernaryOptimizer:
+    """Return the optimizer again, as a TernaryOptimizer of its own class."""
+    base = type(optimizer)
+    namespace = {
+        "step": TernaryOptimizer.synchronize_and_step,
+        # Tells hvd.broadcast_optimizer_state to call the step of the parent class.
+        "__module__": hvd.DistributedOptimizer.__module__,
+    }
+    cls: Any = type(base.__name__, (TernaryOptimizer, base), namespace)
+    wrapped: TernaryOptimizer = cls.__new__(cls)
+    state = dict(optimizer.__dict__)
+    state.pop("step", None)  # a scheduler's patch, bound to the optimizer wrapped here
+    wrapped.__dict__.update(state)
+    wrapped._reducer = reducer
+    wrapped._managed = {p.tensor: p.name for p in parameters}
+    wrapped.backward_passes_per_step = backward_passes_per_step
+    wrapped._sparse_as_dense = sparse_as_dense
+    wrapped._attach()
+    return wrapped

@@ -1,0 +1,225 @@
+"""The class behind path A: an optimizer whose gradients cross as ternary codes."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary
+
+from knet_hvd.data_parallel.reducer.reducer import GradientReducer
+from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
+from knet_hvd.errors import KnetError
+from knet_hvd.performance import Advice
+
+_hooks: MutableMapping[Tensor, RemovableHandle] = WeakIdKeyDictionary()
+"""Of each parameter, the hook of the latest optimizer that was made for it."""
+
+
+class TernaryOptimizer(torch.optim.Optimizer):
+    """What ``DistributedOptimizer`` adds to the class of the optimizer it wraps.
+
+    Never constructed by itself; ``step``, ``synchronize``, ``skip_synchronize`` and
+    ``zero_grad`` behave as those of Horovod's optimizer. ``step`` is put into the class
+    made for the wrapped optimizer: the one of its parent class must not exchange, since
+    ``hvd.broadcast_optimizer_state`` calls it on some ranks only.
+    """
+
+    compression_advice: Advice | None
+    _reducer: GradientReducer | None
+    _managed: dict[Tensor, str]
+    _passes_left: dict[Tensor, int]
+    _sparse_as_dense: bool
+    _was_sparse: set[Tensor]
+    backward_passes_per_step: int
+    _synchronized: bool
+    _should_synchronize: bool
+
+    def _attach(self) -> None:
+        """Have every parameter's gradient reported when it is complete."""
+        self._synchronized = False
+        self._should_synchronize = True
+        self._was_sparse = set()
+        self._reset_passes()
+        if self._reducer is not None:
+            for parameter in self._managed:
+                if parameter in _hooks:
+                    _hooks[parameter].remove()
+                _hooks[parameter] = parameter.register_post_accumulate_grad_hook(self._on_gradient)
+
+    def _reset_passes(self) -> None:
+        self._passes_left = dict.fromkeys(self._managed, self.backward_passes_per_step)
+
+    def _on_gradient(self, parameter: Tensor) -> None:
+        if self._passes_left[parameter] == 0:
+            raise KnetError(
+                f"{self._managed[parameter]}: its gradient was computed more than "
+                f"backward_passes_per_step={self.backward_passes_per_step} times "
+                "before step(); raise backward_passes_per_step to accumulate gradients"
+            )
+        self._passes_left[parameter] -= 1
+        if self._passes_left[parameter] == 0 and self._reducer is not None:
+            self._densify(parameter)
+            self._reducer.mark_ready(parameter)
+
+    def _densify(self, parameter: Tensor) -> None:
+        gradient = parameter.grad
+        if gradient is not None and gradient.is_sparse and self._sparse_as_dense:
+            parameter.grad = gradient.to_dense()
+            self._was_sparse.add(parameter)
+
+    def poll(self) -> bool:
+        """Return whether ``step`` would not wait; call it behind ``backward`` only.
+
+        Raises:
+            KnetError: If a parameter was unfrozen after the optimizer was made.
+        """
+        if self._reducer is None or self._synchronized:
+            return True
+        self._prepare()
+        return self._reducer.poll()
+
+    def synchronize(self) -> None:
+        """Wait until all gradients are averaged, for example to clip them before step.
+
+        Raises:
+            KnetError: If a parameter was unfrozen after the optimizer was made.
+        """
+        if self._reducer is not None:
+            self._prepare()
+            self._reducer.finish()
+            self._reset_passes()
+            for parameter in self._was_sparse:
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.to_sparse()
+            self._was_sparse.clear()
+        self._synchronized = True
+
+    def _prepare(self) -> None:
+        self._check_unfrozen()
+        for parameter in self._managed:
+            self._densify(parameter)
+
+    def _check_unfrozen(self) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter not in self._managed:
+                    raise KnetError(
+                        f"a parameter of shape {tuple(parameter.shape)} has a gradient "
+                        "but was frozen or unknown when DistributedOptimizer was made; "
+                        "make the optimizer after unfreezing or adding it"
+                    )
+
+    @contextmanager
+    def skip_synchronize(self) -> Iterator[None]:
+        """Let ``step`` inside this context not synchronize again."""
+        self._should_synchronize = False
+        try:
+            yield
+        finally:
+            self._should_synchronize = True
+
+    def synchronize_and_step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Average the gradients over all ranks and update the parameters.
+
+        Args:
+            closure: Computes the loss and its gradients, which are averaged after it.
+        """
+        if self._should_synchronize:
+            if self._synchronized:
+                warnings.warn(
+                    "step() after synchronize() exchanges nothing new; put it into "
+                    "`with optimizer.skip_synchronize():`",
+                    stacklevel=2,
+                )
+            elif closure is None:
+                self.synchronize()
+            else:
+                closure = self._synchronized_after(closure)
+        result = super().step(closure)
+        self._synchronized = False
+        return result
+
+    def _synchronized_after(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        def compute() -> Any:
+            loss = closure()
+            self.synchronize()
+            return loss
+
+        return compute
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients; not while they are being exchanged.
+
+        Raises:
+            KnetError: If called between ``backward`` and ``step`` or ``synchronize``.
+        """
+        if self._reducer is not None and self._reducer.is_busy:
+            raise KnetError(
+                "zero_grad() after backward() and before step() or synchronize() would "
+                "change gradients that are being exchanged"
+            )
+        super().zero_grad(set_to_none)
+
+    def set_backward_passes_per_step(self, passes: int) -> None:
+        """Accumulate gradients over that many backward passes from the next step on."""
+        self.backward_passes_per_step = passes
+        self._reset_passes()
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        """Load the wrapped optimizer's state; the compressor has its own."""
+        if self._reducer is not None:
+            self._reducer.reset()
+        self._synchronized = False
+        self._reset_passes()
+        super().load_state_dict(state_dict)
+
+    def compression_state_dict(self) -> dict[str, Any]:
+        """Return the compressor's state on this rank: step and residuals."""
+        if self._reducer is None:
+            return {"step": 0, "residuals": {}}
+        feedback = self._reducer.steps.error_feedback
+        residuals = feedback.state_dict() if feedback is not None else {}
+        return {"step": self._reducer.steps.step, "residuals": residuals}
+
+    def load_compression_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what ``compression_state_dict`` returned on this rank."""
+        if self._reducer is not None:
+            self._reducer.steps.step = int(state["step"])
+            if self._reducer.steps.error_feedback is not None:
+                self._reducer.steps.error_feedback.load_state_dict(state["residuals"])
+
+    def request_snapshots(self, names: Iterable[str]) -> None:
+        """Take snapshots of these parameters' gradients in the following steps."""
+        if self._reducer is not None:
+            self._reducer.steps.snapshot_names = frozenset(names)
+
+    @property
+    def snapshots(self) -> dict[str, GradientSnapshot]:
+        """The latest snapshots of the parameters that were asked for."""
+        return self._reducer.steps.snapshots if self._reducer is not None else {}
+
+    @property
+    def scales(self) -> dict[str, Tensor]:
+        """The latest shared scales [num_scales] of each ternary parameter."""
+        return self._reducer.steps.scales if self._reducer is not None else {}
+
+    @property
+    def ternary_names(self) -> list[str]:
+        """Names of the parameters whose gradients cross as codes."""
+        return self._reducer.ternary_names if self._reducer is not None else []
+
+    @property
+    def wire_bytes_per_step(self) -> float:
+        """Bytes this rank sends in a step, by formula, headers not counted."""
+        return self._reducer.wire_bytes() if self._reducer is not None else 0.0
+
+    @property
+    def uncompressed_wire_bytes_per_step(self) -> float:
+        """Bytes Horovod would send in the gradients' own dtypes, by formula."""
+        if self._reducer is None:
+            return 0.0
+        return self._reducer.uncompressed_wire_bytes()

@@ -1,0 +1,1 @@
+"""From gradients to averaged gradients, as backward produces them."""

@@ -1,0 +1,1 @@
+"""Groups of ranks that hold the same parameters, within a larger job."""

@@ -1,0 +1,1 @@
+"""Where a network is cut, and which rank holds which stage."""

@@ -1,0 +1,133 @@
+"""Measure what blocks cost on this rank, and gather it from all ranks."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from knet_hvd.comm import World
+from knet_hvd.comm.throttle import Throttle
+from knet_hvd.models import BlockBuilder, num_parameters
+
+_REPEATS = 7
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockProfile:
+    """Hold what each block costs on one rank.
+
+    Attributes:
+        forward_s: Seconds of each block's forward pass over a batch, without a graph.
+        train_s: Seconds of each block's forward and backward pass.
+        decoupler_s: Seconds of the decoupler of a stage that ends with each block.
+    """
+
+    forward_s: list[float]
+    train_s: list[float]
+    decoupler_s: list[float]
+
+    def stage_s(self, start: int, stop: int, replays: bool) -> float:
+        """Return the seconds a step of the blocks [start, stop) as one stage.
+
+        Args:
+            start: The first block.
+            stop: The block behind the last.
+            replays: Whether stages but the last run forward twice.
+        """
+        seconds = sum(self.train_s[start:stop])
+        if stop == len(self.train_s):
+            return seconds
+        again = sum(self.forward_s[start:stop]) if replays else 0.0
+        return seconds + again + self.decoupler_s[stop - 1]
+
+
+def profile_blocks(
+    builder: BlockBuilder, inputs: Tensor, decouple: Callable[[Tensor], object], throttle: Throttle
+) -> BlockProfile:
+    """Measure each block on a batch of random numbers.
+
+    Args:
+        builder: Makes the blocks, each of which is let go of before the next.
+        inputs: fp32 [n, c, h, w].
+        decouple: Does what a stage that ends with an output of that kind does for its
+            gradient.
+        throttle: Makes this rank slower, for tests.
+
+    Returns:
+        The least of some times for each.
+    """
+    forward_s, train_s, decoupler_s = [], [], []
+    activation = inputs
+    for index, block in enumerate(builder.each()):
+        leaf = activation.detach().requires_grad_(index > 0)
+        forward_s.append(_least_s(partial(_forward, block, leaf), throttle))
+        train_s.append(_least_s(partial(_train, block, leaf), throttle))
+        activation = _forward(block, leaf)
+        last = index == len(builder.skeleton) - 1
+        seconds = 0.0 if last else _least_s(partial(decouple, activation), throttle)
+        decoupler_s.append(seconds)
+        del block, leaf  # before the next one gets memory
+    return BlockProfile(forward_s=forward_s, train_s=train_s, decoupler_s=decoupler_s)
+
+
+def gather_profiles(world: World, own: BlockProfile) -> list[BlockProfile]:
+    """Return the profiles of all ranks; every rank has to call.
+
+    Args:
+        world: All ranks.
+        own: This rank's.
+    """
+    texts = world.gather_text(json.dumps(asdict(own)), "the speed of blocks", 10.0)
+    return [BlockProfile(**json.loads(text)) for text in texts]
+
+
+def memory_bytes(
+    model: nn.Sequential, shapes: Sequence[tuple[int, ...]], batch_size: int, num_states: int
+) -> list[int]:
+    """Estimate the memory that each block needs while it trains.
+
+    Parameters, gradients and the optimizer's state, and the outputs of all layers with
+    their gradients.
+
+    Args:
+        model: The whole network.
+        shapes: Of each block's output, for one image.
+        batch_size: Images a step.
+        num_states: Values that the optimizer keeps for each parameter.
+    """
+    sizes = []
+    for block, shape in zip(model, shapes, strict=True):
+        num_layers = sum(1 for layer in block.modules() if not list(layer.children()))
+        values = num_parameters(block) * (2 + num_states)
+        values += (num_layers + 1) * batch_size * math.prod(shape)
+        sizes.append(values * _FLOAT_BYTES)
+    return sizes
+
+
+def _forward(block: nn.Module, inputs: Tensor) -> Tensor:
+    with torch.no_grad():
+        output: Tensor = block(inputs)
+    return output
+
+
+def _train(block: nn.Module, inputs: Tensor) -> None:
+    output = block(inputs)
+    if output.requires_grad:
+        output.backward(torch.ones_like(output))
+
+
+def _least_s(run: Callable[[], object], throttle: Throttle) -> float:
+    run()  # the first one allocates
+    times = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        with throttle:
+            run()
+        times.append(time.perf_counter() - start)
+    return min(times)

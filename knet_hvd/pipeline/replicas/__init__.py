@@ -1,0 +1,1 @@
+"""Replicas of a stage: data parallelism within the pipeline."""

@@ -1,0 +1,1 @@
+"""What a stage does in a step, and in which order."""

@@ -1,0 +1,1 @@
+"""The programs behind ``jobs/``: configuration, training loop and checkpoints."""

@@ -1,0 +1,93 @@
+"""What a training run shows in TensorBoard."""
+
+from typing import Any
+
+from torch import Tensor
+
+from knet_hvd.data_parallel.optimizer.averaging import WireBytes
+from knet_hvd.data_parallel.optimizer.ternary import TernaryOptimizer
+from knet_hvd.flat_config import to_flat_dict
+from knet_hvd.metrics import MetricLogger, ThroughputMeter
+from knet_hvd.training.data_parallel.config import TrainingConfig
+
+
+class TrainingMonitor:
+    """Write scalars, and the four gradient histograms of the TernGrad paper.
+
+    With the logger that does nothing (no ``--logdir``, or not rank 0), this costs
+    nothing either: no snapshot is taken.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, logger: MetricLogger, optimizer: Any, wire_bytes: WireBytes
+    ) -> None:
+        """Write the run's configuration.
+
+        Args:
+            config: The job's configuration.
+            logger: Where to write; the null logger on all ranks but 0.
+            optimizer: Asked for scales and snapshots if it is a ``TernaryOptimizer``.
+            wire_bytes: Bytes a step.
+        """
+        self._config = config
+        self._logger = logger
+        self._ternary = optimizer if isinstance(optimizer, TernaryOptimizer) else None
+        self._param_groups = optimizer.param_groups
+        self._wire_bytes = wire_bytes
+        self._throughput = ThroughputMeter()
+        self._active = type(logger) is not MetricLogger
+        rows = [f"| {key} | {value} |" for key, value in to_flat_dict(config).items()]
+        logger.text("configuration", "\n".join(["| setting | value |", "|-|-|", *rows]), 0)
+
+    def _draws(self, step: int) -> bool:
+        every = self._config.histogram_every
+        return self._active and every > 0 and step % every == 0
+
+    def before_step(self, step: int) -> None:
+        """Ask for snapshots if this step's histograms will be drawn."""
+        if self._ternary is None or not self._active:
+            return
+        names = self._layers() if self._draws(step) else ()
+        self._ternary.request_snapshots(names)
+
+    def _layers(self) -> tuple[str, ...]:
+        if self._config.histogram_layers or self._ternary is None:
+            return self._config.histogram_layers
+        names = self._ternary.ternary_names
+        return (names[0], names[-1]) if names else ()
+
+    def after_step(self, step: int, loss: Tensor, num_samples: int) -> None:
+        """Write what the step showed."""
+        self._throughput.update(num_samples)
+        if self._active and step % self._config.log_every == 0:
+            scalars = {
+                "train/loss": float(loss),
+                "train/learning_rate": float(self._param_groups[0]["lr"]),
+                "throughput/samples_per_s": self._throughput.samples_per_s,
+                "wire/bytes_per_step": self._wire_bytes.compressed,
+                "wire/compression_ratio": self._wire_bytes.ratio,
+            }
+            if self._ternary is not None:
+                for name, scales in self._ternary.scales.items():
+                    scalars[f"scale/{name}"] = float(scales.mean())
+            self._logger.scalars(scalars, step)
+        if self._draws(step):
+            self._write_histograms(step)
+
+    def _write_histograms(self, step: int) -> None:
+        for name, snapshot in (self._ternary.snapshots if self._ternary else {}).items():
+            for kind in ("original", "clipped", "ternary", "averaged"):
+                self._logger.histogram(f"gradient/{name}/{kind}", getattr(snapshot, kind), step)
+
+    def after_epoch(self, accuracy: float, step: int) -> None:
+        """Write the test accuracy."""
+        self._logger.scalars({"test/accuracy": accuracy}, step)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the run's row of the hyperparameter table."""
+        metrics = {
+            "final/test_accuracy": summary["test_accuracy"],
+            "final/samples_per_second": summary["samples_per_second"],
+            "final/compression_ratio": summary["compression_ratio"],
+        }
+        self._logger.hparams(to_flat_dict(self._config), metrics)

@@ -1,0 +1,1 @@
+"""``python -m knet_hvd elastic``: Horovod's driver on one network interface."""

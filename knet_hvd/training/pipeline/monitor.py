@@ -1,0 +1,106 @@
+"""What a stage shows in TensorBoard: one run for each stage."""
+
+from collections.abc import Sequence
+
+from knet_hvd.comm import World
+from knet_hvd.flat_config import to_flat_dict
+from knet_hvd.metrics import MetricLogger, ThroughputMeter, open_logger
+from knet_hvd.metrics.figures import pixels
+from knet_hvd.pipeline.config import PipelineConfig
+from knet_hvd.pipeline.links import StageLinks
+from knet_hvd.pipeline.placement.figure import draw_plan
+from knet_hvd.pipeline.placement.planning import plan_table
+from knet_hvd.pipeline.placement.search import Plan
+from knet_hvd.pipeline.replicas.base import Replicas
+from knet_hvd.pipeline.runners.base import Runner
+
+
+class StageMonitor:
+    """Write a stage's scalars every ``log_every`` steps; nothing without ``logdir``."""
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        runner: Runner,
+        links: StageLinks,
+        world: World,
+        replicas: Replicas,
+        first_step: int | None = None,
+    ) -> None:
+        """Open the stage's run, `stage0` and so on.
+
+        Args:
+            config: The job's configuration.
+            runner: Knows loss, staleness and the quality of synthetic gradients.
+            links: Know the bytes.
+            world: Knows the time waited.
+            replicas: Of this stage; the first one writes.
+            first_step: Of a run that goes on: see `open_logger`.
+
+        Raises:
+            ValueError: If the folder cannot be written.
+        """
+        self._config = config
+        self._replicas = replicas
+        self._runner = runner
+        self._links = links
+        self._waiter = world.waiter
+        self._throughput = ThroughputMeter()
+        index = runner.stage.index
+        logdir = None if config.logdir is None else config.logdir / f"stage{index}"
+        self.logger: MetricLogger = open_logger(logdir, replicas.index, first_step)
+        rows = [f"| {key} | {value} |" for key, value in to_flat_dict(config).items()]
+        table = "\n".join(["| setting | value |", "|-|-|", *rows])
+        self.logger.text("configuration", table, 0)
+        self._mark = (0.0, 0.0, 0)
+
+    def placement(self, plan: Plan, names: Sequence[str]) -> None:
+        """Write which blocks are where: a table, and in the first stage a picture.
+
+        Args:
+            plan: The plan.
+            names: Of the blocks.
+
+        Raises:
+            KnetError: If the picture cannot be drawn without matplotlib.
+        """
+        self.logger.text("placement", plan_table(plan, names), 0)
+        writes = self._config.logdir is not None and self._replicas.index == 0
+        if writes and self._runner.stage.is_first:
+            self.logger.image("placement", pixels(draw_plan(plan, names)), 0)
+
+    def restart(self, now_s: float) -> None:
+        """Begin to measure anew, behind something that was no training."""
+        self._mark = (now_s, self._waiter.idle_s, self._links.sent_bytes)
+
+    def after_step(self, step: int, num_samples: int, now_s: float) -> None:
+        """Write what the steps since the last time showed.
+
+        Args:
+            step: The number of the step.
+            num_samples: Its images on this replica.
+            now_s: The time at its end.
+        """
+        self._throughput.update(num_samples * self._replicas.number)
+        if self._config.logdir is None or (step + 1) % self._config.log_every:
+            return
+        start_s, idle_s, sent_bytes = self._mark
+        elapsed_s = max(now_s - start_s, 1e-9)
+        sent = self._links.sent_bytes - sent_bytes
+        scalars = {
+            "stage/idle_share": (self._waiter.idle_s - idle_s) / elapsed_s,
+            "stage/staleness_steps": float(self._runner.staleness),
+            "wire/bytes_per_step": sent / self._config.log_every,
+            "throughput/samples_per_s": self._throughput.samples_per_s,
+        }
+        if self._replicas.number > 1:
+            scalars["wire/gradient_bytes_per_step"] = self._replicas.gradient_bytes
+        for name, value in self._runner.decoupler.metrics.items():
+            group = "train" if name == "loss" else "synthetic_gradient"
+            scalars[f"{group}/{name}"] = float(value)
+        self.logger.scalars(scalars, step)
+        self.restart(now_s)
+
+    def after_epoch(self, accuracy: float, step: int) -> None:
+        """Write the test accuracy, which the last stage knows."""
+        self.logger.scalars({"test/accuracy": accuracy}, step)

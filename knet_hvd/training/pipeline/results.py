@@ -1,0 +1,69 @@
+"""Gather what all ranks know at the end of a pipeline job."""
+
+import json
+from typing import Any
+
+from knet_hvd.comm import World
+from knet_hvd.models import num_parameters, parameters_sha256
+from knet_hvd.pipeline.config import PipelineConfig
+from knet_hvd.training.pipeline.build import StageJob
+from knet_hvd.training.pipeline.meter import TrainingMeter
+from knet_hvd.training.pipeline.summary import StageSummary, merge_replicas, summarize
+
+_PATIENCE = 20
+"""How many times longer ranks wait for each other at the end than for a frame: the
+first stage is ahead of the last by all the frames under way."""
+
+
+def gather_summary(
+    config: PipelineConfig,
+    world: World,
+    job: StageJob,
+    meter: TrainingMeter,
+    *,
+    resumed_step: int,
+    num_steps: int,
+    accuracies: dict[str, float],
+    peak_bytes: int,
+) -> dict[str, Any]:
+    """Return the summary of the job, the same on every rank.
+
+    Args:
+        config: The job's configuration.
+        world: All ranks; every rank has to call.
+        job: What this rank trained with.
+        meter: What that took.
+        resumed_step: Steps that a checkpoint held.
+        num_steps: Steps made, those included.
+        accuracies: At the end, as ``train_accuracy`` and ``test_accuracy``; those of
+            the last stage count.
+        peak_bytes: Most memory in training.
+
+    Raises:
+        KnetError: If a rank is lost.
+    """
+    own_steps = num_steps - resumed_step
+    own = StageSummary(
+        stage=job.stage.index,
+        replica=job.replicas.index,
+        rank=world.rank,
+        ranks=[world.rank],
+        blocks=[name for name, _ in job.stage.blocks.named_children()],
+        parameters=num_parameters(job.stage.blocks),
+        decoupler_parameters=num_parameters(job.decoupler.modules),
+        idle_fraction=meter.idle_s / meter.elapsed_s,
+        peak_memory_bytes=peak_bytes,
+        replica_wait_fraction=meter.waited_s / meter.elapsed_s,
+        sent_bytes_per_step=meter.sent_bytes / max(own_steps, 1),
+        gradient_bytes_per_step=job.replicas.gradient_bytes,
+        uncompressed_gradient_bytes_per_step=job.replicas.uncompressed_bytes,
+        train_seconds=meter.elapsed_s,
+        **accuracies,
+        parameters_sha256=parameters_sha256(job.stage.blocks),
+        metrics={k: float(v) for k, v in job.decoupler.metrics.items()},
+    )
+    texts = world.gather_text(json.dumps(own.to_dict()), "the other stages' results", _PATIENCE)
+    parts = [StageSummary.from_dict(json.loads(text)) for text in texts]
+    images = own_steps * config.batch_size * config.replicas
+    summary = summarize(config, merge_replicas(parts), num_steps, images)
+    return summary | {"resumed_step": resumed_step}

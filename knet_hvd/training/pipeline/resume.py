@@ -1,0 +1,78 @@
+"""Whether a pipeline job may go on from a checkpoint."""
+
+import json
+from dataclasses import replace
+
+from knet_hvd.checkpoint import Manifest, check_same_configuration
+from knet_hvd.flat_config import Scalar, to_flat_dict
+from knet_hvd.pipeline.config import PipelineConfig
+from knet_hvd.pipeline.placement.search import Plan
+
+MAY_DIFFER = frozenset(
+    (
+        *("checkpoint_dir", "checkpoint_every", "keep_checkpoints", "resume"),
+        *("data_dir", "epochs", "max_steps", "logdir", "summary", "log_every"),
+        *("slow_rank", "timeout_s", "credits", "memory_limits_mb", "mpi_progress"),
+        *("release_above_mb", "keep_freed_memory"),
+        *("cuts", "placement"),  # the cuts themselves are compared
+    )
+)
+"""Settings that do not change what a step computes."""
+
+
+def resolved(config: PipelineConfig, num_stages: int) -> dict[str, Scalar]:
+    """Return a configuration, flat, with the stages that there are.
+
+    Args:
+        config: Its stages may follow from the number of ranks.
+        num_stages: The stages.
+    """
+    return to_flat_dict(replace(config, stages=num_stages))
+
+
+def check_configuration(manifest: Manifest, present: dict[str, Scalar]) -> None:
+    """Raise unless the checkpoint's job is this one.
+
+    Args:
+        manifest: Of the checkpoint.
+        present: What `resolved` returned.
+
+    Raises:
+        CheckpointError: Names all settings that differ and may not.
+    """
+    # A setting that did not exist when the checkpoint was written had its default.
+    saved = to_flat_dict(PipelineConfig()) | dict(manifest.configuration)
+    check_same_configuration(saved, present, MAY_DIFFER)
+
+
+def plan_details(plan: Plan) -> dict[str, Scalar]:
+    """Return what `saved_plan` needs in a manifest's details.
+
+    Args:
+        plan: The plan.
+    """
+    return {"cuts": json.dumps(plan.cuts), "order": json.dumps(plan.order)}
+
+
+def saved_plan(manifest: Manifest) -> Plan:
+    """Return the plan of a checkpoint's job.
+
+    Args:
+        manifest: Of the checkpoint.
+    """
+    cuts, order = (json.loads(str(manifest.details[key])) for key in ("cuts", "order"))
+    return Plan(tuple(cuts), tuple(order), 0.0)
+
+
+def check_cuts(saved: Plan, present: Plan) -> None:
+    """Raise unless both cut into the same stages.
+
+    Args:
+        saved: Of the checkpoint's job.
+        present: Of this one.
+
+    Raises:
+        CheckpointError: Names both.
+    """
+    there, here = (" ".join(map(str, plan.cuts)) for plan in (saved, present))
+    check_same_configuration({"cuts": there}, {"cuts": here}, ())

@@ -1,0 +1,96 @@
+"""The memory meter, in a process whose memory nothing else moves."""
+
+import subprocess
+import sys
+from typing import Any
+
+import torch
+
+from knet_hvd.pipeline import PipelineConfig
+from knet_hvd.pipeline.build import build_stage
+from knet_hvd.pipeline.decouplers import Objective
+from knet_hvd.pipeline.stage import Batch, Stage
+
+SCRIPT = """
+import torch
+from knet_hvd.metrics.process_memory import MemoryMeter
+torch.ones(3)
+meter = MemoryMeter()
+first = torch.ones(25 * 2**18)
+del first
+meter.restart_peak()
+low = meter.peak_bytes
+kept = torch.ones(10 * 2**18)
+assert low < 5 * 2**20, low
+assert 9 * 2**20 < meter.peak_bytes < 16 * 2**20, meter.peak_bytes
+"""
+
+
+def test_the_peak_is_that_since_the_restart() -> None:
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True)
+
+
+RELEASE = """
+import torch
+from knet_hvd.metrics.process_memory import MemoryMeter, release_freed_blocks
+# A block that is freed raises the size from which the C library gives blocks back.
+del (first := [torch.ones(5 * 2**18)])[:]
+if release_freed_blocks(2**20):
+    meter = MemoryMeter()
+    blocks = [torch.ones(3 * 2**18) for _ in range(20)]
+    del blocks[:-1]  # the last one would hold all of the heap below it
+    resident = open("/proc/self/statm").read().split()[1]
+    grown = int(resident) * 4096 - meter._start_bytes
+    assert grown < 10 * 2**20, grown
+"""
+
+
+def test_freed_blocks_go_back() -> None:
+    subprocess.run([sys.executable, "-c", RELEASE], check=True)
+
+
+KEEP = """
+import resource
+import torch
+from knet_hvd.metrics.process_memory import keep_freed_blocks
+
+def step():
+    blocks = [torch.ones(2**18) for _ in range(40)]
+
+def page_faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+torch.ones(3)
+if keep_freed_blocks():
+    step()
+    before = page_faults()
+    step()
+    grown = page_faults() - before
+    assert grown < 1000, grown  # 40 blocks of 256 pages
+"""
+
+
+def test_freed_blocks_are_kept() -> None:
+    subprocess.run([sys.executable, "-c", KEEP], check=True)
+
+
+def trained(**settings: Any) -> Stage:
+    config = PipelineConfig(model="mnist8", optimizer="momentum", **settings)
+    stage = build_stage(config, (), 0, in_shape=(1, 8, 8), num_classes=10)
+    torch.manual_seed(3)
+    for step in range(5):
+        images, labels = torch.randn(16, 1, 8, 8), torch.randint(10, (16,))
+        batch = Batch(step, 0, labels, 16, inputs=images)
+        objective = Objective()
+        objective.forward(stage, batch)
+        objective.learn(stage, batch)
+        stage.update()
+    return stage
+
+
+def test_the_layout_of_weights_does_not_change_what_is_learned() -> None:
+    plain, other = trained(), trained(weights_layout="channels_last")
+    first = next(m for m in other.blocks.modules() if isinstance(m, torch.nn.Conv2d))
+    assert first.weight.is_contiguous(memory_format=torch.channels_last)
+    for expected, actual in zip(plain.blocks.parameters(), other.blocks.parameters(), strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)

@@ -1,0 +1,170 @@
+"""Predicted weights, and what goes forward and backward on them."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from knet_hvd.pipeline import PipelineConfig
+from knet_hvd.pipeline.decouplers import Decoupler, Delayed, Stashed
+from knet_hvd.pipeline.decouplers.registry import make_decoupler
+from knet_hvd.pipeline.optimizers import make_optimizer
+from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.pipeline.weights.prediction import predict_weights, running_on
+
+
+def make_stage(optimizer: Any = "adam") -> Stage:
+    torch.manual_seed(0)
+    convolution = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
+    connected = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(64, 6))
+    blocks = nn.Sequential(convolution, connected)
+    blocks.to(memory_format=torch.channels_last)
+    return Stage(0, 2, blocks, make_optimizer(blocks, optimizer, 0.01))
+
+
+def make_batch(seed: int, updates_ahead: int) -> Batch:
+    torch.manual_seed(seed)
+    images = torch.randn(5, 3, 4, 4, requires_grad=True)
+    labels = torch.randint(6, (5,))
+    return Batch(seed, 0, labels, 5, True, images, updates_ahead=updates_ahead)
+
+
+def train(stage: Stage, steps: int) -> None:
+    for _ in range(steps):
+        for parameter in stage.blocks.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        stage.update()
+
+
+def weights(stage: Stage) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in stage.blocks.parameters()]
+
+
+def predicted(stage: Stage, updates: int) -> list[Tensor]:
+    targets = [torch.empty_like(weight) for weight in weights(stage)]
+    predict_weights(targets, stage.blocks, stage.optimizer, updates)
+    return targets
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+@pytest.mark.parametrize("updates", [1, 2, 5])
+def test_predictions_come_true_if_the_optimizer_goes_on_as_before(
+    optimizer: str, updates: int
+) -> None:
+    stage = make_stage(optimizer)
+    torch.manual_seed(1)
+    gradients = [torch.randn_like(weight) for weight in weights(stage)]
+
+    def update(share: float) -> None:
+        for parameter, gradient in zip(stage.blocks.parameters(), gradients, strict=True):
+            parameter.grad = share * gradient
+        stage.update()
+
+    update(1.0)
+    expected = predicted(stage, updates)
+    for _ in range(updates):
+        # 0.9 of a sum of momentum remain of it, and 0.1 keep it what it is.
+        update(1.0 if optimizer == "adam" else 0.1)
+    for actual, prediction in zip(weights(stage), expected, strict=True):
+        torch.testing.assert_close(actual, prediction, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "momentum"])
+def test_nothing_to_predict(optimizer: str) -> None:
+    """No update made yet, none to come, or no optimizer at all."""
+    stage = make_stage(optimizer)
+    for updates in (3, 0):
+        pairs = zip(predicted(stage, updates), weights(stage), strict=True)
+        assert all(torch.equal(p, w) for p, w in pairs)
+        train(stage, 3)
+    stage.optimizer = None
+    pairs = zip(predicted(stage, 3), weights(stage), strict=True)
+    assert all(torch.equal(p, w) for p, w in pairs)
+
+
+@pytest.mark.parametrize("kind", [Delayed, Stashed])
+def test_it_goes_forward_on_predicted_weights_and_keeps_its_own(kind: Any) -> None:
+    stage, decoupler = make_stage(), kind(predict_weights=True)
+    train(stage, 5)
+    own, batch = weights(stage), make_batch(0, updates_ahead=3)
+    twin = copy.deepcopy(stage)
+    with running_on(predicted(stage, 3), twin.blocks):
+        expected = twin.forward(batch.inputs.detach())
+    decoupler.forward(stage, batch)
+    assert torch.equal(batch.output, expected)
+    pairs = zip(weights(stage), own, strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("kind", [Delayed, Stashed])
+def test_gradients_are_those_of_the_weights_that_the_paper_says(kind: Any) -> None:
+    """Kept graphs: of those predicted; a second pass: of the weights at its time."""
+    stage, decoupler = make_stage(), kind(predict_weights=True)
+    train(stage, 5)
+    batches: list[tuple[Batch, list[Tensor]]] = []
+    for ahead in range(3):
+        batch = make_batch(ahead, updates_ahead=ahead)
+        batches.append((batch, predicted(stage, ahead)))
+        decoupler.forward(stage, batch)
+        assert not decoupler.learn(stage, batch)
+        train(stage, 1)
+    for batch, weights_then in batches:
+        gradient = torch.randn(5, 6)
+        twin = copy.deepcopy(stage)
+        inputs = batch.inputs.detach().clone().requires_grad_()
+        on = weights_then if kind is Stashed else weights(stage)
+        with running_on(on, twin.blocks):
+            twin.forward(inputs).backward(gradient)
+            expected = [inputs.grad, *(p.grad for p in twin.blocks.parameters())]
+        assert decoupler.learn_from(stage, batch, gradient)
+        grads = [p.grad for p in stage.blocks.parameters()]
+        for a, e in zip([batch.inputs.grad, *grads], expected, strict=True):
+            assert torch.equal(a, e)
+        stage.update()
+
+
+def test_a_stage_without_parameters() -> None:
+    stage = Stage(0, 2, nn.Sequential(nn.ReLU()), None)
+    for decoupler in (Delayed(predict_weights=True), Stashed(predict_weights=True)):
+        batch = make_batch(0, updates_ahead=2)
+        decoupler.forward(stage, batch)
+        decoupler.learn(stage, batch)
+        assert decoupler.learn_from(stage, batch, torch.ones(5, 3, 4, 4))
+        assert torch.equal(batch.inputs.grad, (batch.inputs > 0).float())
+
+
+def test_own_weights_are_back_after_an_error() -> None:
+    stage = make_stage()
+    train(stage, 2)
+    own = weights(stage)
+    others = predicted(stage, 2)
+    with pytest.raises(RuntimeError), running_on(others, stage.blocks):
+        stage.forward(torch.zeros(1, 7))
+    pairs = zip(weights(stage), own, strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("recompute", "kind"), [(True, Delayed), (False, Stashed)])
+def test_the_setting_reaches_the_decoupler(recompute: bool, kind: Any) -> None:
+    config = PipelineConfig(decoupler="delayed", recompute=recompute, predict_weights=True)
+    decoupler: Decoupler = make_decoupler(config, (6,), 10)
+    assert isinstance(decoupler, kind)
+    stage, batch = make_stage(), make_batch(0, updates_ahead=3)
+    train(stage, 5)
+    plain = copy.deepcopy(stage).forward(batch.inputs.detach())
+    decoupler.forward(stage, batch)
+    assert not torch.equal(batch.output, plain)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"decoupler": "local"}, "only for delayed, got local"),
+        ({"decoupler": "delayed", "optimizer": "sgd"}, "momentum or adam .*, got sgd"),
+    ],
+)
+def test_settings_that_are_refused(settings: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"predict_weights: .*{message}"):
+        PipelineConfig(predict_weights=True, **settings)

@@ -1,0 +1,206 @@
+"""The launcher of elastic jobs: where it listens, what it takes, what it starts."""
+
+import base64
+import http.client
+import pickle
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from horovod.runner.elastic.rendezvous import create_rendezvous_handler
+
+from knet_hvd.training.elastic.launcher.command import main
+from knet_hvd.training.elastic.launcher.discovery import ScriptDiscovery, parse_hosts
+from knet_hvd.training.elastic.launcher.interfaces import (
+    Interface,
+    choose_interface,
+    is_local,
+    local_addresses,
+)
+from knet_hvd.training.elastic.launcher.processes import remote_command, run_worker
+from knet_hvd.training.elastic.launcher.rendezvous import BoundRendezvous
+from knet_hvd.training.elastic.worker.host_watch import HostWatch
+
+KNOWN = {
+    "lo": ["127.0.0.1", "::1"],
+    "eth0": ["10.0.0.4", "fe80::1"],
+    "eth1": ["8.8.4.4"],
+    "eth2": ["192.168.3.1", "2a00:1450:4001::5"],
+    "ib0": ["fe80::2"],
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name", "address"),
+    [
+        ("lo", "lo", "127.0.0.1"),
+        ("127.0.0.1", "lo", "127.0.0.1"),
+        ("eth0", "eth0", "10.0.0.4"),
+        ("10.0.0.4", "eth0", "10.0.0.4"),
+    ],
+)
+def test_an_interface_is_chosen_by_name_or_address(wanted: str, name: str, address: str) -> None:
+    chosen = choose_interface(wanted, allow_public=False, known=KNOWN)
+    assert chosen == Interface(name, address)
+
+
+@pytest.mark.parametrize("wanted", ["eth1", "8.8.4.4", "eth2", "192.168.3.1"])
+def test_a_public_address_needs_to_be_meant(wanted: str) -> None:
+    """eth2 has one beside a private one, and gloo binds by the interface's name."""
+    with pytest.raises(ValueError, match=r"public address .*--allow-public-address"):
+        choose_interface(wanted, allow_public=False, known=KNOWN)
+    chosen = choose_interface(wanted, allow_public=True, known=KNOWN)
+    assert wanted in (chosen.name, chosen.address)
+
+
+@pytest.mark.parametrize("wanted", ["0.0.0.0", "eth9", "10.0.0.5", "", "::1", "ib0"])
+def test_what_is_no_interface_is_refused(wanted: str) -> None:
+    with pytest.raises(ValueError, match="IPv4"):
+        choose_interface(wanted, allow_public=True, known=KNOWN)
+
+
+def test_the_command_refuses_a_public_address_and_unordered_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    module = "knet_hvd.training.elastic.launcher.command.local_addresses"
+    monkeypatch.setattr(module, lambda: KNOWN)
+    script = ["--host-discovery-script", str(tmp_path / "none")]
+    assert main([*script, "--interface", "eth1", "--", "true"]) == 1
+    assert "public address 8.8.4.4" in capsys.readouterr().err
+    assert main([*script, "--min-np", "3", "-np", "2", "--", "true"]) == 1
+    assert "--min-np 3, -np 2" in capsys.readouterr().err
+    assert main([*script, "--", "true"]) == 1
+    assert "expected an executable file" in capsys.readouterr().err
+
+
+def test_every_loopback_address_is_this_machine() -> None:
+    known = local_addresses()
+    assert is_local("127.0.0.3", known)
+    assert is_local("localhost", known)
+    assert not is_local("192.0.2.1", known)
+
+
+def test_hosts_are_read_and_nothing_else_is() -> None:
+    assert parse_hosts("a:2\n\n# no host\n10.0.0.1\n", 4) == {"a": 2, "10.0.0.1": 4}
+    for text in ("-oProxyCommand=x:1", "a b", "a;true:1", "$(true)", "a:two", "a:-1"):
+        with pytest.raises(RuntimeError, match="expected host or host:slots"):
+            parse_hosts(text)
+
+
+def test_a_script_that_fails_is_named(tmp_path: Path) -> None:
+    script = tmp_path / "hosts.sh"
+    with pytest.raises(ValueError, match="expected an executable file"):
+        ScriptDiscovery(script)
+    script.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
+    script.chmod(0o755)
+    with pytest.raises(RuntimeError, match="exit code 3: broken"):
+        ScriptDiscovery(script).find_available_hosts_and_slots()
+
+
+def test_a_remote_shell_sees_the_words_that_were_meant(tmp_path: Path) -> None:
+    words = ["python", "a b", "$(touch x)", "; touch y", "'", '"']
+    environment = {"HOROVOD_RANK": "1 2", "SECRET_TOKEN": "s", "PATH": "/usr/bin:/bin"}
+    line = remote_command(["ssh", "-q"], "host", words, environment, str(tmp_path))
+    assert line[:3] == ["ssh", "-q", "host"]
+    assert "SECRET_TOKEN" not in line[3]
+    show = "import os, sys; print(os.environ['HOROVOD_RANK'], sys.argv[1:], os.getcwd())"
+    words = [sys.executable, "-c", show, *words]
+    remote = remote_command(["ssh"], "host", words, environment, str(tmp_path))[2]
+    done = subprocess.run(["sh", "-c", remote], capture_output=True, text=True)
+    assert done.stdout == f"1 2 {words[3:]} {tmp_path}\n", done.stderr
+    assert shlex.split(remote)[0] == "env"
+
+
+def test_a_worker_ends_by_itself_or_when_an_event_says_so() -> None:
+    event = threading.Event()
+    command = [sys.executable, "-c", "import sys; sys.exit(7)"]
+    assert run_worker(command, {}, [event])[0] == 7
+    assert run_worker(["/no/such/program"], {}, [event])[0] == 127
+    event.set()
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    assert run_worker(command, {}, [threading.Event(), event])[0] == 128 + 15
+
+
+@pytest.fixture
+def rendezvous() -> Iterator[BoundRendezvous]:
+    server = BoundRendezvous("127.0.0.1")
+    server.start(create_rendezvous_handler(None))
+    server.init([])
+    yield server
+    server.stop()
+
+
+def request(
+    server: BoundRendezvous, method: str, path: str, body: bytes = b""
+) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(server.address, server.port, timeout=10)
+    connection.request(method, path, body)
+    response = connection.getresponse()
+    return response.status, response.read()
+
+
+class _Touch:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("path", ["/worker_addresses/h:0", "/knet_hvd/hosts_updated"])
+def test_the_server_does_not_unpickle(
+    rendezvous: BoundRendezvous, tmp_path: Path, path: str
+) -> None:
+    """What CVE-2024-10190 is about: Horovod's handler would run it."""
+    trap = base64.b64encode(pickle.dumps(_Touch(tmp_path / "executed")))
+    assert request(rendezvous, "PUT", path, trap)[0] == 403
+    assert request(rendezvous, "GET", path)[0] == 404
+    assert not (tmp_path / "executed").exists()
+    pickle.loads(base64.b64decode(trap)).close()
+    assert (tmp_path / "executed").exists(), "the trap would not have shown it"
+
+
+def test_the_server_keeps_what_gloo_sends_and_refuses_more(rendezvous: BoundRendezvous) -> None:
+    assert request(rendezvous, "PUT", "/global/0", b"\0\xff")[0] == 200
+    assert request(rendezvous, "GET", "/global/0") == (200, b"\0\xff")
+    assert request(rendezvous, "HEAD", "/setup.py")[0] == 405
+    connection = http.client.HTTPConnection(rendezvous.address, rendezvous.port, timeout=10)
+    for length in (str((1 << 20) + 1), "-1", "many"):
+        connection.putrequest("PUT", "/global/1")
+        connection.putheader("Content-Length", length)
+        connection.endheaders()  # and nothing of what was announced
+        assert connection.getresponse().status == 413
+        connection.close()
+
+
+def test_the_server_listens_on_its_address_alone(rendezvous: BoundRendezvous) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", rendezvous.port), timeout=5)
+
+
+def test_workers_hear_of_changes_until_they_have_met(rendezvous: BoundRendezvous) -> None:
+    watch = HostWatch(rendezvous.address, rendezvous.port)
+
+    def wait_for(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    assert not watch.has_changed
+    rendezvous.announce()
+    wait_for(lambda: watch.has_changed)
+    watch.acknowledge()
+    assert not watch.has_changed
+    rendezvous.announce()
+    wait_for(lambda: watch.has_changed)
+    assert not watch.is_lost
+    watch.close()
