@@ -83,7 +83,7 @@ struct Codec {
       for (int plane = 0; plane < kPlanes; ++plane) {
         const int64_t value = first + plane * kGroup;
         inverse[plane] =
-            value < a.num_values ? knet::inverse_scale(a.scales[value / a.bucket_size]) : 0;
+            value < a.num_values ? knet::inverse_scale(a.scales[value / a.scale_group_size]) : 0;
       }
       const uint32_t group = a.first_group + static_cast<uint32_t>(block * kPlanes);
       encode_block(x, inverse, group, a.key, a.stochastic, a.payload + block * knet::kBlockBytes);
@@ -139,7 +139,7 @@ struct Codec {
     for (int plane = 0; plane < kPlanes; ++plane) {
       const int64_t value = first + plane * kGroup;
       factor[plane] = value < a.num_values
-                          ? knet::decode_factor(a.scales[value / a.bucket_size], a.divisor)
+                          ? knet::decode_factor(a.scales[value / a.scale_group_size], a.divisor)
                           : 0;
     }
     decode_block(a, block, [&](int plane, int at, Short sum) {
@@ -172,7 +172,7 @@ void dequantize(const knet::DequantizeArgs& a, int64_t begin, int64_t end) {
   alignas(64) float buffer[kGroup];
   for (int64_t group = begin; group < end; ++group) {
     const int64_t first = group * kGroup, count = clamp(a.num_values - first, kGroup);
-    const float factor = knet::decode_factor(a.scales[first / a.bucket_size], a.divisor);
+    const float factor = knet::decode_factor(a.scales[first / a.scale_group_size], a.divisor);
     if (count < kGroup) {
       for (int64_t i = 0; i < count; ++i) buffer[i] = knet::decode_value(a.sums[first + i], factor);
       store_floats(buffer, a.values, a.dtype, first, count);
@@ -193,12 +193,12 @@ void statistics(const knet::StatisticsArgs& a, int64_t begin, int64_t end) {
   using knet::kStatLanes;
   alignas(64) float buffer[kStatChunk];
   double sum[kStatLanes], square[kStatLanes];
-  const int64_t per_bucket = knet::chunks_per_bucket(a.num_values, a.bucket_size);
+  const int64_t per_bucket = knet::chunks_per_bucket(a.num_values, a.scale_group_size);
   for (int64_t chunk = begin; chunk < end; ++chunk) {
     const int64_t bucket = chunk / per_bucket;
     const int64_t offset = chunk % per_bucket * kStatChunk;
-    const int64_t first = bucket * a.bucket_size + offset;
-    const int64_t in_bucket = clamp(a.bucket_size - offset, kStatChunk);
+    const int64_t first = bucket * a.scale_group_size + offset;
+    const int64_t in_bucket = clamp(a.scale_group_size - offset, kStatChunk);
     const int64_t count = clamp(a.num_values - first, in_bucket);
     const int64_t padded = ceil_div(count, kStatLanes) * kStatLanes;
     const float* x = as_floats(a.values, a.dtype, first, count, padded, buffer);
@@ -222,8 +222,8 @@ template <class Simd>
 void max_abs(const knet::MaxAbsArgs& a, int64_t begin, int64_t end) {
   alignas(64) float buffer[kGroup];
   for (int64_t bucket = begin; bucket < end; ++bucket) {
-    const int64_t first = bucket * a.bucket_size;
-    const int64_t last = first + clamp(a.num_values - first, a.bucket_size);
+    const int64_t first = bucket * a.scale_group_size;
+    const int64_t last = first + clamp(a.num_values - first, a.scale_group_size);
     int32_t lane[16] = {};
     for (int64_t at = first; at < last; at += kGroup) {
       const float* x = as_floats(a.values, a.dtype, at, clamp(last - at, kGroup), kGroup, buffer);

@@ -167,8 +167,8 @@ struct ChunkItem {
 
 template <class Args>
 int64_t count_chunks(const Args& a) {
-  return count_buckets(a.num_values, a.bucket_size) *
-         chunks_per_bucket(a.num_values, a.bucket_size);
+  return count_buckets(a.num_values, a.scale_group_size) *
+         chunks_per_bucket(a.num_values, a.scale_group_size);
 }
 
 template <class Args>
@@ -181,7 +181,7 @@ const char* chunk_batches(const StatisticsArgs* tensors, int64_t count, const La
   return in_dtype_batches<ChunkItem<double>>(
       tensors, count, chunk_blocks<StatisticsArgs>,
       [](const StatisticsArgs& a) {
-        const auto chunks = chunks_per_bucket(a.num_values, a.bucket_size);
+        const auto chunks = chunks_per_bucket(a.num_values, a.scale_group_size);
         return ChunkItem<double>{a.values, a.num_values, a.partial, static_cast<uint32_t>(chunks)};
       },
       launch);
@@ -192,7 +192,7 @@ const char* max_batches(const MaxAbsArgs* tensors, int64_t count, const Launch& 
   return in_dtype_batches<ChunkItem<float>>(
       tensors, count, chunk_blocks<MaxAbsArgs>,
       [](const MaxAbsArgs& a) {
-        const auto chunks = chunks_per_bucket(a.num_values, a.bucket_size);
+        const auto chunks = chunks_per_bucket(a.num_values, a.scale_group_size);
         return ChunkItem<float>{a.values, a.num_values, a.result, static_cast<uint32_t>(chunks)};
       },
       launch);
@@ -202,7 +202,7 @@ const char* max_batches(const MaxAbsArgs* tensors, int64_t count, const Launch& 
 // first tensor, in pairs of doubles, so that one launch takes as many tensors as two of the others
 // do.
 struct FinalItem {
-  uint32_t first_partial, first_result, chunks_per_bucket, num_buckets;
+  uint32_t first_partial, first_result, chunks_per_bucket, num_scale_groups;
 };
 
 // Of the kFinalLanes lanes of a bucket, only the first `width` hold chunks.
@@ -216,7 +216,8 @@ KNET_HD int final_width(int64_t chunks_per_bucket) {
 inline int final_threads(const StatisticsArgs* tensors, int64_t count) {
   int threads = kThreads;
   for (int64_t i = 0; i < count; ++i) {
-    const int width = final_width(chunks_per_bucket(tensors[i].num_values, tensors[i].bucket_size));
+    const int width =
+        final_width(chunks_per_bucket(tensors[i].num_values, tensors[i].scale_group_size));
     threads = width > threads ? width : threads;
   }
   return threads;
@@ -228,15 +229,15 @@ const char* final_batches(const StatisticsArgs* tensors, int64_t count, int bloc
   return in_batches<FinalItem>(
       tensors, count,
       [&](const StatisticsArgs& a) {
-        const int width = final_width(chunks_per_bucket(a.num_values, a.bucket_size));
-        return ceil_div(count_buckets(a.num_values, a.bucket_size) * width, block_threads);
+        const int width = final_width(chunks_per_bucket(a.num_values, a.scale_group_size));
+        return ceil_div(count_buckets(a.num_values, a.scale_group_size) * width, block_threads);
       },
       [&](const StatisticsArgs& a) {
         return FinalItem{
             static_cast<uint32_t>((a.partial - tensors->partial) / 2),
             static_cast<uint32_t>((a.result - tensors->result) / 2),
-            static_cast<uint32_t>(chunks_per_bucket(a.num_values, a.bucket_size)),
-            static_cast<uint32_t>(count_buckets(a.num_values, a.bucket_size)),
+            static_cast<uint32_t>(chunks_per_bucket(a.num_values, a.scale_group_size)),
+            static_cast<uint32_t>(count_buckets(a.num_values, a.scale_group_size)),
         };
       },
       launch);

@@ -101,20 +101,20 @@ struct BucketCursor {
 };
 
 // Only a size that is all of one bucket need not be a multiple of kGroup.
-inline uint32_t groups_per_bucket(int64_t bucket_size) {
-  return static_cast<uint32_t>(
-      knet::ceil_div(bucket_size < knet::kWholeTensor ? bucket_size : knet::kWholeTensor, kGroup));
+inline uint32_t groups_per_bucket(int64_t scale_group_size) {
+  return static_cast<uint32_t>(knet::ceil_div(
+      scale_group_size < knet::kWholeTensor ? scale_group_size : knet::kWholeTensor, kGroup));
 }
 
 // Chunks of kStatChunk values that partition each bucket; empty ones after the last value.
 struct Chunk {
-  KNET_DEVICE Chunk(int64_t chunk, int64_t chunks_per_bucket, int64_t bucket_size,
+  KNET_DEVICE Chunk(int64_t chunk, int64_t chunks_per_bucket, int64_t scale_group_size,
                     int64_t num_values) {
     bucket = static_cast<uint32_t>(chunk) / static_cast<uint32_t>(chunks_per_bucket);
     const int64_t offset = (chunk - bucket * chunks_per_bucket) * knet::kStatChunk;
-    first = bucket * bucket_size + offset;
+    first = bucket * scale_group_size + offset;
     is_after_last = bucket > 0 && first - offset >= num_values;
-    const int64_t bucket_left = bucket_size - offset, values_left = num_values - first;
+    const int64_t bucket_left = scale_group_size - offset, values_left = num_values - first;
     const int64_t left = bucket_left < values_left ? bucket_left : values_left;
     count = static_cast<int>(left < 0 ? 0 : left < knet::kStatChunk ? left : knet::kStatChunk);
   }

@@ -153,7 +153,8 @@ const char* decode(const knet::DecodeArgs& common, const DecodeBatch& batch, int
                           ? decode_kernel<Output, WireFormat::kTrit5>
                           : decode_kernel<Output, WireFormat::kCrumb4>;
   const Shared shared{common.num_payloads, common.row_bytes,
-                      Output::kScaled ? groups_per_bucket(common.bucket_size) : 1, common.divisor,
+                      Output::kScaled ? groups_per_bucket(common.scale_group_size) : 1,
+                      common.divisor,
                       common.num_payloads == 1 || common.row_bytes % kRun<Output> == 0};
   return launch(kernel, blocks, kThreads, stream, batch, shared);
 }
@@ -218,6 +219,6 @@ const char* knet::dequantize_cuda(const DequantizeArgs* tensors, int64_t count, 
   return dequantize_batches(
       tensors, count, [&](auto type, const DequantizeBatch& batch, int64_t blocks) {
         return launch(dequantize_kernel<decltype(type)::value>, blocks, kThreads, stream, batch,
-                      groups_per_bucket(tensors->bucket_size), tensors->divisor);
+                      groups_per_bucket(tensors->scale_group_size), tensors->divisor);
       });
 }

@@ -100,7 +100,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <WireFormat kFormat>
 const char* encode(const knet::EncodeArgs* tensors, int64_t count, void* stream) {
-  const Shared shared{tensors->key, groups_per_bucket(tensors->bucket_size), tensors->stochastic};
+  const Shared shared{tensors->key, groups_per_bucket(tensors->scale_group_size),
+                      tensors->stochastic};
   return knet::encode_batches(tensors, count, [&](auto type, const Batch& batch, int64_t blocks) {
     return launch(encode_kernel<decltype(type)::value, kFormat>, blocks, kThreads, stream, batch,
                   shared);

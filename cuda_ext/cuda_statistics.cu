@@ -15,12 +15,12 @@ static_assert(kStatLanes == kWarp, "a thread is a lane");
 template <DType kType>
 __global__ void __launch_bounds__(kThreads)
     chunk_kernel(const __grid_constant__ knet::Batch<knet::ChunkItem<double>> batch,
-                 int64_t bucket_size) {
+                 int64_t scale_group_size) {
   constexpr int kRows = 32;  // a row is loaded while earlier ones are added
   const Place place(batch);
   const knet::ChunkItem<double>& a = batch.items[place.tensor];
   const int64_t index = place.thread / kWarp;
-  const Chunk chunk(index, a.chunks_per_bucket, bucket_size, a.num_values);
+  const Chunk chunk(index, a.chunks_per_bucket, scale_group_size, a.num_values);
   if (chunk.is_after_last)
     return;  // the whole warp
   const auto* x = static_cast<const Storage<kType>*>(a.values) + chunk.first;
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kFinalLanes)
   const int me = static_cast<int>(threadIdx.x), lane = me % width;
   const int64_t bucket = place.thread / width;
   double sum = 0.0, square = 0.0;
-  if (bucket < a.num_buckets) {
+  if (bucket < a.num_scale_groups) {
     const double* row = partial + 2 * (a.first_partial + bucket * a.chunks_per_bucket);
 #pragma unroll 8  // loads in flight
     for (int64_t i = lane; i < a.chunks_per_bucket; i += kFinalLanes)
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kFinalLanes)
     if (lane < half)
       sums[me] += sums[me + half], squares[me] += squares[me + half];
   }
-  if (lane == 0 && bucket < a.num_buckets) {
+  if (lane == 0 && bucket < a.num_scale_groups) {
     double* out = result + 2 * (a.first_result + bucket);
     out[0] = sums[me], out[1] = squares[me];
   }
@@ -83,11 +83,11 @@ __global__ void __launch_bounds__(kFinalLanes)
 template <DType kType>
 __global__ void __launch_bounds__(kThreads)
     max_kernel(const __grid_constant__ knet::Batch<knet::ChunkItem<float>> batch,
-               int64_t bucket_size) {
+               int64_t scale_group_size) {
   constexpr int kQuad = 4, kRows = 8;  // rows in flight
   const Place place(batch);
   const knet::ChunkItem<float>& a = batch.items[place.tensor];
-  const Chunk chunk(place.thread / kWarp, a.chunks_per_bucket, bucket_size, a.num_values);
+  const Chunk chunk(place.thread / kWarp, a.chunks_per_bucket, scale_group_size, a.num_values);
   if (chunk.is_after_last)
     return;  // the whole warp
   const bool aligned = is_aligned(a.values, 16);
@@ -123,7 +123,7 @@ const char* knet::statistics_cuda(const StatisticsArgs* tensors, int64_t count, 
   const char* error = chunk_batches(
       tensors, count, [&](auto type, const Batch<ChunkItem<double>>& batch, int64_t blocks) {
         return launch(chunk_kernel<decltype(type)::value>, blocks, kThreads, stream, batch,
-                      tensors->bucket_size);
+                      tensors->scale_group_size);
       });
   if (error != nullptr)
     return error;
@@ -137,6 +137,6 @@ const char* knet::max_abs_cuda(const MaxAbsArgs* tensors, int64_t count, void* s
   return max_batches(tensors, count,
                      [&](auto type, const Batch<ChunkItem<float>>& batch, int64_t blocks) {
                        return launch(max_kernel<decltype(type)::value>, blocks, kThreads, stream,
-                                     batch, tensors->bucket_size);
+                                     batch, tensors->scale_group_size);
                      });
 }

@@ -15,8 +15,8 @@ struct EncodeArgs {
   const void* values;  // [num_values] of dtype
   DType dtype;
   int64_t num_values;
-  const float* scales;  // [ceil(num_values / bucket_size)]
-  int64_t bucket_size;  // a multiple of kGroup
+  const float* scales;       // [ceil(num_values / scale_group_size)]
+  int64_t scale_group_size;  // a multiple of kGroup
   WireFormat format;
   RandomKey key;
   uint32_t first_group;  // of its tensor, where values are a part of one
@@ -32,8 +32,8 @@ struct DecodeArgs {
   int16_t* sums;  // either the sums of codes [num_values] ...
   void* values;   // ... or the values [num_values] of dtype
   DType dtype;
-  const float* scales;  // [ceil(num_values / bucket_size)]
-  int64_t bucket_size;
+  const float* scales;  // [ceil(num_values / scale_group_size)]
+  int64_t scale_group_size;
   int32_t divisor;
 };
 
@@ -41,7 +41,7 @@ struct DequantizeArgs {
   const int16_t* sums;  // [num_values]
   int64_t num_values;
   const float* scales;
-  int64_t bucket_size;
+  int64_t scale_group_size;
   int32_t divisor;
   void* values;  // [num_values] of dtype
   DType dtype;
@@ -61,26 +61,26 @@ struct StatisticsArgs {
   const void* values;
   DType dtype;
   int64_t num_values;
-  int64_t bucket_size;
-  double* partial;  // [num_buckets, chunks_per_bucket, 2]
-  double* result;   // [num_buckets, 2]
+  int64_t scale_group_size;
+  double* partial;  // [num_scale_groups, chunks_per_bucket, 2]
+  double* result;   // [num_scale_groups, 2]
 };
 
 struct MaxAbsArgs {
   const void* values;
   DType dtype;
   int64_t num_values;
-  int64_t bucket_size;
-  float* result;  // [num_buckets]
+  int64_t scale_group_size;
+  float* result;  // [num_scale_groups]
 };
 
-KNET_HD int64_t count_buckets(int64_t num_values, int64_t bucket_size) {
-  return num_values > bucket_size ? ceil_div(num_values, bucket_size) : 1;
+KNET_HD int64_t count_buckets(int64_t num_values, int64_t scale_group_size) {
+  return num_values > scale_group_size ? ceil_div(num_values, scale_group_size) : 1;
 }
 
 // Chunks of kStatChunk values in each bucket of a tensor.
-KNET_HD int64_t chunks_per_bucket(int64_t num_values, int64_t bucket_size) {
-  const int64_t longest = bucket_size < num_values ? bucket_size : num_values;
+KNET_HD int64_t chunks_per_bucket(int64_t num_values, int64_t scale_group_size) {
+  const int64_t longest = scale_group_size < num_values ? scale_group_size : num_values;
   return longest > 0 ? ceil_div(longest, kStatChunk) : 1;
 }
 

@@ -32,12 +32,12 @@ DType dtype_of(const Tensor& t) {
   return DType::kFloat32;
 }
 
-int64_t bucket_or_all(int64_t bucket_size) {
-  return bucket_size > 0 ? bucket_size : knet::kWholeTensor;
+int64_t bucket_or_all(int64_t scale_group_size) {
+  return scale_group_size > 0 ? scale_group_size : knet::kWholeTensor;
 }
 
-int64_t num_buckets(const Tensor& values, int64_t bucket_size) {
-  return knet::count_buckets(values.numel(), bucket_or_all(bucket_size));
+int64_t num_scale_groups(const Tensor& values, int64_t scale_group_size) {
+  return knet::count_buckets(values.numel(), bucket_or_all(scale_group_size));
 }
 
 int64_t num_blocks(const Tensor& values, int64_t block_values) {
@@ -47,14 +47,14 @@ int64_t num_blocks(const Tensor& values, int64_t block_values) {
 // --- The kernels' arguments for one tensor, or for a part of what many tensors share
 
 // `key` is (seed, rank, step).
-knet::EncodeArgs encode_args(const Tensor& values, const float* scales, int64_t bucket_size,
+knet::EncodeArgs encode_args(const Tensor& values, const float* scales, int64_t scale_group_size,
                              int64_t format, IntArrayRef key, int64_t stream, int64_t first_value,
                              bool stochastic, uint8_t* payload) {
   return {values.const_data_ptr(),
           dtype_of(values),
           values.numel(),
           scales,
-          bucket_or_all(bucket_size),
+          bucket_or_all(scale_group_size),
           static_cast<WireFormat>(format),
           {static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]),
            static_cast<uint32_t>(stream), static_cast<uint64_t>(key[2])},
@@ -76,23 +76,23 @@ knet::DecodeArgs decode_args(const Tensor& payloads, int64_t at, int64_t format,
 }
 
 knet::DecodeArgs decode_args(const Tensor& payloads, int64_t at, const float* scales,
-                             int64_t bucket_size, int64_t format, int64_t divisor,
+                             int64_t scale_group_size, int64_t format, int64_t divisor,
                              const Tensor& out) {
   knet::DecodeArgs args = decode_args(payloads, at, format, out);
   args.values = out.mutable_data_ptr();
   args.dtype = dtype_of(out);
   args.scales = scales;
-  args.bucket_size = bucket_or_all(bucket_size);
+  args.scale_group_size = bucket_or_all(scale_group_size);
   args.divisor = static_cast<int32_t>(divisor);
   return args;
 }
 
-knet::DequantizeArgs dequantize_args(const int16_t* sums, const float* scales, int64_t bucket_size,
-                                     int64_t divisor, const Tensor& out) {
+knet::DequantizeArgs dequantize_args(const int16_t* sums, const float* scales,
+                                     int64_t scale_group_size, int64_t divisor, const Tensor& out) {
   return {sums,
           out.numel(),
           scales,
-          bucket_or_all(bucket_size),
+          bucket_or_all(scale_group_size),
           static_cast<int32_t>(divisor),
           out.mutable_data_ptr(),
           dtype_of(out)};
@@ -147,9 +147,9 @@ struct Cpu {
   }
   static void statistics(ArrayRef<knet::StatisticsArgs> tensors, const Tensor&) {
     for (const auto& args : tensors) {
-      const int64_t buckets = knet::count_buckets(args.num_values, args.bucket_size);
-      const int64_t chunks = knet::chunks_per_bucket(args.num_values, args.bucket_size);
-      parallel(buckets * chunks, std::min<int64_t>(args.bucket_size, knet::kStatChunk),
+      const int64_t buckets = knet::count_buckets(args.num_values, args.scale_group_size);
+      const int64_t chunks = knet::chunks_per_bucket(args.num_values, args.scale_group_size);
+      parallel(buckets * chunks, std::min<int64_t>(args.scale_group_size, knet::kStatChunk),
                knet::cpu_kernels().statistics, args);
       for (int64_t bucket = 0; bucket < buckets; ++bucket)
         knet::final_statistics(args.partial + 2 * bucket * chunks, chunks,
@@ -158,7 +158,7 @@ struct Cpu {
   }
   static void max_abs(ArrayRef<knet::MaxAbsArgs> tensors, const Tensor&) {
     for (const auto& args : tensors)
-      parallel(knet::count_buckets(args.num_values, args.bucket_size), args.bucket_size,
+      parallel(knet::count_buckets(args.num_values, args.scale_group_size), args.scale_group_size,
                knet::cpu_kernels().max_abs, args);
   }
 };
@@ -210,13 +210,13 @@ struct Cuda {
 // --- The ops of many tensors: what belongs to them lies in their order in what they share
 
 template <class Device>
-Tensor statistics_many(TensorList values, int64_t bucket_size) {
+Tensor statistics_many(TensorList values, int64_t scale_group_size) {
   std::vector<knet::StatisticsArgs> tensors;
   int64_t buckets = 0, chunks = 0;
   for (const Tensor& t : values) {  // where each begins, as numbers until there is memory
-    tensors.push_back(
-        {t.const_data_ptr(), dtype_of(t), t.numel(), bucket_or_all(bucket_size), nullptr, nullptr});
-    buckets += num_buckets(t, bucket_size);
+    tensors.push_back({t.const_data_ptr(), dtype_of(t), t.numel(), bucket_or_all(scale_group_size),
+                       nullptr, nullptr});
+    buckets += num_scale_groups(t, scale_group_size);
     chunks += knet::count_chunks(tensors.back());
   }
   const auto options = values.front().options().dtype(at::kDouble);
@@ -227,70 +227,71 @@ Tensor statistics_many(TensorList values, int64_t bucket_size) {
   for (auto& args : tensors) {
     args.partial = next_partial, args.result = next_result;
     next_partial += 2 * knet::count_chunks(args);
-    next_result += 2 * knet::count_buckets(args.num_values, args.bucket_size);
+    next_result += 2 * knet::count_buckets(args.num_values, args.scale_group_size);
   }
   Device::statistics(tensors, result);
   return result;
 }
 
 template <class Device>
-Tensor max_abs_many(TensorList values, int64_t bucket_size) {
+Tensor max_abs_many(TensorList values, int64_t scale_group_size) {
   int64_t buckets = 0;
-  for (const Tensor& t : values) buckets += num_buckets(t, bucket_size);
+  for (const Tensor& t : values) buckets += num_scale_groups(t, scale_group_size);
   Tensor result = at::zeros({buckets}, values.front().options().dtype(at::kFloat));
   std::vector<knet::MaxAbsArgs> tensors;
   float* next = result.mutable_data_ptr<float>();
   for (const Tensor& t : values) {
     tensors.push_back(
-        {t.const_data_ptr(), dtype_of(t), t.numel(), bucket_or_all(bucket_size), next});
-    next += num_buckets(t, bucket_size);
+        {t.const_data_ptr(), dtype_of(t), t.numel(), bucket_or_all(scale_group_size), next});
+    next += num_scale_groups(t, scale_group_size);
   }
   Device::max_abs(tensors, result);
   return result;
 }
 
 template <class Device>
-void ternarize_many(TensorList values, const Tensor& scales, int64_t bucket_size, int64_t format,
-                    IntArrayRef key, IntArrayRef streams, IntArrayRef first_values, bool stochastic,
-                    Tensor& payload) {
+void ternarize_many(TensorList values, const Tensor& scales, int64_t scale_group_size,
+                    int64_t format, IntArrayRef key, IntArrayRef streams, IntArrayRef first_values,
+                    bool stochastic, Tensor& payload) {
   std::vector<knet::EncodeArgs> tensors;
   const float* next_scale = scales.const_data_ptr<float>();
   auto* next_byte = payload.mutable_data_ptr<uint8_t>();
   const int64_t block = knet::block_values(static_cast<WireFormat>(format));
   for (size_t i = 0; i < values.size(); ++i) {
-    tensors.push_back(encode_args(values[i], next_scale, bucket_size, format, key, streams[i],
+    tensors.push_back(encode_args(values[i], next_scale, scale_group_size, format, key, streams[i],
                                   first_values[i], stochastic, next_byte));
-    next_scale += num_buckets(values[i], bucket_size);
+    next_scale += num_scale_groups(values[i], scale_group_size);
     next_byte += num_blocks(values[i], block) * knet::kBlockBytes;
   }
   Device::encode(tensors, payload);
 }
 
 template <class Device>
-void decode_mean_many(const Tensor& payloads, const Tensor& scales, int64_t bucket_size,
+void decode_mean_many(const Tensor& payloads, const Tensor& scales, int64_t scale_group_size,
                       int64_t format, int64_t divisor, TensorList outs) {
   std::vector<knet::DecodeArgs> tensors;
   const float* next_scale = scales.const_data_ptr<float>();
   const int64_t block = knet::block_values(static_cast<WireFormat>(format));
   int64_t at = 0;
   for (const Tensor& out : outs) {
-    tensors.push_back(decode_args(payloads, at, next_scale, bucket_size, format, divisor, out));
-    next_scale += num_buckets(out, bucket_size);
+    tensors.push_back(
+        decode_args(payloads, at, next_scale, scale_group_size, format, divisor, out));
+    next_scale += num_scale_groups(out, scale_group_size);
     at += num_blocks(out, block) * knet::kBlockBytes;
   }
   Device::decode(tensors, payloads);
 }
 
 template <class Device>
-void dequantize_many(const Tensor& sums, const Tensor& scales, int64_t bucket_size, int64_t format,
-                     int64_t divisor, TensorList outs) {
+void dequantize_many(const Tensor& sums, const Tensor& scales, int64_t scale_group_size,
+                     int64_t format, int64_t divisor, TensorList outs) {
   std::vector<knet::DequantizeArgs> tensors;
   const float* next_scale = scales.const_data_ptr<float>();
   const auto* next_sum = sums.const_data_ptr<int16_t>();
   const int64_t block = knet::block_values(static_cast<WireFormat>(format));
   for (const Tensor& out : outs) {
-    tensors.push_back(dequantize_args(next_sum, next_scale, bucket_size, divisor, out));
-    next_scale += num_buckets(out, bucket_size);
+    tensors.push_back(dequantize_args(next_sum, next_scale, scale_group_size, divisor, out));
+    next_scale += num_scale_groups(out, scale_group_size);
     next_sum += num_blocks(out, block) * block;
   }
   Device::dequantize(tensors, sums);
@@ -299,20 +300,20 @@ void dequantize_many(const Tensor& sums, const Tensor& scales, int64_t bucket_si
 // --- The ops of one tensor
 
 template <class Device>
-Tensor statistics(const Tensor& values, int64_t bucket_size) {
-  return statistics_many<Device>(values, bucket_size);
+Tensor statistics(const Tensor& values, int64_t scale_group_size) {
+  return statistics_many<Device>(values, scale_group_size);
 }
 
 template <class Device>
-Tensor max_abs(const Tensor& values, int64_t bucket_size) {
-  return max_abs_many<Device>(values, bucket_size);
+Tensor max_abs(const Tensor& values, int64_t scale_group_size) {
+  return max_abs_many<Device>(values, scale_group_size);
 }
 
 // `key` is (seed, rank, stream, step).
 template <class Device>
-void ternarize(const Tensor& values, const Tensor& scales, int64_t bucket_size, int64_t format,
+void ternarize(const Tensor& values, const Tensor& scales, int64_t scale_group_size, int64_t format,
                IntArrayRef key, int64_t first_value, bool stochastic, Tensor& payload) {
-  Device::encode(encode_args(values, scales.const_data_ptr<float>(), bucket_size, format,
+  Device::encode(encode_args(values, scales.const_data_ptr<float>(), scale_group_size, format,
                              {key[0], key[1], key[3]}, key[2], first_value, stochastic,
                              payload.mutable_data_ptr<uint8_t>()),
                  payload);
@@ -326,18 +327,18 @@ void unpack_sum(const Tensor& payloads, int64_t format, Tensor& sums) {
 }
 
 template <class Device>
-void decode_mean(const Tensor& payloads, const Tensor& scales, int64_t bucket_size, int64_t format,
-                 int64_t divisor, Tensor& out) {
-  Device::decode(
-      decode_args(payloads, 0, scales.const_data_ptr<float>(), bucket_size, format, divisor, out),
-      out);
+void decode_mean(const Tensor& payloads, const Tensor& scales, int64_t scale_group_size,
+                 int64_t format, int64_t divisor, Tensor& out) {
+  Device::decode(decode_args(payloads, 0, scales.const_data_ptr<float>(), scale_group_size, format,
+                             divisor, out),
+                 out);
 }
 
 template <class Device>
-void dequantize(const Tensor& sums, const Tensor& scales, int64_t bucket_size, int64_t divisor,
+void dequantize(const Tensor& sums, const Tensor& scales, int64_t scale_group_size, int64_t divisor,
                 Tensor& out) {
   Device::dequantize(dequantize_args(sums.const_data_ptr<int16_t>(), scales.const_data_ptr<float>(),
-                                     bucket_size, divisor, out),
+                                     scale_group_size, divisor, out),
                      out);
 }
 
@@ -373,9 +374,10 @@ void register_kernels(torch::Library& m) {
 std::string cpu_backend() { return knet::cpu_kernels().name; }
 
 // The launches that one call takes on a GPU for fp32 tensors of these sizes.
-int64_t cuda_launches(const std::string& op, IntArrayRef num_values, int64_t bucket_size) {
+int64_t cuda_launches(const std::string& op, IntArrayRef num_values, int64_t scale_group_size) {
   int64_t launches = 0;
-  const int64_t size = bucket_or_all(bucket_size), count = static_cast<int64_t>(num_values.size());
+  const int64_t size = bucket_or_all(scale_group_size),
+                count = static_cast<int64_t>(num_values.size());
   const auto add = [&](auto&&...) -> const char* {
     ++launches;
     return nullptr;
@@ -383,7 +385,7 @@ int64_t cuda_launches(const std::string& op, IntArrayRef num_values, int64_t buc
   const auto with = [&](auto args) {
     std::vector<decltype(args)> tensors(num_values.size(), args);
     for (size_t i = 0; i < num_values.size(); ++i) {
-      tensors[i].num_values = num_values[i], tensors[i].bucket_size = size;
+      tensors[i].num_values = num_values[i], tensors[i].scale_group_size = size;
     }
     return tensors;
   };
@@ -406,7 +408,7 @@ int64_t cuda_launches(const std::string& op, IntArrayRef num_values, int64_t buc
 
 TORCH_LIBRARY_FRAGMENT(knet_hvd, m) {
   m.def("cpu_backend() -> str", cpu_backend);
-  m.def("cuda_launches(str op, int[] num_values, int bucket_size) -> int", cuda_launches);
+  m.def("cuda_launches(str op, int[] num_values, int scale_group_size) -> int", cuda_launches);
 }
 
 TORCH_LIBRARY_IMPL(knet_hvd, CPU, m) { register_kernels<Cpu>(m); }

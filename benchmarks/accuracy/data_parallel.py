@@ -23,7 +23,7 @@ JOB = "train_data_parallel.py"
 METHODS = {
     "fp32": ["--compression", "none"],
     "ternary": ["--compression", "ternary"],
-    "ternary-buckets": ["--compression", "ternary", "--ternary.bucket-size", "512"],
+    "ternary-scale-groups": ["--compression", "ternary", "--ternary.scale-group-size", "512"],
     "ternary-feedback": ["--compression", "ternary", "--ternary.error-feedback"],
     "ternary-allreduce": ["--compression", "ternary", "--exchange", "allreduce"],
 }

@@ -31,7 +31,7 @@ class TernaryConfig:
     """c of the scale c * sigma. None: 2.5, the paper's; 1.224 with error feedback, the
     level that is nearest to a Gaussian in the mean square (Max, 1960)."""
 
-    bucket_size: int = 0
+    scale_group_size: int = 0
     """Values that share a scale, a multiple of 128; 0 for one scale a tensor."""
 
     error_feedback: bool = False
@@ -56,9 +56,10 @@ class TernaryConfig:
             raise ValueError(f"scale_rule: expected one of {SCALE_RULES}, got {self.scale_rule!r}")
         if self.clip_factor is not None and not self.clip_factor > 0:
             raise ValueError(f"clip_factor: expected > 0, got {self.clip_factor}")
-        if self.bucket_size < 0 or self.bucket_size % GROUP_VALUES:
+        if self.scale_group_size < 0 or self.scale_group_size % GROUP_VALUES:
             raise ValueError(
-                f"bucket_size: expected 0 or a multiple of {GROUP_VALUES}, got {self.bucket_size}"
+                f"scale_group_size: expected 0 or a multiple of {GROUP_VALUES}, "
+                f"got {self.scale_group_size}"
             )
         if self.min_values < 1:
             raise ValueError(f"min_values: expected at least 1, got {self.min_values}")

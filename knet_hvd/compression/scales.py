@@ -26,9 +26,9 @@ def magnitudes(values: Sequence[Tensor], config: TernaryConfig) -> Tensor:
         fp64 [buckets of all tensors]: the root mean square or the population's standard
         deviation; not finite where a value is not.
     """
-    moments = ops.statistics_many(values, config.bucket_size)
+    moments = ops.statistics_many(values, config.scale_group_size)
     numels = tuple(tensor.numel() for tensor in values)
-    counts = _bucket_counts(numels, config.bucket_size, moments.device)
+    counts = _bucket_counts(numels, config.scale_group_size, moments.device)
     mean_square = moments[:, 1] / counts
     if config.scale_rule == "rms":
         return mean_square.sqrt()
@@ -37,12 +37,12 @@ def magnitudes(values: Sequence[Tensor], config: TernaryConfig) -> Tensor:
 
 
 @functools.lru_cache(maxsize=64)  # a copy to a GPU waits for it, and no graph keeps it
-def _bucket_counts(numels: tuple[int, ...], bucket_size: int, device: torch.device) -> Tensor:
+def _bucket_counts(numels: tuple[int, ...], scale_group_size: int, device: torch.device) -> Tensor:
     """Return the number of values in each bucket, 1 for an empty tensor."""
     counts: list[int] = []
     for numel in numels:
-        whole, rest = divmod(numel, bucket_size) if bucket_size else (0, numel)
-        counts += [bucket_size] * whole
+        whole, rest = divmod(numel, scale_group_size) if scale_group_size else (0, numel)
+        counts += [scale_group_size] * whole
         counts += [max(1, rest)] if rest or not whole else []
     return torch.tensor(counts, dtype=torch.float64, device=device)
 
@@ -60,7 +60,7 @@ def local_scales(values: Tensor, config: TernaryConfig) -> Tensor:
         config: Scale rule, clip factor and bucket size.
 
     Returns:
-        fp32 [num_buckets], not negative; +inf where a value is NaN or infinite, so that
+        fp32 [num_scale_groups], not negative; +inf where a value is NaN or infinite, so that
         a maximum over ranks keeps it (NaN is lost in an MPI maximum).
     """
     return local_scales_many([values], config)
@@ -77,7 +77,7 @@ def local_scales_many(values: Sequence[Tensor], config: TernaryConfig) -> Tensor
         fp32 [buckets of all gradients].
     """
     if config.scale_rule == "max":
-        scales = ops.max_abs_many(values, config.bucket_size)
+        scales = ops.max_abs_many(values, config.scale_group_size)
     else:
         sigma = magnitudes(values, config)
         scales = (sigma * config.effective_clip_factor).to(torch.float32)

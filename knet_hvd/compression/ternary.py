@@ -27,7 +27,7 @@ class TernaryCodec:
 
     def num_scales(self, numel: int) -> int:
         """Return the number of scales of a tensor of ``numel`` values."""
-        return ops.num_buckets(numel, self.config.bucket_size)
+        return ops.num_scale_groups(numel, self.config.scale_group_size)
 
     def compression_ratio(self, numel: int) -> float:
         """Return fp32 bytes over payload and scale bytes, without compressing."""
@@ -60,7 +60,7 @@ class TernaryCodec:
             values,
             scales,
             key=(self.config.seed, self.rank, stream, step),
-            bucket_size=self.config.bucket_size,
+            scale_group_size=self.config.scale_group_size,
             wire_format=self.config.wire_format,
             first_value=first_value,
             stochastic=not self.config.error_feedback,
@@ -96,7 +96,7 @@ class TernaryCodec:
             key=(self.config.seed, self.rank, step),
             streams=streams,
             first_values=first_values,
-            bucket_size=self.config.bucket_size,
+            scale_group_size=self.config.scale_group_size,
             wire_format=self.config.wire_format,
             stochastic=not self.config.error_feedback,
         )
@@ -118,7 +118,7 @@ class TernaryCodec:
             scales,
             out,
             divisor=divisor,
-            bucket_size=self.config.bucket_size,
+            scale_group_size=self.config.scale_group_size,
             wire_format=self.config.wire_format,
         )
 
@@ -138,7 +138,7 @@ class TernaryCodec:
             scales,
             outs,
             divisor=divisor,
-            bucket_size=self.config.bucket_size,
+            scale_group_size=self.config.scale_group_size,
             wire_format=self.config.wire_format,
         )
 
@@ -149,7 +149,7 @@ class TernaryCodec:
     def dequantize(self, sums: Tensor, scales: Tensor, out: Tensor, divisor: int) -> Tensor:
         """Turn sums of codes [n], int16, into a gradient [any shape of n values]."""
         return ops.dequantize(
-            sums, scales, out, divisor=divisor, bucket_size=self.config.bucket_size
+            sums, scales, out, divisor=divisor, scale_group_size=self.config.scale_group_size
         )
 
     def dequantize_many(
@@ -161,6 +161,6 @@ class TernaryCodec:
             scales,
             outs,
             divisor=divisor,
-            bucket_size=self.config.bucket_size,
+            scale_group_size=self.config.scale_group_size,
             wire_format=self.config.wire_format,
         )

@@ -7,7 +7,7 @@ from knet_hvd.ops.layout import (
     GROUP_VALUES,
     LEVEL_WORDS,
     WIRE_FORMATS,
-    num_buckets,
+    num_scale_groups,
     num_words,
     payload_bytes,
 )
@@ -50,13 +50,13 @@ def check_values(values: Tensor, what: str = "values") -> None:
     )
 
 
-def check_bucket_size(bucket_size: int) -> None:
+def check_scale_group_size(scale_group_size: int) -> None:
     """Check the number of values a scale is for."""
     torch._check(
-        bucket_size >= 0 and bucket_size % GROUP_VALUES == 0,
+        scale_group_size >= 0 and scale_group_size % GROUP_VALUES == 0,
         lambda: (
-            f"bucket_size: expected 0 (one bucket) or a multiple of "
-            f"{GROUP_VALUES}, got {bucket_size}"
+            f"scale_group_size: expected 0 (one bucket) or a multiple of "
+            f"{GROUP_VALUES}, got {scale_group_size}"
         ),
     )
 
@@ -155,7 +155,7 @@ def check_key(key: list[int]) -> None:
 def check_ternarize(
     values: Tensor,
     scales: Tensor,
-    bucket_size: int,
+    scale_group_size: int,
     wire_format: int,
     key: list[int],
     first_value: int,
@@ -164,9 +164,9 @@ def check_ternarize(
 ) -> None:
     """Check the arguments of ``ternarize``."""
     check_values(values)
-    check_bucket_size(bucket_size)
+    check_scale_group_size(scale_group_size)
     check_format(wire_format)
-    buckets = num_buckets(values.numel(), bucket_size)
+    buckets = num_scale_groups(values.numel(), scale_group_size)
     check_tensor(scales, "scales", torch.float32, buckets, values)
     needed = payload_bytes(values.numel(), WIRE_FORMATS[wire_format])
     check_tensor(payload, "payload", torch.uint8, needed, values)
@@ -186,26 +186,31 @@ def check_divisor(divisor: int) -> None:
 
 
 def check_decode_mean(
-    payloads: Tensor, scales: Tensor, bucket_size: int, wire_format: int, divisor: int, out: Tensor
+    payloads: Tensor,
+    scales: Tensor,
+    scale_group_size: int,
+    wire_format: int,
+    divisor: int,
+    out: Tensor,
 ) -> None:
     """Check the arguments of ``decode_mean``."""
     check_divisor(divisor)
     check_values(out, "out")
-    check_bucket_size(bucket_size)
+    check_scale_group_size(scale_group_size)
     check_payloads(payloads, wire_format, out.numel())
-    buckets = num_buckets(out.numel(), bucket_size)
+    buckets = num_scale_groups(out.numel(), scale_group_size)
     check_tensor(scales, "scales", torch.float32, buckets, out)
 
 
 def check_dequantize(
-    sums: Tensor, scales: Tensor, bucket_size: int, divisor: int, out: Tensor
+    sums: Tensor, scales: Tensor, scale_group_size: int, divisor: int, out: Tensor
 ) -> None:
     """Check the arguments of ``dequantize``."""
     check_divisor(divisor)
     check_values(out, "out")
-    check_bucket_size(bucket_size)
+    check_scale_group_size(scale_group_size)
     check_tensor(sums, "sums", torch.int16, out.numel(), out)
-    buckets = num_buckets(out.numel(), bucket_size)
+    buckets = num_scale_groups(out.numel(), scale_group_size)
     check_tensor(scales, "scales", torch.float32, buckets, out)
 
 
@@ -223,7 +228,7 @@ def check_unpack_digits(
     _check_digits(values, base, num_digits, words)
 
 
-def check_statistics(values: Tensor, bucket_size: int) -> None:
+def check_statistics(values: Tensor, scale_group_size: int) -> None:
     """Check the arguments of ``statistics`` and ``max_abs``."""
     check_values(values)
-    check_bucket_size(bucket_size)
+    check_scale_group_size(scale_group_size)

@@ -7,18 +7,18 @@ from torch import Tensor
 
 from knet_hvd.ops.checks import (
     are_values,
-    check_bucket_size,
     check_device,
     check_divisor,
     check_format,
     check_key,
     check_payloads,
     check_place,
+    check_scale_group_size,
     check_tensor,
     check_values,
     is_place,
 )
-from knet_hvd.ops.layout import BLOCK_BYTES, WIRE_FORMATS, block_values, ceil_div, num_buckets
+from knet_hvd.ops.layout import BLOCK_BYTES, WIRE_FORMATS, block_values, ceil_div, num_scale_groups
 
 
 def _check_tensors(tensors: Sequence[Tensor], what: str) -> None:
@@ -31,8 +31,8 @@ def _check_tensors(tensors: Sequence[Tensor], what: str) -> None:
             check_device(tensor, f"{what}[{number}]", tensors[0])
 
 
-def _check_scales(scales: Tensor, tensors: Sequence[Tensor], bucket_size: int) -> None:
-    counts = [num_buckets(tensor.numel(), bucket_size) for tensor in tensors]
+def _check_scales(scales: Tensor, tensors: Sequence[Tensor], scale_group_size: int) -> None:
+    counts = [num_scale_groups(tensor.numel(), scale_group_size) for tensor in tensors]
     check_tensor(scales, "scales", torch.float32, sum(counts), tensors[0])
 
 
@@ -48,16 +48,16 @@ def _num_blocks(tensors: Sequence[Tensor], wire_format: int) -> int:
     return sum([ceil_div(tensor.numel(), block) for tensor in tensors])
 
 
-def check_statistics_many(values: Sequence[Tensor], bucket_size: int) -> None:
+def check_statistics_many(values: Sequence[Tensor], scale_group_size: int) -> None:
     """Check the arguments of ``statistics_many`` and ``max_abs_many``."""
     _check_tensors(values, "values")
-    check_bucket_size(bucket_size)
+    check_scale_group_size(scale_group_size)
 
 
 def check_ternarize_many(
     values: Sequence[Tensor],
     scales: Tensor,
-    bucket_size: int,
+    scale_group_size: int,
     wire_format: int,
     key: Sequence[int],
     streams: Sequence[int],
@@ -66,9 +66,9 @@ def check_ternarize_many(
     payload: Tensor,
 ) -> None:
     """Check the arguments of ``ternarize_many``."""
-    check_statistics_many(values, bucket_size)
+    check_statistics_many(values, scale_group_size)
     check_format(wire_format)
-    _check_scales(scales, values, bucket_size)
+    _check_scales(scales, values, scale_group_size)
     _check_count(streams, "streams", len(values))
     _check_count(first_values, "first_values", len(values))
     torch._check(len(key) == 3, lambda: f"key: expected (seed, rank, step), got {list(key)}")
@@ -84,13 +84,13 @@ def check_ternarize_many(
 def check_decode_mean_many(
     payloads: Tensor,
     scales: Tensor,
-    bucket_size: int,
+    scale_group_size: int,
     wire_format: int,
     divisor: int,
     outs: Sequence[Tensor],
 ) -> None:
     """Check the arguments of ``decode_mean_many``."""
-    _check_outputs(scales, bucket_size, wire_format, divisor, outs)
+    _check_outputs(scales, scale_group_size, wire_format, divisor, outs)
     padded = _num_blocks(outs, wire_format) * block_values(WIRE_FORMATS[wire_format])
     check_payloads(payloads, wire_format, padded)
 
@@ -98,23 +98,23 @@ def check_decode_mean_many(
 def check_dequantize_many(
     sums: Tensor,
     scales: Tensor,
-    bucket_size: int,
+    scale_group_size: int,
     wire_format: int,
     divisor: int,
     outs: Sequence[Tensor],
 ) -> None:
     """Check the arguments of ``dequantize_many``."""
-    _check_outputs(scales, bucket_size, wire_format, divisor, outs)
+    _check_outputs(scales, scale_group_size, wire_format, divisor, outs)
     block = block_values(WIRE_FORMATS[wire_format])
     padded = _num_blocks(outs, wire_format) * block
     check_tensor(sums, f"sums, in blocks of {block}", torch.int16, padded, outs[0])
 
 
 def _check_outputs(
-    scales: Tensor, bucket_size: int, wire_format: int, divisor: int, outs: Sequence[Tensor]
+    scales: Tensor, scale_group_size: int, wire_format: int, divisor: int, outs: Sequence[Tensor]
 ) -> None:
     check_divisor(divisor)
     _check_tensors(outs, "outs")
-    check_bucket_size(bucket_size)
+    check_scale_group_size(scale_group_size)
     check_format(wire_format)
-    _check_scales(scales, outs, bucket_size)
+    _check_scales(scales, outs, scale_group_size)

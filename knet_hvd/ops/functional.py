@@ -19,36 +19,36 @@ def run_check(check: Callable[..., None], *arguments: Any) -> None:
         check(*arguments)
 
 
-def statistics(values: Tensor, bucket_size: int = 0) -> Tensor:
+def statistics(values: Tensor, scale_group_size: int = 0) -> Tensor:
     """Sum each bucket of a tensor and its squares, in one pass.
 
     Args:
         values: Contiguous gradient [any shape], fp32, fp64, fp16 or bf16; fp64 is
             rounded to fp32 first.
-        bucket_size: Values a bucket, a multiple of 128; 0 for one bucket.
+        scale_group_size: Values a bucket, a multiple of 128; 0 for one bucket.
 
     Returns:
-        fp64 [num_buckets, 2]: sum and sum of squares.
+        fp64 [num_scale_groups, 2]: sum and sum of squares.
 
     Raises:
         RuntimeError: If an argument is not of that form.
     """
-    run_check(checks.check_statistics, values, bucket_size)
+    run_check(checks.check_statistics, values, scale_group_size)
     warn_if_slow(values.device)
-    result: Tensor = _ops.statistics(values.detach(), bucket_size)
+    result: Tensor = _ops.statistics(values.detach(), scale_group_size)
     return result
 
 
-def max_abs(values: Tensor, bucket_size: int = 0) -> Tensor:
+def max_abs(values: Tensor, scale_group_size: int = 0) -> Tensor:
     """Find the largest absolute value of each bucket; NaN where a bucket holds one.
 
     Arguments and errors are those of ``statistics``.
 
     Returns:
-        fp32 [num_buckets].
+        fp32 [num_scale_groups].
     """
-    run_check(checks.check_statistics, values, bucket_size)
-    result: Tensor = _ops.max_abs(values.detach(), bucket_size)
+    run_check(checks.check_statistics, values, scale_group_size)
+    result: Tensor = _ops.max_abs(values.detach(), scale_group_size)
     return result
 
 
@@ -57,7 +57,7 @@ def ternarize(
     scales: Tensor,
     *,
     key: tuple[int, int, int, int],
-    bucket_size: int = 0,
+    scale_group_size: int = 0,
     wire_format: WireFormat = "trit5",
     first_value: int = 0,
     stochastic: bool = True,
@@ -72,9 +72,9 @@ def ternarize(
 
     Args:
         values: Contiguous gradient [any shape], fp32, fp64, fp16 or bf16.
-        scales: fp32 [num_buckets], not negative, on the same device.
+        scales: fp32 [num_scale_groups], not negative, on the same device.
         key: (seed, rank, stream of the tensor, step), the first three below 2^32.
-        bucket_size: Values a bucket, a multiple of 128; 0 for one bucket.
+        scale_group_size: Values a bucket, a multiple of 128; 0 for one bucket.
         wire_format: ``"trit5"`` (1.6 bits a value) or ``"crumb4"`` (2 bits).
         first_value: Where ``values`` begins in its tensor, a multiple of 128; a tensor
             encoded in parts gives the bytes that it gives at once, if each part is a
@@ -94,7 +94,7 @@ def ternarize(
         size = payload_bytes(values.numel(), wire_format)
         payload = values.new_empty(size, dtype=torch.uint8)
     flat, where = values.detach(), (list(key), first_value)
-    arguments = (flat, scales, bucket_size, index, *where, stochastic)
+    arguments = (flat, scales, scale_group_size, index, *where, stochastic)
     run_check(checks.check_ternarize, *arguments, payload)
     warn_if_slow(values.device)
     _ops.ternarize(*arguments, payload)
@@ -127,17 +127,17 @@ def decode_mean(
     out: Tensor,
     *,
     divisor: int = 1,
-    bucket_size: int = 0,
+    scale_group_size: int = 0,
     wire_format: WireFormat = "trit5",
 ) -> Tensor:
     """Decode N payloads that share their scales, and average or add them.
 
     Args:
         payloads: uint8 [N, bytes], N at most 512.
-        scales: fp32 [num_buckets]; one that is not finite makes its bucket NaN.
+        scales: fp32 [num_scale_groups]; one that is not finite makes its bucket NaN.
         out: Contiguous gradient [any shape], overwritten.
         divisor: N for the mean, 1 for the sum.
-        bucket_size: Values a bucket; 0 for one bucket.
+        scale_group_size: Values a bucket; 0 for one bucket.
         wire_format: The payloads' format.
 
     Returns:
@@ -147,23 +147,23 @@ def decode_mean(
         RuntimeError: If an argument is not of that form.
     """
     index = format_index(wire_format)
-    arguments = (payloads, scales, bucket_size, index, divisor, out.detach())
+    arguments = (payloads, scales, scale_group_size, index, divisor, out.detach())
     run_check(checks.check_decode_mean, *arguments)
     _ops.decode_mean(*arguments)
     return out
 
 
 def dequantize(
-    sums: Tensor, scales: Tensor, out: Tensor, *, divisor: int = 1, bucket_size: int = 0
+    sums: Tensor, scales: Tensor, out: Tensor, *, divisor: int = 1, scale_group_size: int = 0
 ) -> Tensor:
     """Turn sums of codes into a gradient: sum * scale / divisor.
 
     Args:
         sums: int16 [n].
-        scales: fp32 [num_buckets]; one that is not finite makes its bucket NaN.
+        scales: fp32 [num_scale_groups]; one that is not finite makes its bucket NaN.
         out: Contiguous gradient [any shape of n values], overwritten.
         divisor: Number of ranks for the mean, 1 for the sum.
-        bucket_size: Values a bucket; 0 for one bucket.
+        scale_group_size: Values a bucket; 0 for one bucket.
 
     Returns:
         ``out``.
@@ -171,7 +171,7 @@ def dequantize(
     Raises:
         RuntimeError: If an argument is not of that form.
     """
-    arguments = (sums, scales, bucket_size, divisor, out.detach())
+    arguments = (sums, scales, scale_group_size, divisor, out.detach())
     run_check(checks.check_dequantize, *arguments)
     _ops.dequantize(*arguments)
     return out

@@ -27,13 +27,13 @@ def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [t.detach() if t.requires_grad else t for t in tensors]
 
 
-def statistics_many(values: Sequence[Tensor], bucket_size: int = 0) -> Tensor:
+def statistics_many(values: Sequence[Tensor], scale_group_size: int = 0) -> Tensor:
     """Sum each bucket of each tensor and its squares; see ``statistics``.
 
     Args:
         values: One contiguous gradient [any shape] or more, of any dtypes, on one
             device.
-        bucket_size: Values a bucket, a multiple of 128; 0 for one bucket a tensor.
+        scale_group_size: Values a bucket, a multiple of 128; 0 for one bucket a tensor.
 
     Returns:
         fp64 [buckets of all tensors, 2]: sum and sum of squares.
@@ -41,13 +41,13 @@ def statistics_many(values: Sequence[Tensor], bucket_size: int = 0) -> Tensor:
     Raises:
         RuntimeError: If an argument is not of that form.
     """
-    run_check(checks_many.check_statistics_many, values, bucket_size)
+    run_check(checks_many.check_statistics_many, values, scale_group_size)
     warn_if_slow(values[0].device)
-    result: Tensor = _ops.statistics_many(_detached(values), bucket_size)
+    result: Tensor = _ops.statistics_many(_detached(values), scale_group_size)
     return result
 
 
-def max_abs_many(values: Sequence[Tensor], bucket_size: int = 0) -> Tensor:
+def max_abs_many(values: Sequence[Tensor], scale_group_size: int = 0) -> Tensor:
     """Find the largest absolute value of each bucket of each tensor; see ``max_abs``.
 
     Arguments and errors are those of ``statistics_many``.
@@ -55,8 +55,8 @@ def max_abs_many(values: Sequence[Tensor], bucket_size: int = 0) -> Tensor:
     Returns:
         fp32 [buckets of all tensors].
     """
-    run_check(checks_many.check_statistics_many, values, bucket_size)
-    result: Tensor = _ops.max_abs_many(_detached(values), bucket_size)
+    run_check(checks_many.check_statistics_many, values, scale_group_size)
+    result: Tensor = _ops.max_abs_many(_detached(values), scale_group_size)
     return result
 
 
@@ -68,7 +68,7 @@ def ternarize_many(
     key: tuple[int, int, int],
     streams: Sequence[int],
     first_values: Sequence[int],
-    bucket_size: int = 0,
+    scale_group_size: int = 0,
     wire_format: WireFormat = "trit5",
     stochastic: bool = True,
 ) -> Tensor:
@@ -82,7 +82,7 @@ def ternarize_many(
         key: (seed, rank, step).
         streams: Each tensor's stream of random numbers.
         first_values: Where each of ``values`` begins in its tensor, a multiple of 128.
-        bucket_size: Values a bucket, a multiple of 128; 0 for one bucket a tensor.
+        scale_group_size: Values a bucket, a multiple of 128; 0 for one bucket a tensor.
         wire_format: ``"trit5"`` or ``"crumb4"``.
         stochastic: False for the nearest code.
 
@@ -93,7 +93,7 @@ def ternarize_many(
         RuntimeError: If an argument is not of that form.
     """
     places = (list(key), list(streams), list(first_values))
-    arguments = (scales, bucket_size, format_index(wire_format), *places, stochastic)
+    arguments = (scales, scale_group_size, format_index(wire_format), *places, stochastic)
     run_check(checks_many.check_ternarize_many, values, *arguments, payload)
     warn_if_slow(payload.device)
     _ops.ternarize_many(_detached(values), *arguments, payload)
@@ -106,7 +106,7 @@ def decode_mean_many(
     outs: Sequence[Tensor],
     *,
     divisor: int = 1,
-    bucket_size: int = 0,
+    scale_group_size: int = 0,
     wire_format: WireFormat = "trit5",
 ) -> None:
     """Decode N payloads of many gradients, and average or add; see ``decode_mean``.
@@ -117,14 +117,14 @@ def decode_mean_many(
         outs: One contiguous gradient [any shape] or more, of any dtypes, on one
             device, overwritten.
         divisor: N for the mean, 1 for the sum.
-        bucket_size: Values a bucket; 0 for one bucket a tensor.
+        scale_group_size: Values a bucket; 0 for one bucket a tensor.
         wire_format: The payloads' format.
 
     Raises:
         RuntimeError: If an argument is not of that form.
     """
     index = format_index(wire_format)
-    arguments = (payloads, scales, bucket_size, index, divisor)
+    arguments = (payloads, scales, scale_group_size, index, divisor)
     run_check(checks_many.check_decode_mean_many, *arguments, outs)
     _ops.decode_mean_many(*arguments, _detached(outs))
 
@@ -135,7 +135,7 @@ def dequantize_many(
     outs: Sequence[Tensor],
     *,
     divisor: int = 1,
-    bucket_size: int = 0,
+    scale_group_size: int = 0,
     wire_format: WireFormat = "trit5",
 ) -> None:
     """Turn sums of codes into many gradients; see ``dequantize``.
@@ -146,19 +146,19 @@ def dequantize_many(
         outs: One contiguous gradient [any shape] or more, of any dtypes, on one
             device, overwritten.
         divisor: Number of ranks for the mean, 1 for the sum.
-        bucket_size: Values a bucket; 0 for one bucket a tensor.
+        scale_group_size: Values a bucket; 0 for one bucket a tensor.
         wire_format: Of the payloads that were added.
 
     Raises:
         RuntimeError: If an argument is not of that form.
     """
     index = format_index(wire_format)
-    arguments = (sums, scales, bucket_size, index, divisor)
+    arguments = (sums, scales, scale_group_size, index, divisor)
     run_check(checks_many.check_dequantize_many, *arguments, outs)
     _ops.dequantize_many(*arguments, _detached(outs))
 
 
-def cuda_launches(op: ManyOp, num_values: Sequence[int], bucket_size: int = 0) -> int:
+def cuda_launches(op: ManyOp, num_values: Sequence[int], scale_group_size: int = 0) -> int:
     """Count the kernels that one call of an op on many tensors starts on a GPU.
 
     Counted by the code that starts them, without a GPU.
@@ -166,7 +166,7 @@ def cuda_launches(op: ManyOp, num_values: Sequence[int], bucket_size: int = 0) -
     Args:
         op: Name of the op.
         num_values: Sizes of the tensors, all fp32.
-        bucket_size: Values a bucket; 0 for one bucket a tensor.
+        scale_group_size: Values a bucket; 0 for one bucket a tensor.
 
     Returns:
         The number of launches.
@@ -176,4 +176,4 @@ def cuda_launches(op: ManyOp, num_values: Sequence[int], bucket_size: int = 0) -
     """
     if not is_loaded:
         raise RuntimeError("counting launches needs the native library: not built here")
-    return int(_ops.cuda_launches(op, list(num_values), bucket_size))
+    return int(_ops.cuda_launches(op, list(num_values), scale_group_size))

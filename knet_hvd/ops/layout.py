@@ -49,9 +49,9 @@ def ceil_div(dividend: int, divisor: int) -> int:
     return -(-dividend // divisor)
 
 
-def num_buckets(numel: int, bucket_size: int) -> int:
-    """Return the number of scales of a tensor; ``bucket_size`` 0 means one."""
-    return max(1, ceil_div(numel, bucket_size)) if bucket_size else 1
+def num_scale_groups(numel: int, scale_group_size: int) -> int:
+    """Return the number of scales of a tensor; ``scale_group_size`` 0 means one."""
+    return max(1, ceil_div(numel, scale_group_size)) if scale_group_size else 1
 
 
 def payload_bytes(numel: int, wire_format: WireFormat) -> int:

@@ -22,8 +22,8 @@ from knet_hvd.ops.layout import (
     WIRE_FORMATS,
     WireFormat,
     ceil_div,
-    num_buckets,
     num_planes,
+    num_scale_groups,
     radix,
 )
 from knet_hvd.ops.philox import random16
@@ -39,11 +39,11 @@ def _padded(flat: Tensor, length: int) -> Tensor:
     return torch.nn.functional.pad(flat, (0, length - flat.numel()))
 
 
-def _in_buckets(values: Tensor, bucket_size: int, multiple: int) -> Tensor:
-    """Return values [n] as fp32 [num_buckets, k * multiple], padded with zeros."""
+def _in_buckets(values: Tensor, scale_group_size: int, multiple: int) -> Tensor:
+    """Return values [n] as fp32 [num_scale_groups, k * multiple], padded with zeros."""
     flat = values.reshape(-1).to(torch.float32)
-    size = bucket_size or max(1, flat.numel())
-    rows = num_buckets(flat.numel(), bucket_size)
+    size = scale_group_size or max(1, flat.numel())
+    rows = num_scale_groups(flat.numel(), scale_group_size)
     table = _padded(flat, rows * size).view(rows, size)
     width = ceil_div(min(size, max(1, flat.numel())), multiple) * multiple
     if width <= size:
@@ -67,13 +67,13 @@ def _row_sum(rows: Tensor) -> Tensor:
     return total
 
 
-def statistics(values: Tensor, bucket_size: int) -> Tensor:
-    """Return sum and sum of squares [num_buckets, 2], fp64, of values [any shape].
+def statistics(values: Tensor, scale_group_size: int) -> Tensor:
+    """Return sum and sum of squares [num_scale_groups, 2], fp64, of values [any shape].
 
     The order of additions is part of the definition: 32 lanes over a chunk of 4096
     values, 1024 lanes over chunks, lanes by halving.
     """
-    table = _in_buckets(values, bucket_size, _STAT_CHUNK).to(torch.float64)
+    table = _in_buckets(values, scale_group_size, _STAT_CHUNK).to(torch.float64)
     chunks = table.view(table.size(0), -1, _STAT_CHUNK // _STAT_LANES, _STAT_LANES)
     moments = torch.stack([chunks, chunks * chunks], dim=-3)
     partial = _tree_sum(_row_sum(moments)).transpose(1, 2)  # [buckets, 2, chunks]
@@ -83,23 +83,23 @@ def statistics(values: Tensor, bucket_size: int) -> Tensor:
     return _tree_sum(_row_sum(lanes))
 
 
-def max_abs(values: Tensor, bucket_size: int) -> Tensor:
-    """Return the largest absolute value [num_buckets], fp32; NaN where there is one."""
-    table = _in_buckets(values, bucket_size, 1).contiguous().abs()
+def max_abs(values: Tensor, scale_group_size: int) -> Tensor:
+    """Return the largest absolute value [num_scale_groups], fp32; NaN where there is one."""
+    table = _in_buckets(values, scale_group_size, 1).contiguous().abs()
     return table.view(torch.int32).amax(dim=1).view(torch.float32)
 
 
-def _per_value(scales: Tensor, bucket_size: int, numel: int) -> Tensor:
-    """Repeat scales [num_buckets] over the values [numel] of their buckets."""
-    if not bucket_size:
+def _per_value(scales: Tensor, scale_group_size: int, numel: int) -> Tensor:
+    """Repeat scales [num_scale_groups] over the values [numel] of their buckets."""
+    if not scale_group_size:
         return scales.expand(numel)
-    return scales.repeat_interleave(bucket_size)[:numel]
+    return scales.repeat_interleave(scale_group_size)[:numel]
 
 
 def codes_of(
     values: Tensor,
     scales: Tensor,
-    bucket_size: int,
+    scale_group_size: int,
     key: list[int],
     first_value: int,
     stochastic: bool,
@@ -108,7 +108,7 @@ def codes_of(
     flat = values.reshape(-1).to(torch.float32)
     usable = (scales >= _MIN_SCALE) & torch.isfinite(scales)
     inverse = torch.where(usable, _RANDOM_RANGE / scales, torch.zeros_like(scales))
-    scaled = flat.abs() * _per_value(inverse, bucket_size, flat.numel())
+    scaled = flat.abs() * _per_value(inverse, scale_group_size, flat.numel())
     cap = torch.full_like(scaled, _RANDOM_RANGE)
     thresholds = torch.where(scaled < cap, scaled, cap).round().to(torch.int32)
     if stochastic:
@@ -133,7 +133,7 @@ def _pack(codes: Tensor, wire_format: WireFormat) -> Tensor:
 def ternarize(
     values: Tensor,
     scales: Tensor,
-    bucket_size: int,
+    scale_group_size: int,
     wire_format: int,
     key: list[int],
     first_value: int,
@@ -141,8 +141,10 @@ def ternarize(
     payload: Tensor,
 ) -> None:
     """Write the packed ternary codes of values [any shape] to payload, uint8."""
-    check_ternarize(values, scales, bucket_size, wire_format, key, first_value, stochastic, payload)
-    codes = codes_of(values, scales, bucket_size, key, first_value, stochastic)
+    check_ternarize(
+        values, scales, scale_group_size, wire_format, key, first_value, stochastic, payload
+    )
+    codes = codes_of(values, scales, scale_group_size, key, first_value, stochastic)
     payload.copy_(_pack(codes, WIRE_FORMATS[wire_format]).view_as(payload))
 
 
@@ -167,29 +169,36 @@ def unpack_sum(payloads: Tensor, wire_format: int, sums: Tensor) -> None:
     sums.copy_(total.view_as(sums))
 
 
-def _dequantized(sums: Tensor, scales: Tensor, bucket_size: int, divisor: int) -> Tensor:
+def _dequantized(sums: Tensor, scales: Tensor, scale_group_size: int, divisor: int) -> Tensor:
     """Return fp32 [n]: sums [n] times scale / divisor; NaN in buckets without one."""
     divisors = torch.full_like(scales, float(divisor))  # a scalar would be inverted
     factor = torch.where(scales >= _MIN_SCALE, scales / divisors, 0.0)
     factor = torch.where(torch.isfinite(scales), factor, torch.nan)
-    factors = _per_value(factor, bucket_size, sums.numel())
+    factors = _per_value(factor, scale_group_size, sums.numel())
     value = sums.to(torch.float32) * factors
     return torch.where(torch.isnan(factors), torch.nan, value)
 
 
 def decode_mean(
-    payloads: Tensor, scales: Tensor, bucket_size: int, wire_format: int, divisor: int, out: Tensor
+    payloads: Tensor,
+    scales: Tensor,
+    scale_group_size: int,
+    wire_format: int,
+    divisor: int,
+    out: Tensor,
 ) -> None:
     """Write (sum of the payloads' codes) * scale / divisor to out [any shape]."""
-    check_decode_mean(payloads, scales, bucket_size, wire_format, divisor, out)
+    check_decode_mean(payloads, scales, scale_group_size, wire_format, divisor, out)
     sums = _unpacked_sum(payloads, WIRE_FORMATS[wire_format], out.numel())
-    out.copy_(_dequantized(sums, scales, bucket_size, divisor).view_as(out))
+    out.copy_(_dequantized(sums, scales, scale_group_size, divisor).view_as(out))
 
 
-def dequantize(sums: Tensor, scales: Tensor, bucket_size: int, divisor: int, out: Tensor) -> None:
+def dequantize(
+    sums: Tensor, scales: Tensor, scale_group_size: int, divisor: int, out: Tensor
+) -> None:
     """Write sums [any shape], int16, times scale / divisor to out [same]."""
-    check_dequantize(sums, scales, bucket_size, divisor, out)
-    value = _dequantized(sums.reshape(-1), scales, bucket_size, divisor)
+    check_dequantize(sums, scales, scale_group_size, divisor, out)
+    value = _dequantized(sums.reshape(-1), scales, scale_group_size, divisor)
     out.copy_(value.view_as(out))
 
 

@@ -27,22 +27,23 @@ import torch
 from torch import Tensor
 
 from knet_hvd.ops import checks, checks_many
-from knet_hvd.ops.layout import num_buckets
+from knet_hvd.ops.layout import num_scale_groups
 
 library = torch.library.Library("knet_hvd", "DEF")
-library.define("statistics(Tensor values, int bucket_size) -> Tensor")
-library.define("max_abs(Tensor values, int bucket_size) -> Tensor")
+library.define("statistics(Tensor values, int scale_group_size) -> Tensor")
+library.define("max_abs(Tensor values, int scale_group_size) -> Tensor")
 library.define(
-    "ternarize(Tensor values, Tensor scales, int bucket_size, int wire_format, "
+    "ternarize(Tensor values, Tensor scales, int scale_group_size, int wire_format, "
     "int[] key, int first_value, bool stochastic, Tensor(a!) payload) -> ()"
 )
 library.define("unpack_sum(Tensor payloads, int wire_format, Tensor(a!) sums) -> ()")
 library.define(
-    "decode_mean(Tensor payloads, Tensor scales, int bucket_size, int wire_format, "
+    "decode_mean(Tensor payloads, Tensor scales, int scale_group_size, int wire_format, "
     "int divisor, Tensor(a!) out) -> ()"
 )
 library.define(
-    "dequantize(Tensor sums, Tensor scales, int bucket_size, int divisor, Tensor(a!) out) -> ()"
+    "dequantize(Tensor sums, Tensor scales, int scale_group_size, int divisor, "
+    "Tensor(a!) out) -> ()"
 )
 library.define(
     "pack_digits(Tensor values, int base, int offset, int num_digits, Tensor(a!) words) -> ()"
@@ -50,47 +51,47 @@ library.define(
 library.define(
     "unpack_digits(Tensor words, int base, int offset, int num_digits, Tensor(a!) values) -> ()"
 )
-library.define("statistics_many(Tensor[] values, int bucket_size) -> Tensor")
-library.define("max_abs_many(Tensor[] values, int bucket_size) -> Tensor")
+library.define("statistics_many(Tensor[] values, int scale_group_size) -> Tensor")
+library.define("max_abs_many(Tensor[] values, int scale_group_size) -> Tensor")
 library.define(
-    "ternarize_many(Tensor[] values, Tensor scales, int bucket_size, int wire_format, "
+    "ternarize_many(Tensor[] values, Tensor scales, int scale_group_size, int wire_format, "
     "int[] key, int[] streams, int[] first_values, bool stochastic, "
     "Tensor(a!) payload) -> ()"
 )
 library.define(
-    "decode_mean_many(Tensor payloads, Tensor scales, int bucket_size, "
+    "decode_mean_many(Tensor payloads, Tensor scales, int scale_group_size, "
     "int wire_format, int divisor, Tensor(a!)[] outs) -> ()"
 )
 library.define(
-    "dequantize_many(Tensor sums, Tensor scales, int bucket_size, int wire_format, "
+    "dequantize_many(Tensor sums, Tensor scales, int scale_group_size, int wire_format, "
     "int divisor, Tensor(a!)[] outs) -> ()"
 )
 
 
-def _fake_statistics(values: Tensor, bucket_size: int) -> Tensor:
-    checks.check_statistics(values, bucket_size)
-    shape = (num_buckets(values.numel(), bucket_size), 2)
+def _fake_statistics(values: Tensor, scale_group_size: int) -> Tensor:
+    checks.check_statistics(values, scale_group_size)
+    shape = (num_scale_groups(values.numel(), scale_group_size), 2)
     return values.new_empty(shape, dtype=torch.float64)
 
 
-def _fake_max_abs(values: Tensor, bucket_size: int) -> Tensor:
-    checks.check_statistics(values, bucket_size)
-    shape = (num_buckets(values.numel(), bucket_size),)
+def _fake_max_abs(values: Tensor, scale_group_size: int) -> Tensor:
+    checks.check_statistics(values, scale_group_size)
+    shape = (num_scale_groups(values.numel(), scale_group_size),)
     return values.new_empty(shape, dtype=torch.float32)
 
 
-def _all_buckets(values: Sequence[Tensor], bucket_size: int) -> int:
-    checks_many.check_statistics_many(values, bucket_size)
-    return sum(num_buckets(tensor.numel(), bucket_size) for tensor in values)
+def _all_buckets(values: Sequence[Tensor], scale_group_size: int) -> int:
+    checks_many.check_statistics_many(values, scale_group_size)
+    return sum(num_scale_groups(tensor.numel(), scale_group_size) for tensor in values)
 
 
-def _fake_statistics_many(values: Sequence[Tensor], bucket_size: int) -> Tensor:
-    shape = (_all_buckets(values, bucket_size), 2)
+def _fake_statistics_many(values: Sequence[Tensor], scale_group_size: int) -> Tensor:
+    shape = (_all_buckets(values, scale_group_size), 2)
     return values[0].new_empty(shape, dtype=torch.float64)
 
 
-def _fake_max_abs_many(values: Sequence[Tensor], bucket_size: int) -> Tensor:
-    shape = (_all_buckets(values, bucket_size),)
+def _fake_max_abs_many(values: Sequence[Tensor], scale_group_size: int) -> Tensor:
+    shape = (_all_buckets(values, scale_group_size),)
     return values[0].new_empty(shape, dtype=torch.float32)
 
 

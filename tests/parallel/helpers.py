@@ -96,10 +96,14 @@ def ternary_mean(
         return values[0]
     if scales is None:
         scales = torch.stack([local_scales(v, config) for v in values]).amax(0)
-    size, form = config.bucket_size, config.wire_format
+    size, form = config.scale_group_size, config.wire_format
     payloads = [
         ops.ternarize(
-            value, scales, key=(config.seed, rank, stream, step), bucket_size=size, wire_format=form
+            value,
+            scales,
+            key=(config.seed, rank, stream, step),
+            scale_group_size=size,
+            wire_format=form,
         )
         for rank, value in zip(gradients, values, strict=True)
     ]
@@ -108,7 +112,7 @@ def ternary_mean(
         scales,
         torch.empty_like(values[0]),
         divisor=divisor or len(values),
-        bucket_size=size,
+        scale_group_size=size,
         wire_format=form,
     )
 

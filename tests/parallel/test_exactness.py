@@ -32,7 +32,7 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
 CONFIGS = {
     "rms": TernaryConfig(**ALL_CODES),
     "max, crumb4": TernaryConfig(scale_rule="max", wire_format="crumb4", **ALL_CODES),
-    "bucketed": TernaryConfig(bucket_size=128, seed=2**32 - 1, **ALL_CODES),
+    "bucketed": TernaryConfig(scale_group_size=128, seed=2**32 - 1, **ALL_CODES),
 }
 
 

@@ -32,7 +32,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "adam, bucketed, crumb4, max": {
         "optimizer": ADAM,
         "path": "alltoall",
-        "ternary": TernaryConfig(bucket_size=256, wire_format="crumb4", scale_rule="max", **SMALL),
+        "ternary": TernaryConfig(
+            scale_group_size=256, wire_format="crumb4", scale_rule="max", **SMALL
+        ),
         "max_bucket_values": 500,
     },
     "path B, adam": {"optimizer": ADAM, "path": "allreduce", "ternary": TernaryConfig(**SMALL)},

@@ -66,7 +66,7 @@ def test_a_distributed_optimizer_is_not_wrapped_again() -> None:
 
 def test_path_b_takes_no_other_scales_and_ops() -> None:
     named = make_parameters(SHAPES).items()
-    for config in (TernaryConfig(scale_rule="max"), TernaryConfig(bucket_size=128)):
+    for config in (TernaryConfig(scale_rule="max"), TernaryConfig(scale_group_size=128)):
         with pytest.raises(ValueError, match="supports both"):
             knet_hvd.Compression.ternary(named, ternary=config)
     with pytest.raises(ValueError, match=r"hvd\.Average and hvd\.Sum"):

@@ -109,7 +109,7 @@ def test_a_gradient_with_a_mean_keeps_it(path: str, kind: str) -> None:
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_scale_groups_keep_the_mean_too(exchange: str) -> None:
     gradients = [5 + noise(rank) for rank in range(hvd.size())]
-    received = mean_received(gradients, exchange, TernaryConfig(bucket_size=128), 4)
+    received = mean_received(gradients, exchange, TernaryConfig(scale_group_size=128), 4)
     assert received == pytest.approx(5.0, abs=0.25)
 
 

@@ -70,12 +70,12 @@ class TernaryCompressor:
             RankMismatchError: On every rank, if ranks disagree.
         """
         config = ternary or TernaryConfig()
-        if config.scale_rule == "max" or config.bucket_size:
+        if config.scale_rule == "max" or config.scale_group_size:
             raise ValueError(
                 "Compression.ternary shares one scale a tensor, 2.5 times a root mean "
                 "square or standard deviation; "
                 f"got scale_rule={config.scale_rule!r}, "
-                f"bucket_size={config.bucket_size}. "
+                f"scale_group_size={config.scale_group_size}. "
                 "knet_hvd.DistributedOptimizer supports both"
             )
         if op not in (hvd.Average, hvd.Sum):

@@ -102,12 +102,12 @@ class TernaryBucket:
         are those of the whole gradient.
         """
         self.parameters.append(parameter)
-        numel, bucket_size = parameter.tensor.numel(), codec.config.bucket_size
-        unit = math.lcm(ops.block_values(codec.config.wire_format), bucket_size or 1)
+        numel, scale_group_size = parameter.tensor.numel(), codec.config.scale_group_size
+        unit = math.lcm(ops.block_values(codec.config.wire_format), scale_group_size or 1)
         step = max(unit, chunk_values // unit * unit)
         for first in range(0, numel, step):
             count = min(step, numel - first)
-            scale = self.num_scales + (first // bucket_size if bucket_size else 0)
+            scale = self.num_scales + (first // scale_group_size if scale_group_size else 0)
             self._append(first, count, (scale, codec.num_scales(count)), codec, step)
         self.scales.append((self.num_scales, codec.num_scales(numel)))
         self.num_scales += codec.num_scales(numel)

@@ -51,9 +51,9 @@ def take_snapshot(
     ternary = original.new_empty(original.shape)
     codec.decode(payload.unsqueeze(0), scales, ternary)
     flat = original.flatten()
-    bucket_size = codec.config.bucket_size
+    scale_group_size = codec.config.scale_group_size
     limits = scales.expand(flat.numel())
-    if bucket_size:
-        limits = scales.repeat_interleave(bucket_size)[: flat.numel()]
+    if scale_group_size:
+        limits = scales.repeat_interleave(scale_group_size)[: flat.numel()]
     clipped = flat.clamp(-limits, limits).view_as(original)
     return GradientSnapshot(original, clipped, ternary, averaged.clone(), scales.clone())

@@ -10,8 +10,8 @@ WRONG = [
     ({"clip_factor": 0.0}, "clip_factor: expected > 0, got 0.0"),
     ({"clip_factor": -2.5}, "clip_factor: expected > 0, got -2.5"),
     ({"clip_factor": float("nan")}, "clip_factor: expected > 0, got nan"),
-    ({"bucket_size": 100}, "bucket_size: .*multiple of 128, got 100"),
-    ({"bucket_size": -128}, "bucket_size: .*got -128"),
+    ({"scale_group_size": 100}, "scale_group_size: .*multiple of 128, got 100"),
+    ({"scale_group_size": -128}, "scale_group_size: .*got -128"),
     ({"min_values": 0}, "min_values: expected at least 1, got 0"),
     ({"seed": -1}, "seed: expected 0 to .*got -1"),
     ({"seed": 2**32}, "seed: expected 0 to .*got 4294967296"),
@@ -25,7 +25,7 @@ def test_settings_out_of_range(settings, message) -> None:
 
 
 def test_settings_at_the_edge_are_accepted() -> None:
-    TernaryConfig(bucket_size=128, min_values=1, seed=2**32 - 1, clip_factor=1e-3)
+    TernaryConfig(scale_group_size=128, min_values=1, seed=2**32 - 1, clip_factor=1e-3)
 
 
 def test_settings_do_not_change() -> None:

@@ -18,31 +18,34 @@ def encode(codec: TernaryCodec, values: Tensor, scales: Tensor, step: int = 0) -
     return codec.encode(values, scales, 1, step, payload)
 
 
-def per_value(scales: Tensor, bucket_size: int, numel: int) -> Tensor:
-    index = torch.arange(numel, device=scales.device) // (bucket_size or max(1, numel))
+def per_value(scales: Tensor, scale_group_size: int, numel: int) -> Tensor:
+    index = torch.arange(numel, device=scales.device) // (scale_group_size or max(1, numel))
     return scales[index]
 
 
 @given(
     numel=st.integers(0, 2000),
-    bucket_size=BUCKETS,
+    scale_group_size=BUCKETS,
     wire_format=st.sampled_from(ops.WIRE_FORMATS),
     rule=st.sampled_from(["rms", "std", "max"]),
     feedback=st.booleans(),
     seed=st.integers(0, 999),
 )
 def test_decoded_values_are_minus_scale_zero_or_scale(
-    device, gradient, numel, bucket_size, wire_format, rule, feedback, seed
+    device, gradient, numel, scale_group_size, wire_format, rule, feedback, seed
 ) -> None:
     config = TernaryConfig(
-        wire_format=wire_format, scale_rule=rule, bucket_size=bucket_size, error_feedback=feedback
+        wire_format=wire_format,
+        scale_rule=rule,
+        scale_group_size=scale_group_size,
+        error_feedback=feedback,
     )
     codec, values = TernaryCodec(config, 3), gradient(numel, seed=seed).to(device)
     scales = local_scales(values, config)
     assert scales.numel() == codec.num_scales(numel)
     payload = encode(codec, values, scales, seed)
     out = codec.decode(payload[None], scales, torch.full_like(values, 77.0))
-    scale = per_value(scales, bucket_size, numel)
+    scale = per_value(scales, scale_group_size, numel)
     assert bool(((out == 0) | (out.abs() == scale)).all())
     assert bool((out * values >= 0).all())
     if feedback:  # the nearest code: its distance is at most half a scale, or the excess
@@ -52,11 +55,11 @@ def test_decoded_values_are_minus_scale_zero_or_scale(
     assert torch.equal(codec.unpack(payload, codes) * scale, out)
 
 
-@given(num_ranks=st.integers(1, 20), numel=st.integers(1, 1500), bucket_size=BUCKETS)
+@given(num_ranks=st.integers(1, 20), numel=st.integers(1, 1500), scale_group_size=BUCKETS)
 def test_mean_of_payloads_is_the_dequantized_sum(
-    device, dtype, gradient, num_ranks, numel, bucket_size
+    device, dtype, gradient, num_ranks, numel, scale_group_size
 ) -> None:
-    config = TernaryConfig(bucket_size=bucket_size)
+    config = TernaryConfig(scale_group_size=scale_group_size)
     ranks = [gradient(numel, dtype, seed=r).to(device) for r in range(num_ranks)]
     scales = torch.stack([local_scales(values, config) for values in ranks]).amax(0)
     codecs = [TernaryCodec(config, rank) for rank in range(num_ranks)]
@@ -69,7 +72,7 @@ def test_mean_of_payloads_is_the_dequantized_sum(
     single = torch.empty_like(sums)
     rows = [c.unpack(p, single).clone() for c, p in zip(codecs, payloads, strict=True)]
     assert torch.equal(torch.stack(rows).sum(0).to(torch.int16), sums)
-    exact = sums.double() * per_value(scales, bucket_size, numel).double() / num_ranks
+    exact = sums.double() * per_value(scales, scale_group_size, numel).double() / num_ranks
     info = torch.finfo(torch.float32 if dtype == torch.float64 else dtype)
     room = info.eps * scales.max() + info.tiny  # fp64 is decoded in fp32
     assert bool(((mean.double() - exact).abs() <= room).all())
@@ -78,7 +81,7 @@ def test_mean_of_payloads_is_the_dequantized_sum(
 @pytest.mark.parametrize("bad", [torch.inf, torch.nan])
 def test_a_scale_that_is_not_finite_decodes_to_nan(device, dtype, bad) -> None:
     """NaN in the whole bucket, as after an fp32 allreduce; other buckets are intact."""
-    config = TernaryConfig(bucket_size=128)
+    config = TernaryConfig(scale_group_size=128)
     codec = TernaryCodec(config, 0)
     values = torch.ones(300, device=device, dtype=dtype)
     scales = torch.tensor([1.0, bad, 1.0], device=device)

@@ -12,34 +12,34 @@ from knet_hvd.compression.scales import magnitudes
 BUCKETS = st.integers(0, 8).map(lambda groups: 128 * groups)
 
 
-def buckets_of(values, bucket_size):
-    return values.reshape(-1).split(bucket_size) if bucket_size else [values.reshape(-1)]
+def buckets_of(values, scale_group_size):
+    return values.reshape(-1).split(scale_group_size) if scale_group_size else [values.reshape(-1)]
 
 
-@given(numel=st.integers(1, 5000), bucket_size=BUCKETS, mean=st.floats(-2, 2))
+@given(numel=st.integers(1, 5000), scale_group_size=BUCKETS, mean=st.floats(-2, 2))
 def test_rms_and_std_rules_are_two_and_a_half_of_each(
-    device, dtype, gradient, numel, bucket_size, mean
+    device, dtype, gradient, numel, scale_group_size, mean
 ) -> None:
     """The population's, in the shorter last bucket as well."""
     values = (gradient(numel, dtype, seed=numel) + mean).to(device)
-    parts = [part.float().double() for part in buckets_of(values, bucket_size)]
+    parts = [part.float().double() for part in buckets_of(values, scale_group_size)]
     for rule, expected in (
         ("rms", [float(2.5 * part.square().mean().sqrt()) for part in parts]),
         ("std", [float(2.5 * part.std(unbiased=False)) for part in parts]),
     ):
-        config = TernaryConfig(scale_rule=rule, bucket_size=bucket_size)
+        config = TernaryConfig(scale_rule=rule, scale_group_size=scale_group_size)
         scales = local_scales(values, config)
         assert scales.dtype == torch.float32
         assert scales.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-@given(numel=st.integers(1, 5000), bucket_size=BUCKETS)
+@given(numel=st.integers(1, 5000), scale_group_size=BUCKETS)
 def test_max_rule_is_the_largest_absolute_value(
-    device, dtype, gradient, numel, bucket_size
+    device, dtype, gradient, numel, scale_group_size
 ) -> None:
     values = gradient(numel, dtype, seed=numel).to(device)
-    config = TernaryConfig(scale_rule="max", bucket_size=bucket_size)
-    expected = [part.float().abs().max() for part in buckets_of(values, bucket_size)]
+    config = TernaryConfig(scale_rule="max", scale_group_size=scale_group_size)
+    expected = [part.float().abs().max() for part in buckets_of(values, scale_group_size)]
     assert torch.equal(local_scales(values, config), torch.stack(expected))
 
 
@@ -50,7 +50,7 @@ def test_not_finite_gives_an_infinite_scale(device, dtype, rule, bad, place) -> 
     """+inf, never NaN, which an MPI maximum over ranks may lose."""
     values = torch.linspace(-1, 1, 300).to(device, dtype)
     values[place] = bad
-    config = TernaryConfig(scale_rule=rule, bucket_size=128)
+    config = TernaryConfig(scale_rule=rule, scale_group_size=128)
     infinite = [index == place // 128 for index in range(3)]
     assert local_scales(values, config).isposinf().tolist() == infinite
     assert local_scales(values, TernaryConfig(scale_rule=rule)).tolist() == [torch.inf]
@@ -63,7 +63,7 @@ def test_zero_empty_and_scalar_gradients(device, dtype, rule) -> None:
         values = torch.zeros(shape, device=device, dtype=dtype)
         assert local_scales(values, config).tolist() == [0.0]
     empty = torch.zeros(0, device=device, dtype=dtype)
-    assert local_scales(empty, TernaryConfig(bucket_size=128)).tolist() == [0.0]
+    assert local_scales(empty, TernaryConfig(scale_group_size=128)).tolist() == [0.0]
     one = torch.full((), -3.0, device=device, dtype=dtype)
     expected = {"rms": 7.5, "std": 0.0, "max": 3.0}[rule]
     assert local_scales(one, config).tolist() == [expected]

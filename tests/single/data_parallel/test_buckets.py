@@ -57,7 +57,7 @@ def check_slices(bucket: TernaryBucket, how: TernaryCodec) -> None:
         assert_disjoint([part.values for part in own], numel)
     for part in slices:
         first, count = part.values
-        size, start = how.config.bucket_size, bucket.scales[part.parameter][0]
+        size, start = how.config.scale_group_size, bucket.scales[part.parameter][0]
         assert first % ops.block_values(how.config.wire_format) == 0
         assert first % (size or 1) == 0
         assert part.scales[0] == start + (first // size if size else 0)
@@ -69,20 +69,20 @@ def check_slices(bucket: TernaryBucket, how: TernaryCodec) -> None:
     max_values=st.integers(0, 6000),
     min_values=st.integers(1, 1500),
     wire_format=st.sampled_from(ops.WIRE_FORMATS),
-    bucket_size=st.sampled_from([0, 128, 640]),
+    scale_group_size=st.sampled_from([0, 128, 640]),
     chunk_values=st.sampled_from([0, 640, 2000, 10**6]),
 )
 def test_every_parameter_in_one_bucket_and_slices_apart(
-    sizes, max_values, min_values, wire_format, bucket_size, chunk_values
+    sizes, max_values, min_values, wire_format, scale_group_size, chunk_values
 ) -> None:
-    how = codec(min_values=min_values, wire_format=wire_format, bucket_size=bucket_size)
+    how = codec(min_values=min_values, wire_format=wire_format, scale_group_size=scale_group_size)
     ternary, floats = plan_buckets(named(sizes), how, max_values, chunk_values=chunk_values)
     found = [name for bucket in (*ternary, *floats) for name in names(bucket)]
     assert sorted(found) == sorted(parameter.name for parameter in named(sizes))
     for index, bucket in enumerate(ternary):
         assert bucket.index == index
         check_slices(bucket, how)
-        unit = math.lcm(ops.block_values(wire_format), bucket_size or 1)
+        unit = math.lcm(ops.block_values(wire_format), scale_group_size or 1)
         for chunk in bucket.chunks:
             whole = len(chunk.slices) == 1
             assert whole or chunk.num_values <= max(unit, chunk_values)

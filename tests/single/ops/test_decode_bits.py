@@ -25,8 +25,8 @@ def random_bytes(rows: int, columns: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
-def mixed_scales(numel: int, bucket_size: int, first: int = 0) -> Tensor:
-    index = torch.arange(first, first + ops.num_buckets(numel, bucket_size))
+def mixed_scales(numel: int, scale_group_size: int, first: int = 0) -> Tensor:
+    index = torch.arange(first, first + ops.num_scale_groups(numel, scale_group_size))
     return torch.tensor(SCALES)[index % len(SCALES)]
 
 
@@ -45,7 +45,7 @@ def check_decoding(device, dtype, same, numel, size, wire_format, ranks, divisor
     expected = torch.full((numel,), 99.0, dtype=dtype)
     out = torch.full_like(expected, 77.0, device=device)
     reference.decode_mean(payloads, scales, size, index, divisor, expected)
-    more = {"divisor": divisor, "bucket_size": size}
+    more = {"divisor": divisor, "scale_group_size": size}
     ops.decode_mean(there, there_scales, out, wire_format=wire_format, **more)
     same(out, expected, case)
     reference.dequantize(sums, scales, size, divisor, expected)
@@ -68,17 +68,17 @@ def test_decoders_of_many_payloads(device, wire_format, ranks, assert_same_bits)
 
 @given(
     numel=st.integers(0, 3000),
-    bucket_size=st.integers(0, 8).map(lambda groups: 128 * groups),
+    scale_group_size=st.integers(0, 8).map(lambda groups: 128 * groups),
     wire_format=st.sampled_from(ops.WIRE_FORMATS),
     ranks=st.integers(1, 9),
     divisor=st.sampled_from([1, 2, 3, 7, 512, 2**24 + 1]),
     seed=st.integers(0, 1000),
 )
 def test_decoders_drawn(
-    device, dtype, assert_same_bits, numel, bucket_size, wire_format, ranks, divisor, seed
+    device, dtype, assert_same_bits, numel, scale_group_size, wire_format, ranks, divisor, seed
 ) -> None:
     check_decoding(
-        device, dtype, assert_same_bits, numel, bucket_size, wire_format, ranks, divisor, seed
+        device, dtype, assert_same_bits, numel, scale_group_size, wire_format, ranks, divisor, seed
     )
 
 

@@ -27,16 +27,16 @@ BUCKETS = st.integers(0, 8).map(lambda groups: 128 * groups)
 WORD = st.integers(0, 2**32 - 1)
 
 
-def mixed_scales(numel: int, bucket_size: int, first: int = 6) -> Tensor:
-    """Return scales [num_buckets] that walk through SCALES."""
-    index = torch.arange(first, first + ops.num_buckets(numel, bucket_size))
+def mixed_scales(numel: int, scale_group_size: int, first: int = 6) -> Tensor:
+    """Return scales [num_scale_groups] that walk through SCALES."""
+    index = torch.arange(first, first + ops.num_scale_groups(numel, scale_group_size))
     return torch.tensor(SCALES)[index % len(SCALES)]
 
 
 def reference_payload(
     values: Tensor,
     scales: Tensor,
-    bucket_size: int,
+    scale_group_size: int,
     wire_format: ops.WireFormat,
     key: tuple[int, int, int, int],
     stochastic: bool,
@@ -44,7 +44,7 @@ def reference_payload(
     size = ops.payload_bytes(values.numel(), wire_format)
     payload = torch.empty(size, dtype=torch.uint8)
     index = ops.WIRE_FORMATS.index(wire_format)
-    reference.ternarize(values, scales, bucket_size, index, list(key), 0, stochastic, payload)
+    reference.ternarize(values, scales, scale_group_size, index, list(key), 0, stochastic, payload)
     return payload
 
 
@@ -70,7 +70,7 @@ def test_payloads(device, dtype, wire_format, stochastic, gradient, assert_same_
             values.to(device),
             scales.to(device),
             key=key,
-            bucket_size=size,
+            scale_group_size=size,
             wire_format=wire_format,
             stochastic=stochastic,
         )
@@ -92,7 +92,7 @@ def test_payloads_of_every_scale(
 
 @given(
     numel=st.integers(0, 3000),
-    bucket_size=BUCKETS,
+    scale_group_size=BUCKETS,
     wire_format=st.sampled_from(ops.WIRE_FORMATS),
     stochastic=st.booleans(),
     key=st.tuples(WORD, WORD, WORD, st.integers(0, 2**63 - 1)),
@@ -104,7 +104,7 @@ def test_payloads_of_any_bits(
     gradient,
     assert_same_bits,
     numel,
-    bucket_size,
+    scale_group_size,
     wire_format,
     stochastic,
     key,
@@ -112,37 +112,40 @@ def test_payloads_of_any_bits(
 ) -> None:
     """Any bit pattern is a gradient, signalling NaNs included."""
     values = gradient(numel, dtype, "bits", seed=key[0])
-    scales = mixed_scales(numel, bucket_size, first)
-    expected = reference_payload(values, scales, bucket_size, wire_format, key, stochastic)
+    scales = mixed_scales(numel, scale_group_size, first)
+    expected = reference_payload(values, scales, scale_group_size, wire_format, key, stochastic)
     actual = ops.ternarize(
         values.to(device),
         scales.to(device),
         key=key,
-        bucket_size=bucket_size,
+        scale_group_size=scale_group_size,
         wire_format=wire_format,
         stochastic=stochastic,
     )
     assert_same_bits(actual, expected)
     there = values.to(device)
-    expected = reference.statistics(values, bucket_size)
-    assert_same_bits(ops.statistics(there, bucket_size), expected)
-    expected = reference.max_abs(values, bucket_size)
-    assert_same_bits(ops.max_abs(there, bucket_size), expected)
+    expected = reference.statistics(values, scale_group_size)
+    assert_same_bits(ops.statistics(there, scale_group_size), expected)
+    expected = reference.max_abs(values, scale_group_size)
+    assert_same_bits(ops.max_abs(there, scale_group_size), expected)
 
 
 @pytest.mark.parametrize("wire_format", ops.WIRE_FORMATS)
-@pytest.mark.parametrize("bucket_size", [0, 1280])
-def test_parts_give_the_bytes_of_the_whole(device, wire_format, bucket_size) -> None:
+@pytest.mark.parametrize("scale_group_size", [0, 1280])
+def test_parts_give_the_bytes_of_the_whole(device, wire_format, scale_group_size) -> None:
     """A tensor encoded in parts of whole blocks and buckets, as chunks cross."""
     values = torch.randn(20_000, device=device)
-    numbers = ops.num_buckets(20_000, bucket_size)
+    numbers = ops.num_scale_groups(20_000, scale_group_size)
     scales = torch.linspace(1.0, 3.0, numbers, device=device)
-    key, options = ((1, 2, 3, 4), {"bucket_size": bucket_size, "wire_format": wire_format})
+    key, options = (
+        (1, 2, 3, 4),
+        {"scale_group_size": scale_group_size, "wire_format": wire_format},
+    )
     whole = ops.ternarize(values, scales, key=key, **options)
     parts = []
     for first in range(0, 20_000, 5120):
         part = values[first : first + 5120]
-        own = scales[first // bucket_size :] if bucket_size else scales
-        own = own[: ops.num_buckets(part.numel(), bucket_size)]
+        own = scales[first // scale_group_size :] if scale_group_size else scales
+        own = own[: ops.num_scale_groups(part.numel(), scale_group_size)]
         parts.append(ops.ternarize(part, own, key=key, first_value=first, **options))
     assert torch.equal(torch.cat(parts), whole)

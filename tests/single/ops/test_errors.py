@@ -75,11 +75,11 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         "expected a contiguous dense tensor, got torch.sparse_coo",
     ),
     "bucket size": (lambda: ops.statistics(values(), 100), "multiple of 128, got 100"),
-    "negative bucket size": (lambda: encode(bucket_size=-128), "got -128"),
+    "negative bucket size": (lambda: encode(scale_group_size=-128), "got -128"),
     "encode strided": (lambda: encode(columns()), r"strides \(2,\)"),
     "encode complex": (lambda: encode(values(dtype=torch.complex64)), "got torch.complex64"),
     "number of scales": (
-        lambda: encode(bucket_size=128),
+        lambda: encode(scale_group_size=128),
         "scales: expected 8 contiguous values of torch.float32, got 1 of",
     ),
     "dtype of scales": (
@@ -120,7 +120,7 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
     "out dtype": (lambda: decode(values(dtype=INT16)), "out: .* got torch.int16"),
     "out strides": (lambda: decode(columns()), r"out: expected a contiguous .*\(2,\)"),
     "decode scales": (lambda: decode(values(), torch.ones(2)), "scales: expected 1 .* got 2 of"),
-    "decode bucket": (lambda: decode(values(), bucket_size=64), "128, got 64"),
+    "decode bucket": (lambda: decode(values(), scale_group_size=64), "128, got 64"),
     "number of sums": (
         lambda: dequantize(torch.zeros(N - 1, dtype=INT16)),
         "sums: expected 1000 contiguous values of torch.int16, got 999 of",

@@ -53,11 +53,11 @@ def results(numel: int, dtype: torch.dtype, wire_format: ops.WireFormat) -> list
     """Run every op on one gradient, in buckets of 640."""
     values = make_values(numel, dtype)
     clean = torch.nan_to_num(values, nan=0.3, posinf=1.0, neginf=-1.0)
-    scales = torch.linspace(0.0, 1.5, ops.num_buckets(numel, 640))
+    scales = torch.linspace(0.0, 1.5, ops.num_scale_groups(numel, 640))
     scales = at_the_end_of_a_page(scales)
     found = [ops.statistics(clean, 640), ops.max_abs(clean, 640)]
     room = torch.zeros(ops.payload_bytes(numel, wire_format), dtype=torch.uint8)
-    how = {"bucket_size": 640, "wire_format": wire_format}
+    how = {"scale_group_size": 640, "wire_format": wire_format}
     rows = [
         ops.ternarize(
             values,
@@ -74,7 +74,7 @@ def results(numel: int, dtype: torch.dtype, wire_format: ops.WireFormat) -> list
     ops.unpack_sum(payloads, wire_format, sums)
     mean, again = (at_the_end_of_a_page(torch.zeros_like(values)) for _ in range(2))
     ops.decode_mean(payloads, scales, mean, divisor=3, **how)
-    ops.dequantize(sums, scales, again, divisor=3, bucket_size=640)
+    ops.dequantize(sums, scales, again, divisor=3, scale_group_size=640)
     digits = {"base": 7, "offset": 3, "num_digits": 22}
     words = torch.zeros(ops.num_words(numel, 22), dtype=torch.int64)
     words = ops.pack_digits(sums, words=at_the_end_of_a_page(words), **digits)

@@ -46,28 +46,28 @@ def offsets(sizes: Sequence[int]) -> list[slice]:
 
 @given(
     tensors=TENSORS,
-    bucket_size=BUCKETS,
+    scale_group_size=BUCKETS,
     wire_format=st.sampled_from(ops.WIRE_FORMATS),
     stochastic=st.booleans(),
     kind=st.sampled_from(["normal", "special", "bits"]),
 )
 def test_many_encode_as_each(
-    device, gradient, assert_same_bits, tensors, bucket_size, wire_format, stochastic, kind
+    device, gradient, assert_same_bits, tensors, scale_group_size, wire_format, stochastic, kind
 ) -> None:
     values = [
         at_offset(gradient(n, dtype, kind, seed), offset, device)
         for seed, (n, dtype, offset, _, _) in enumerate(tensors)
     ]
-    moments = [ops.statistics(v, bucket_size).cpu() for v in values]
-    largest = [ops.max_abs(v, bucket_size) for v in values]
-    found = ops.statistics_many(values, bucket_size)
+    moments = [ops.statistics(v, scale_group_size).cpu() for v in values]
+    largest = [ops.max_abs(v, scale_group_size) for v in values]
+    found = ops.statistics_many(values, scale_group_size)
     assert_same_bits(found, torch.cat(moments), "statistics")
-    scales = ops.max_abs_many(values, bucket_size)
+    scales = ops.max_abs_many(values, scale_group_size)
     assert_same_bits(scales, torch.cat(largest).cpu(), "max_abs")
 
     streams = [stream for *_, stream in tensors]
     firsts = [128 * first for *_, first, _ in tensors]
-    how = {"bucket_size": bucket_size, "wire_format": wire_format}
+    how = {"scale_group_size": scale_group_size, "wire_format": wire_format}
     expected = [
         ops.ternarize(
             v, s, key=(*KEY[:2], stream, KEY[2]), first_value=first, stochastic=stochastic, **how
@@ -90,20 +90,20 @@ def test_many_encode_as_each(
 
 @given(
     tensors=TENSORS,
-    bucket_size=BUCKETS,
+    scale_group_size=BUCKETS,
     wire_format=st.sampled_from(ops.WIRE_FORMATS),
     num_payloads=st.integers(1, 4),
     padding=st.sampled_from([0, 3, 128]),
 )
 def test_many_decode_as_each(
-    device, assert_same_bits, tensors, bucket_size, wire_format, num_payloads, padding
+    device, assert_same_bits, tensors, scale_group_size, wire_format, num_payloads, padding
 ) -> None:
     outs = [
         at_offset(torch.full((n,), 77.0, dtype=dtype), offset, device)
         for n, dtype, offset, _, _ in tensors
     ]
     sizes = [ops.payload_bytes(n, wire_format) for n, *_ in tensors]
-    buckets = [ops.num_buckets(n, bucket_size) for n, *_ in tensors]
+    buckets = [ops.num_scale_groups(n, scale_group_size) for n, *_ in tensors]
     generator = torch.Generator().manual_seed(len(tensors))
     shape = (num_payloads, sum(sizes) + padding)
     payloads = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
@@ -115,7 +115,7 @@ def test_many_decode_as_each(
     if sums.numel():
         ops.unpack_sum(payloads, wire_format, sums)
 
-    how = {"divisor": num_payloads, "bucket_size": bucket_size}
+    how = {"divisor": num_payloads, "scale_group_size": scale_group_size}
     expected = [
         ops.decode_mean(
             payloads[:, own], scales[its], out.clone(), wire_format=wire_format, **how

@@ -18,31 +18,31 @@ def keep_num_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def results(values: Tensor, bucket_size: int, wire_format: ops.WireFormat) -> list[Tensor]:
+def results(values: Tensor, scale_group_size: int, wire_format: ops.WireFormat) -> list[Tensor]:
     """Return what all ops make of a gradient."""
-    moments = ops.statistics(values, bucket_size)
-    largest = ops.max_abs(values, bucket_size)
-    how = {"bucket_size": bucket_size, "wire_format": wire_format}
+    moments = ops.statistics(values, scale_group_size)
+    largest = ops.max_abs(values, scale_group_size)
+    how = {"scale_group_size": scale_group_size, "wire_format": wire_format}
     rows = [ops.ternarize(values, largest / 2, key=(0, r, 1, 2), **how) for r in (0, 1)]
     payloads, sums = torch.stack(rows), torch.empty(NUMEL, dtype=torch.int16)
     ops.unpack_sum(payloads, wire_format, sums)
     mean, again = torch.empty(NUMEL), torch.empty(NUMEL)
     ops.decode_mean(payloads, largest, mean, divisor=2, **how)
-    ops.dequantize(sums, largest, again, divisor=2, bucket_size=bucket_size)
+    ops.dequantize(sums, largest, again, divisor=2, scale_group_size=scale_group_size)
     words = ops.pack_digits(sums, base=5, offset=2, num_digits=27)
     back = torch.empty_like(sums)
     ops.unpack_digits(words, back, base=5, offset=2, num_digits=27)
     return [moments, largest, payloads, sums, mean, again, words, back]
 
 
-@pytest.mark.parametrize("bucket_size", [0, 128, 131072])
+@pytest.mark.parametrize("scale_group_size", [0, 128, 131072])
 @pytest.mark.parametrize("wire_format", ops.WIRE_FORMATS)
-def test_every_number_of_threads(keep_num_threads, gradient, bucket_size, wire_format) -> None:
+def test_every_number_of_threads(keep_num_threads, gradient, scale_group_size, wire_format) -> None:
     values = gradient(NUMEL)
     torch.set_num_threads(1)
-    expected = results(values, bucket_size, wire_format)
+    expected = results(values, scale_group_size, wire_format)
     for num_threads in (2, 3, 4):
         torch.set_num_threads(num_threads)
-        found = results(values, bucket_size, wire_format)
+        found = results(values, scale_group_size, wire_format)
         for number, (left, right) in enumerate(zip(found, expected, strict=True)):
             assert torch.equal(left, right), (num_threads, number)
