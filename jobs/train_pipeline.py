@@ -24,7 +24,7 @@ from knet_hvd.comm import World, abort
 from knet_hvd.errors import KnetError, PreemptionError
 from knet_hvd.files import check_writable, write_json_atomic
 from knet_hvd.launcher import end_launcher_later, explained_termination
-from knet_hvd.pipeline import PipelineConfig
+from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
 
 GRACE_S = 2.0

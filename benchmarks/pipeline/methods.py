@@ -16,12 +16,12 @@ from benchmarks.pipeline.baselines import Single, Torch1F1B
 from benchmarks.pipeline.problem import NUM_CLASSES, Method, Problem
 from knet_hvd.comm import Mesh, World
 from knet_hvd.comm.throttle import Throttle
-from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.build import build_stage_decoupler, make_runner
 from knet_hvd.pipeline.decouplers.registry import decoupler_class
 from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
 from knet_hvd.pipeline.links import open_links
 from knet_hvd.pipeline.stage import Stage
+from knet_hvd.training.pipeline.config import PipelineConfig
 
 
 class Ours(Method):

@@ -4,7 +4,3 @@ Blocks become stages (``placement``, ``stage``), ``runners`` order what a stage 
 ``decouplers`` say where its gradient comes from, and ``knet_hvd.comm`` carries activations
 and gradients.
 """
-
-from knet_hvd.pipeline.config import PipelineConfig
-
-__all__ = ["PipelineConfig"]

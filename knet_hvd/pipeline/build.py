@@ -1,11 +1,14 @@
 """Build what a stage runs with from the configuration."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.models import BlockBuilder
-from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers import Backprop, Decoupler, Delayed, Objective, Synthetic
 from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decoupler
 from knet_hvd.pipeline.links import StageLinks
@@ -16,6 +19,9 @@ from knet_hvd.pipeline.runners.decoupled import DecoupledRunner
 from knet_hvd.pipeline.runners.locked import LockedRunner
 from knet_hvd.pipeline.runners.schedules import one_forward_one_backward, sequential
 from knet_hvd.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from knet_hvd.training.pipeline.config import PipelineConfig
 
 _SYNTHESIZER_DELAY = 4
 _SLACK = 1

@@ -1,10 +1,15 @@
 """The links between a stage and its neighbours."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from knet_hvd.comm import Encoding, LinkSpec, Mesh, ReceiveLink, SendLink, World, check_agreement
-from knet_hvd.pipeline.config import PipelineConfig
+
+if TYPE_CHECKING:
+    from knet_hvd.training.pipeline.config import PipelineConfig
 
 _ACTIVATIONS_TAG = 1
 _GRADIENTS_TAG = 2

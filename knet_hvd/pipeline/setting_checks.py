@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from knet_hvd.pipeline.config import PipelineConfig
+    from knet_hvd.training.pipeline.config import PipelineConfig
 
 
 def check_decoupler_settings(config: "PipelineConfig") -> None:

@@ -9,9 +9,9 @@ from torch import nn
 from knet_hvd.comm import World
 from knet_hvd.data import load_dataset
 from knet_hvd.models import build_model
-from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.optimizers import make_optimizer
 from knet_hvd.training.pipeline.batches import BatchSource
+from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import world
 

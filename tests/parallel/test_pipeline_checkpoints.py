@@ -19,9 +19,9 @@ from knet_hvd.checkpoint.export import model_state
 from knet_hvd.comm import World
 from knet_hvd.errors import CheckpointError, KnetError, PreemptionError
 from knet_hvd.models import build_model
-from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.decouplers import Delayed, SynthesizerConfig
 from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import needs_mpi_ranks, world
 

@@ -9,9 +9,9 @@ import torch
 
 from knet_hvd.comm import World
 from knet_hvd.errors import RankMismatchError
-from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.decouplers import AuxiliaryConfig, SynthesizerConfig
 from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import needs_mpi_ranks, world
 

@@ -6,10 +6,10 @@ import pytest
 
 from knet_hvd.comm import World, measure_links
 from knet_hvd.errors import KnetError
-from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.placement.cuts import equal_cuts, output_shapes
 from knet_hvd.pipeline.placement.planning import measure_costs
 from knet_hvd.pipeline.placement.search import place
+from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import needs_mpi_ranks, world
 

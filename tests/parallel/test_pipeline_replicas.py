@@ -6,8 +6,8 @@ import pytest
 
 from knet_hvd.comm import World
 from knet_hvd.errors import KnetError
-from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.decouplers import SynthesizerConfig
+from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import needs_mpi_ranks, world
 from tests.parallel.test_pipeline_backprop import NUM_STEPS, train_alone

@@ -1,6 +1,9 @@
 """The decouplers by name."""
 
-from knet_hvd.pipeline.config import PipelineConfig
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from knet_hvd.pipeline.decouplers.backprop import Backprop
 from knet_hvd.pipeline.decouplers.base import Decoupler
 from knet_hvd.pipeline.decouplers.conditioned import Conditioned
@@ -8,6 +11,9 @@ from knet_hvd.pipeline.decouplers.delayed import Delayed
 from knet_hvd.pipeline.decouplers.local import Local
 from knet_hvd.pipeline.decouplers.stashed import Stashed
 from knet_hvd.pipeline.decouplers.synthetic import Synthetic
+
+if TYPE_CHECKING:
+    from knet_hvd.training.pipeline.config import PipelineConfig
 
 _CLASSES: dict[str, type[Decoupler]] = {
     "backprop": Backprop,

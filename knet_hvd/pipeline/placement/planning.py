@@ -1,9 +1,11 @@
 """Decide which blocks go to which rank: equally many, or by measurement."""
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,6 @@ from knet_hvd.comm import Mesh, World, measure_links
 from knet_hvd.comm.encodings import max_payload_bytes
 from knet_hvd.comm.throttle import throttle_of
 from knet_hvd.models import BlockBuilder
-from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers.delayed import Delayed
 from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decoupler
 from knet_hvd.pipeline.placement.cuts import check_cuts, equal_cuts
@@ -26,6 +27,9 @@ from knet_hvd.pipeline.placement.replica_groups import group_costs, ranks_of_gro
 from knet_hvd.pipeline.placement.search import Costs, Plan, place
 from knet_hvd.pipeline.replicas.base import num_stages
 from knet_hvd.pipeline.stage import Batch, Stage
+
+if TYPE_CHECKING:
+    from knet_hvd.training.pipeline.config import PipelineConfig
 
 _STATES = {"sgd": 0, "momentum": 1, "adam": 2}
 _MEGABYTE = 10**6

@@ -10,13 +10,17 @@ Averages pair up by order: replicas have to make the same updates one after the 
 Hence gradients that come back late are taken after a fixed number of steps.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from knet_hvd.comm import World
-from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from knet_hvd.training.pipeline.config import PipelineConfig
 
 
 class Replicas:

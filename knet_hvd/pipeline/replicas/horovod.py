@@ -1,8 +1,10 @@
 """Replicas of which there are several, joined by Horovod."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +12,13 @@ from torch import Tensor, nn
 from knet_hvd.comm import World
 from knet_hvd.data_parallel.replicas.group import ReplicaGroup
 from knet_hvd.models import parameters_sha256
-from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from knet_hvd.training.pipeline.config import PipelineConfig
 
 _PATIENCE = 20
 """How many timeouts to wait for rows that evaluate more slowly."""

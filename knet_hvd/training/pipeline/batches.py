@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.data import ImageDataset, ShardedBatches, augment
-from knet_hvd.pipeline.config import PipelineConfig
+from knet_hvd.training.pipeline.config import PipelineConfig
 
 
 class BatchSource:

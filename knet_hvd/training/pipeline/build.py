@@ -10,7 +10,6 @@ from knet_hvd.comm.throttle import throttle_of
 from knet_hvd.data import load_dataset
 from knet_hvd.metrics.process_memory import MemoryMeter, keep_freed_blocks, release_freed_blocks
 from knet_hvd.pipeline.build import build_stage, build_stage_decoupler, make_runner
-from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.decouplers.registry import decoupler_class
 from knet_hvd.pipeline.links import StageLinks, open_links
@@ -21,6 +20,7 @@ from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.runners.base import Runner
 from knet_hvd.pipeline.stage import Stage
 from knet_hvd.training.pipeline.batches import BatchSource
+from knet_hvd.training.pipeline.config import PipelineConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from knet_hvd.checkpoint import Manifest, StopSignals, check_num_steps
 from knet_hvd.comm import World
-from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.decouplers.registry import decoupler_class
 from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.pipeline.replicas.base import num_stages
 from knet_hvd.training.checkpoints import TrainingHooks
 from knet_hvd.training.pipeline.checkpoint_ranks import WorldRanks
+from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.rank_state import StageState
 from knet_hvd.training.pipeline.resume import (
     check_configuration,

@@ -6,13 +6,13 @@ from knet_hvd.comm import World
 from knet_hvd.flat_config import to_flat_dict
 from knet_hvd.metrics import MetricLogger, ThroughputMeter, open_logger
 from knet_hvd.metrics.figures import pixels
-from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.links import StageLinks
 from knet_hvd.pipeline.placement.figure import draw_plan
 from knet_hvd.pipeline.placement.planning import plan_table
 from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.runners.base import Runner
+from knet_hvd.training.pipeline.config import PipelineConfig
 
 
 class StageMonitor:

@@ -5,8 +5,8 @@ from typing import Any
 
 from knet_hvd.comm import World
 from knet_hvd.models import num_parameters, parameters_sha256
-from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.build import StageJob
+from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.meter import TrainingMeter
 from knet_hvd.training.pipeline.summary import StageSummary, merge_replicas, summarize
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from knet_hvd.checkpoint import Manifest, check_same_configuration
 from knet_hvd.flat_config import Scalar, to_flat_dict
-from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.placement.search import Plan
+from knet_hvd.training.pipeline.config import PipelineConfig
 
 MAY_DIFFER = frozenset(
     (

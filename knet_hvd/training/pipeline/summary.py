@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from knet_hvd.flat_config import to_flat_dict
-from knet_hvd.pipeline.config import PipelineConfig
+from knet_hvd.training.pipeline.config import PipelineConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,11 +15,11 @@ from knet_hvd.comm import World, check_agreement
 from knet_hvd.errors import KnetError, PreemptionError
 from knet_hvd.flat_config import to_flat_dict
 from knet_hvd.metrics import progress
-from knet_hvd.pipeline.config import PipelineConfig
 from knet_hvd.pipeline.placement.planning import plan_table
 from knet_hvd.pipeline.replicas.base import open_replicas
 from knet_hvd.training.pipeline.build import build_stage_job
 from knet_hvd.training.pipeline.checkpoints import PipelineCheckpoints
+from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.evaluation import count_correct
 from knet_hvd.training.pipeline.meter import TrainingMeter
 from knet_hvd.training.pipeline.monitor import StageMonitor

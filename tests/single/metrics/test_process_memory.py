@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.build import build_stage
 from knet_hvd.pipeline.decouplers import Objective
 from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.training.pipeline.config import PipelineConfig
 
 SCRIPT = """
 import torch

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.decouplers import (
     AuxiliaryConfig,
     Backprop,
@@ -29,6 +28,7 @@ from knet_hvd.pipeline.decouplers.synthetic import compare
 from knet_hvd.pipeline.optimizers import make_optimizer
 from knet_hvd.pipeline.runners.batch_state import pack_batch, unpack_batch
 from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.training.pipeline.config import PipelineConfig
 
 SHAPES = [(12,), (6, 4, 4), (6, 1, 1)]
 SMALL = SynthesizerConfig(hidden_layers=1, hidden_units=8, kernel_size=3)

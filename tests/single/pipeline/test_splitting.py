@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knet_hvd.models import MODELS, build_model
-from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.build import build_stage
 from knet_hvd.pipeline.decouplers import SynthesizerConfig
 from knet_hvd.pipeline.placement.cuts import check_cuts, equal_cuts, output_shapes, stage_blocks
+from knet_hvd.training.pipeline.config import PipelineConfig
 
 MNIST = (1, 28, 28)
 

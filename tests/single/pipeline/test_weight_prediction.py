@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from knet_hvd.pipeline import PipelineConfig
 from knet_hvd.pipeline.decouplers import Decoupler, Delayed, Stashed
 from knet_hvd.pipeline.decouplers.registry import make_decoupler
 from knet_hvd.pipeline.optimizers import make_optimizer
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.weights.prediction import predict_weights, running_on
+from knet_hvd.training.pipeline.config import PipelineConfig
 
 
 def make_stage(optimizer: Any = "adam") -> Stage:
