@@ -4,7 +4,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include "cuda_batches.h"
+#include "cuda/launch_groups.h"
 
 #if defined(KNET_WITH_CUDA)
 #include <c10/cuda/CUDAGuard.h>

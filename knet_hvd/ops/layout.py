@@ -1,6 +1,6 @@
 """Sizes of the wire formats: how many bytes or words a number of values takes.
 
-The constants are those of ``cuda_ext/codec_core.h``; together they are the format.
+The constants are those of ``cuda_ext/core/codec.h``; together they are the format.
 """
 
 from typing import Final, Literal

@@ -1,7 +1,7 @@
 // The CPU kernels compiled for this instruction set; CMakeLists.txt gives the flags.
-#include "cpu_digits.h"
-#include "cpu_kernels.h"
-#include "simd_avx512.h"
+#include "cpu/digits.h"
+#include "cpu/kernels.h"
+#include "cpu/simd_avx512.h"
 
 namespace knet {
 

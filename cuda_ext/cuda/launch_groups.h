@@ -7,7 +7,7 @@
 
 #include <type_traits>
 
-#include "kernels.h"
+#include "core/launchers.h"
 
 namespace knet {
 

@@ -2,7 +2,7 @@
 //
 // A thread owns adjacent bytes of a block, as many as fill 16 bytes of output in every plane (fp64:
 // half as many), so that a warp writes each plane of its block as one contiguous piece.
-#include "cuda_common.cuh"
+#include "cuda/common.cuh"
 
 namespace {
 

@@ -3,7 +3,7 @@
 // No std:: function is called here: its instantiation could be merged across instruction sets.
 #pragma once
 
-#include "kernels.h"
+#include "core/launchers.h"
 
 namespace {
 

@@ -1,7 +1,7 @@
 // Plain C++ stand-in for a vector unit, and the description of what each of its functions does.
 #pragma once
 
-#include "codec_core.h"
+#include "core/codec.h"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // What the CUDA kernels share: 16-byte loads and stores, the bucket of a group, the checked launch.
 //
-// The arithmetic is that of codec_core.h, compiled without contraction (--fmad=false), fast
+// The arithmetic is that of core/codec.h, compiled without contraction (--fmad=false), fast
 // division or flushed denormals, so that the results are the CPU's bit for bit.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 #include <type_traits>
 
-#include "cuda_batches.h"
+#include "cuda/launch_groups.h"
 
 #define KNET_DEVICE __device__ __forceinline__
 

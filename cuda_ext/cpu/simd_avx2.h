@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "codec_core.h"
+#include "core/codec.h"
 
 namespace {
 

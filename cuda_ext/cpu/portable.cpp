@@ -1,7 +1,7 @@
 // The CPU kernels compiled for this instruction set; CMakeLists.txt gives the flags.
-#include "cpu_digits.h"
-#include "cpu_kernels.h"
-#include "simd_portable.h"
+#include "cpu/digits.h"
+#include "cpu/kernels.h"
+#include "cpu/simd_portable.h"
 
 namespace knet {
 

@@ -4,7 +4,7 @@
 // blocks over threads, and the result does not depend on how.
 #pragma once
 
-#include "codec_core.h"
+#include "core/codec.h"
 
 namespace knet {
 
@@ -112,8 +112,8 @@ void final_statistics(const double* partial, int64_t num_chunks, double* result)
 // CUDA twins: same arguments in device memory, launched on `stream` (a cudaStream_t). They return
 // nullptr or the text of the launch's error. max_abs_cuda needs results to be zero.
 //
-// Several tensors share launches (see cuda_batches.h) and all arguments but those that say where a
-// tensor lies, its dtype, its size, its stream of random numbers and its first group.
+// Several tensors share launches (see cuda/launch_groups.h) and all arguments but those that say
+// where a tensor lies, its dtype, its size, its stream of random numbers and its first group.
 const char* encode_cuda(const EncodeArgs* tensors, int64_t count, void* stream);
 const char* decode_cuda(const DecodeArgs* tensors, int64_t count, void* stream);
 const char* dequantize_cuda(const DequantizeArgs* tensors, int64_t count, void* stream);

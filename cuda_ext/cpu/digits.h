@@ -1,7 +1,7 @@
 // Digits of a small base in 64-bit words: the levels codec, and the words path B sums.
 #pragma once
 
-#include "kernels.h"
+#include "core/launchers.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 //
 // A thread owns two adjacent words, one 16-byte access; more would leave too few threads for a
 // tensor of usual size. Sixteen threads share the 64 contiguous bytes of each row of values.
-#include "cuda_common.cuh"
+#include "cuda/common.cuh"
 
 namespace {
 

@@ -1,9 +1,9 @@
 // Statistics: sum and sum of squares, or largest absolute value, of each bucket.
 //
 // A warp takes a chunk of kStatChunk values. The order of the additions is fixed (see
-// cpu_kernels.h), so a thread owns one of the 32 lanes of a chunk: its loads are 4 bytes wide, but
+// cpu/kernels.h), so a thread owns one of the 32 lanes of a chunk: its loads are 4 bytes wide, but
 // a warp's row is one contiguous piece in any alignment, and many rows are in flight.
-#include "cuda_common.cuh"
+#include "cuda/common.cuh"
 
 namespace {
 

@@ -3,7 +3,7 @@
 // A thread owns four adjacent lanes of a block through all its slots and planes: one Philox call
 // serves its eight slots, 16-byte loads serve its four lanes, and the bytes need no exchange
 // between threads. Four threads read 64 contiguous bytes of each row, whole sectors of memory.
-#include "cuda_common.cuh"
+#include "cuda/common.cuh"
 
 namespace {
 
