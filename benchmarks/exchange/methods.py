@@ -84,7 +84,7 @@ class OptimizerMethod(Method):
             self.wire_bytes = math.nan
         else:
             self.optimizer = knet_hvd.DistributedOptimizer(base, named, exchange=name)
-            self.wire_bytes = self.optimizer.wire_bytes_per_step
+            self.wire_bytes = self.optimizer.wire_bytes.compressed
 
     def prepare(self) -> None:
         """Put the gradients back."""

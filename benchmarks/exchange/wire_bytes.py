@@ -29,6 +29,7 @@ def train(args: argparse.Namespace) -> None:
     import torch
 
     import knet_hvd
+    from knet_hvd.data_parallel.optimizer.horovod import wrap_horovod
     from knet_hvd.models import build_model
 
     hvd.init()
@@ -39,14 +40,11 @@ def train(args: argparse.Namespace) -> None:
     names = list(model.named_parameters())
     if args.worker in ("fp32", "fp16"):
         name = {"fp32": "none", "fp16": "fp16"}[args.worker]
-        compressor = getattr(hvd.Compression, name)
-        optimizer = hvd.DistributedOptimizer(optimizer, names, compression=compressor)
+        optimizer = wrap_horovod(optimizer, names, getattr(hvd.Compression, name))
     elif args.worker == "allreduce":
-        compressor = knet_hvd.Compression.ternary(names)
-        optimizer = hvd.DistributedOptimizer(optimizer, names, compression=compressor)
+        optimizer = wrap_horovod(optimizer, names, knet_hvd.Compression.ternary(names))
     else:
         optimizer = knet_hvd.DistributedOptimizer(optimizer, names, exchange=args.worker)
-    formula = getattr(optimizer, "wire_bytes_per_step", None)
     for step in range(WARMUP_STEPS + args.steps):
         if step == WARMUP_STEPS:
             hvd.allreduce(torch.zeros(1), name="start")
@@ -59,12 +57,7 @@ def train(args: argparse.Namespace) -> None:
     hvd.allreduce(torch.zeros(1), name="end")
     if hvd.rank() == 0:
         measured = (slow_network.sent_bytes() - sent) / args.steps
-        if args.worker == "allreduce":
-            formula = compressor.wire_bytes_per_step
-        if formula is None:
-            values = sum(p.numel() for p in model.parameters())
-            width = 2 if args.worker == "fp16" else 4
-            formula = 2 * width * values * (hvd.size() - 1) / hvd.size()
+        formula = optimizer.wire_bytes.compressed
         slow_network.report({"measured": measured, "formula": formula})
 
 

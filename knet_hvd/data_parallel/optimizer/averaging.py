@@ -1,19 +1,23 @@
-"""What a distributed optimizer sends and keeps, whichever kind it is."""
+"""What every optimizer that averages gradients over ranks can do."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from knet_hvd.data_parallel.allreduce.compressor import TernaryCompressor
-from knet_hvd.data_parallel.optimizer.ternary import TernaryOptimizer
-from knet_hvd.performance import allreduce_bytes
+from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
+from knet_hvd.performance import Advice
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class WireBytes:
-    """What a rank sends in a step, by formula; see ``performance.wire_bytes``."""
+    """What a rank sends in a step, by formula; see ``performance.wire_bytes``.
+
+    Attributes:
+        compressed: Bytes that really cross.
+        uncompressed: Bytes that Horovod would send in the gradients' own dtypes.
+    """
 
     compressed: float
     uncompressed: float
@@ -24,48 +28,62 @@ class WireBytes:
         return self.uncompressed / self.compressed if self.compressed else 1.0
 
 
-def wire_bytes(
-    optimizer: Any, parameters: Sequence[Tensor], compression: str, num_ranks: int
-) -> WireBytes:
-    """Return what a distributed optimizer sends in a step.
+class AveragingOptimizer(Protocol):
+    """Average gradients over ranks, then update.
 
-    Args:
-        optimizer: What ``DistributedOptimizer`` returned.
-        parameters: Its parameters, fp32.
-        compression: As it was asked for.
-        num_ranks: Ranks that average.
+    ``DistributedOptimizer`` returns one, whichever compression was chosen: a
+    ``TernaryOptimizer`` or a ``HorovodOptimizer``. Both are also optimizers of the class
+    that was wrapped.
     """
-    full = allreduce_bytes(4 * sum(p.numel() for p in parameters), num_ranks)
-    advice = optimizer.compression_advice
-    if isinstance(optimizer, TernaryOptimizer):
-        return WireBytes(optimizer.wire_bytes_per_step, full)
-    halved = compression == "fp16" or (advice and advice.method == "fp16")
-    return WireBytes(full / 2 if halved else full, full)
 
+    compression_advice: Advice | None
+    """What ``compression="auto"`` predicted."""
 
-def compression_state(optimizer: Any) -> dict[str, Any]:
-    """Return what compression keeps on this rank between steps; empty if nothing.
+    param_groups: list[dict[str, Any]]
 
-    Args:
-        optimizer: Of ``make_optimizer``.
-    """
-    if isinstance(optimizer, TernaryOptimizer):
-        return optimizer.compression_state_dict()
-    compressor = _compressor(optimizer)
-    return compressor.state_dict() if compressor is not None else {}
+    @property
+    def state(self) -> Mapping[Tensor, Any]:
+        """What the optimizer keeps of each parameter."""
 
+    def poll(self) -> bool:
+        """Return whether ``step`` would not wait; call it after ``backward`` only."""
 
-def load_compression_state(optimizer: Any, state: dict[str, Any]) -> None:
-    """Load what ``compression_state`` returned, or ``merge_compression_states``."""
-    if isinstance(optimizer, TernaryOptimizer):
-        optimizer.load_compression_state_dict(state)
-        return
-    compressor = _compressor(optimizer)
-    if compressor is not None:
-        compressor.load_state_dict(state)
+    def synchronize(self) -> None:
+        """Wait until all gradients are averaged."""
 
+    def step(self) -> Any:
+        """Average the gradients and update the parameters."""
 
-def _compressor(optimizer: Any) -> TernaryCompressor | None:
-    """Return path B's compressor, which Horovod's optimizer keeps to itself."""
-    found = getattr(optimizer, "_compression", None)
-    return found if isinstance(found, TernaryCompressor) else None
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the optimizer that was wrapped."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what ``state_dict`` returned."""
+
+    def compression_state_dict(self) -> dict[str, Any]:
+        """Return what compression keeps on this rank between steps; empty if nothing."""
+
+    def load_compression_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what ``compression_state_dict`` returned on this rank."""
+
+    @property
+    def wire_bytes(self) -> WireBytes:
+        """What this rank sends in a step."""
+
+    @property
+    def ternary_names(self) -> Sequence[str]:
+        """Names of the parameters whose gradients cross as codes."""
+
+    @property
+    def scales(self) -> Mapping[str, Tensor]:
+        """The latest shared scales [num_scales] by parameter name."""
+
+    @property
+    def snapshots(self) -> Mapping[str, GradientSnapshot]:
+        """The latest snapshots of the parameters that were asked for."""
+
+    def request_snapshots(self, names: Iterable[str]) -> None:
+        """Take snapshots of these parameters' gradients in the following steps."""

@@ -20,9 +20,11 @@ from knet_hvd.data_parallel.buckets.plan import (
 from knet_hvd.data_parallel.calibration.auto import choose_compression, named_choice
 from knet_hvd.data_parallel.exchanges.base import ExchangeChoice
 from knet_hvd.data_parallel.exchanges.registry import check_exchange, make_exchange
+from knet_hvd.data_parallel.optimizer.horovod import HorovodOptimizer, wrap_horovod
 from knet_hvd.data_parallel.optimizer.parameters import group_names, named_parameters_of
 from knet_hvd.data_parallel.optimizer.ternary import TernaryOptimizer
 from knet_hvd.data_parallel.ranks.agreement import check_agreement
+from knet_hvd.data_parallel.reducer.base import Reducer
 from knet_hvd.data_parallel.reducer.bucket_reduction import BucketSteps
 from knet_hvd.data_parallel.reducer.reducer import GradientReducer
 from knet_hvd.performance import Advice
@@ -113,10 +115,11 @@ def DistributedOptimizer(
         advice = choose_compression(parameters, config, exchange, process_set)
         compression, exchange = named_choice(advice, exchange)
     if compression in ("none", "fp16"):
-        wrapped = hvd.DistributedOptimizer(
+        return wrap_horovod(
             optimizer,
-            named_parameters=[(p.name, p.tensor) for p in parameters],
-            compression=getattr(hvd.Compression, compression),
+            [(p.name, p.tensor) for p in parameters],
+            getattr(hvd.Compression, compression),
+            advice,
             backward_passes_per_step=backward_passes_per_step,
             op=op,
             gradient_predivide_factor=gradient_predivide_factor,
@@ -125,9 +128,7 @@ def DistributedOptimizer(
             sparse_as_dense=sparse_as_dense,
             process_set=process_set,
         )
-        wrapped.compression_advice = advice
-        return wrapped
-    reducer = None
+    reducer = Reducer()
     if process_set.included() and process_set.size() > 1:
         divisor = process_set.size() if op == hvd.Average else 1
         codec = TernaryCodec(config, hvd.rank())
@@ -154,7 +155,7 @@ def _bucket_values(advice: Advice | None) -> int:
 
 def _check_compression(optimizer: torch.optim.Optimizer, compression: Any) -> None:
     """Check what is wrapped, and the ``compression`` argument."""
-    if isinstance(optimizer, TernaryOptimizer):
+    if isinstance(optimizer, (HorovodOptimizer, TernaryOptimizer)):
         raise ValueError("optimizer: it is already a knet_hvd.DistributedOptimizer")
     if isinstance(compression, str) and compression not in _CHOICES:
         names = ", ".join(_CHOICES)
@@ -201,7 +202,7 @@ def _check_ranks_agree(
 def _wrap(
     optimizer: torch.optim.Optimizer,
     parameters: list[NamedParameter],
-    reducer: GradientReducer | None,
+    reducer: Reducer,
     backward_passes_per_step: int,
     sparse_as_dense: bool,
 ) -> TernaryOptimizer:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
-from knet_hvd.data_parallel.reducer.reducer import GradientReducer
+from knet_hvd.data_parallel.optimizer.averaging import WireBytes
+from knet_hvd.data_parallel.reducer.base import Reducer
 from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
 from knet_hvd.errors import KnetError
 from knet_hvd.performance import Advice
@@ -29,7 +30,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
     """
 
     compression_advice: Advice | None
-    _reducer: GradientReducer | None
+    _reducer: Reducer
     _managed: dict[Tensor, str]
     _passes_left: dict[Tensor, int]
     _sparse_as_dense: bool
@@ -44,11 +45,10 @@ class TernaryOptimizer(torch.optim.Optimizer):
         self._should_synchronize = True
         self._was_sparse = set()
         self._reset_passes()
-        if self._reducer is not None:
-            for parameter in self._managed:
-                if parameter in _hooks:
-                    _hooks[parameter].remove()
-                _hooks[parameter] = parameter.register_post_accumulate_grad_hook(self._on_gradient)
+        for parameter in self._reducer.parameters:
+            if parameter in _hooks:
+                _hooks[parameter].remove()
+            _hooks[parameter] = parameter.register_post_accumulate_grad_hook(self._on_gradient)
 
     def _reset_passes(self) -> None:
         self._passes_left = dict.fromkeys(self._managed, self.backward_passes_per_step)
@@ -61,7 +61,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
                 "before step(); raise backward_passes_per_step to accumulate gradients"
             )
         self._passes_left[parameter] -= 1
-        if self._passes_left[parameter] == 0 and self._reducer is not None:
+        if self._passes_left[parameter] == 0:
             self._densify(parameter)
             self._reducer.mark_ready(parameter)
 
@@ -77,7 +77,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
         Raises:
             KnetError: If a parameter was unfrozen after the optimizer was made.
         """
-        if self._reducer is None or self._synchronized:
+        if self._synchronized:
             return True
         self._prepare()
         return self._reducer.poll()
@@ -88,25 +88,24 @@ class TernaryOptimizer(torch.optim.Optimizer):
         Raises:
             KnetError: If a parameter was unfrozen after the optimizer was made.
         """
-        if self._reducer is not None:
-            self._prepare()
-            self._reducer.finish()
-            self._reset_passes()
-            for parameter in self._was_sparse:
-                if parameter.grad is not None:
-                    parameter.grad = parameter.grad.to_sparse()
-            self._was_sparse.clear()
+        self._prepare()
+        self._reducer.finish()
+        self._reset_passes()
+        for parameter in self._was_sparse:
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.to_sparse()
+        self._was_sparse.clear()
         self._synchronized = True
 
     def _prepare(self) -> None:
         self._check_unfrozen()
-        for parameter in self._managed:
+        for parameter in self._reducer.parameters:
             self._densify(parameter)
 
     def _check_unfrozen(self) -> None:
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None and parameter not in self._managed:
+                if parameter.grad is not None and not self._reducer.manages(parameter):
                     raise KnetError(
                         f"a parameter of shape {tuple(parameter.shape)} has a gradient "
                         "but was frozen or unknown when DistributedOptimizer was made; "
@@ -157,7 +156,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
         Raises:
             KnetError: If called between ``backward`` and ``step`` or ``synchronize``.
         """
-        if self._reducer is not None and self._reducer.is_busy:
+        if self._reducer.is_busy:
             raise KnetError(
                 "zero_grad() after backward() and before step() or synchronize() would "
                 "change gradients that are being exchanged"
@@ -171,55 +170,39 @@ class TernaryOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: Any) -> None:
         """Load the wrapped optimizer's state; the compressor has its own."""
-        if self._reducer is not None:
-            self._reducer.reset()
+        self._reducer.reset()
         self._synchronized = False
         self._reset_passes()
         super().load_state_dict(state_dict)
 
     def compression_state_dict(self) -> dict[str, Any]:
         """Return the compressor's state on this rank: step and residuals."""
-        if self._reducer is None:
-            return {"step": 0, "residuals": {}}
-        feedback = self._reducer.steps.error_feedback
-        residuals = feedback.state_dict() if feedback is not None else {}
-        return {"step": self._reducer.steps.step, "residuals": residuals}
+        return self._reducer.state_dict()
 
     def load_compression_state_dict(self, state: dict[str, Any]) -> None:
         """Load what ``compression_state_dict`` returned on this rank."""
-        if self._reducer is not None:
-            self._reducer.steps.step = int(state["step"])
-            if self._reducer.steps.error_feedback is not None:
-                self._reducer.steps.error_feedback.load_state_dict(state["residuals"])
+        self._reducer.load_state_dict(state)
 
     def request_snapshots(self, names: Iterable[str]) -> None:
         """Take snapshots of these parameters' gradients in the following steps."""
-        if self._reducer is not None:
-            self._reducer.steps.snapshot_names = frozenset(names)
+        self._reducer.request_snapshots(names)
 
     @property
     def snapshots(self) -> dict[str, GradientSnapshot]:
         """The latest snapshots of the parameters that were asked for."""
-        return self._reducer.steps.snapshots if self._reducer is not None else {}
+        return self._reducer.snapshots
 
     @property
     def scales(self) -> dict[str, Tensor]:
         """The latest shared scales [num_scales] of each ternary parameter."""
-        return self._reducer.steps.scales if self._reducer is not None else {}
+        return self._reducer.scales
 
     @property
     def ternary_names(self) -> list[str]:
         """Names of the parameters whose gradients cross as codes."""
-        return self._reducer.ternary_names if self._reducer is not None else []
+        return self._reducer.ternary_names
 
     @property
-    def wire_bytes_per_step(self) -> float:
-        """Bytes this rank sends in a step, by formula, headers not counted."""
-        return self._reducer.wire_bytes() if self._reducer is not None else 0.0
-
-    @property
-    def uncompressed_wire_bytes_per_step(self) -> float:
-        """Bytes Horovod would send in the gradients' own dtypes, by formula."""
-        if self._reducer is None:
-            return 0.0
-        return self._reducer.uncompressed_wire_bytes()
+    def wire_bytes(self) -> WireBytes:
+        """What this rank sends in a step, by formula, headers not counted."""
+        return WireBytes(self._reducer.wire_bytes(), self._reducer.uncompressed_wire_bytes())

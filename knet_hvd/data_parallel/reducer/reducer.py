@@ -5,7 +5,7 @@ with where they have ended. Horovod pairs operations by name, so ranks need not 
 them in the same order.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from knet_hvd.data_parallel.buckets.plan import FloatBucket, TernaryBucket
+from knet_hvd.data_parallel.reducer.base import Reducer
 from knet_hvd.data_parallel.reducer.bucket_reduction import BucketSteps
+from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
 from knet_hvd.errors import KnetError
 from knet_hvd.performance import allreduce_bytes
 
@@ -47,7 +49,7 @@ class _InFlight:
             self.wait()
 
 
-class GradientReducer:
+class GradientReducer(Reducer):
     """Average the gradients of all ranks, bucket by bucket."""
 
     def __init__(
@@ -88,6 +90,41 @@ class GradientReducer:
     def is_busy(self) -> bool:
         """Whether operations of this step were started and not yet finished."""
         return bool(self._in_flight or self._done)
+
+    @property
+    def parameters(self) -> Collection[Tensor]:
+        """See ``Reducer.parameters``."""
+        return self._bucket_of.keys()
+
+    def manages(self, parameter: Tensor) -> bool:
+        """See ``Reducer.manages``."""
+        return parameter in self._bucket_of
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``Reducer.state_dict``."""
+        feedback = self.steps.error_feedback
+        residuals = feedback.state_dict() if feedback is not None else {}
+        return {"step": self.steps.step, "residuals": residuals}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See ``Reducer.load_state_dict``."""
+        self.steps.step = int(state["step"])
+        if self.steps.error_feedback is not None:
+            self.steps.error_feedback.load_state_dict(state["residuals"])
+
+    def request_snapshots(self, names: Iterable[str]) -> None:
+        """See ``Reducer.request_snapshots``."""
+        self.steps.snapshot_names = frozenset(names)
+
+    @property
+    def snapshots(self) -> dict[str, GradientSnapshot]:
+        """See ``Reducer.snapshots``."""
+        return self.steps.snapshots
+
+    @property
+    def scales(self) -> dict[str, Tensor]:
+        """See ``Reducer.scales``."""
+        return self.steps.scales
 
     def mark_ready(self, parameter: Tensor) -> None:
         """Note that a gradient is complete; start its bucket if it was the last."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from knet_hvd.compression import TernaryConfig
-from knet_hvd.data_parallel.optimizer.averaging import wire_bytes
 from knet_hvd.data_parallel.optimizer.distributed import DistributedOptimizer
 from knet_hvd.data_parallel.ranks.agreement import check_agreement
 from knet_hvd.data_parallel.replicas.optimizer import ReplicaOptimizer, Wait, horovod_errors
@@ -89,9 +88,7 @@ class ReplicaGroup:
             process_set=self.process_set,
             ternary=ternary,
         )
-        parameters = [tensor for _, tensor in named_parameters]
-        sent = wire_bytes(averaging, parameters, compression, len(self.ranks))
-        return ReplicaOptimizer(averaging, sent, self._wait)
+        return ReplicaOptimizer(averaging, self._wait)
 
     def broadcast(self, tensors: Mapping[str, Tensor]) -> None:
         """Give all ranks the values of the group's first one, in place.

@@ -8,12 +8,7 @@ import horovod.torch as hvd
 from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 
-from knet_hvd.data_parallel.optimizer.averaging import (
-    WireBytes,
-    compression_state,
-    load_compression_state,
-)
-from knet_hvd.data_parallel.optimizer.ternary import TernaryOptimizer
+from knet_hvd.data_parallel.optimizer.averaging import AveragingOptimizer, WireBytes
 from knet_hvd.errors import KnetError
 
 Wait = Callable[[Callable[[], bool], str], None]
@@ -21,35 +16,27 @@ Wait = Callable[[Callable[[], bool], str], None]
 
 
 class ReplicaOptimizer:
-    """Average gradients over the replicas, then update.
+    """Average gradients over the replicas, then update."""
 
-    Attributes:
-        wire_bytes: What this rank sends in a step, by formula.
-    """
-
-    def __init__(self, optimizer: Any, wire_bytes: WireBytes, wait: Wait) -> None:
-        """Take a distributed optimizer.
-
-        Args:
-            optimizer: What `DistributedOptimizer` returned.
-            wire_bytes: What it sends.
-            wait: How to wait for other ranks.
-        """
-        self.wire_bytes = wire_bytes
+    def __init__(self, optimizer: AveragingOptimizer, wait: Wait) -> None:
+        """Take the optimizer that averages, and how to wait for other ranks."""
         self._optimizer = optimizer
         self._wait = wait
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """Return the parameter groups, to set learning rates."""
-        groups: list[dict[str, Any]] = self._optimizer.param_groups
-        return groups
+        return self._optimizer.param_groups
+
+    @property
+    def wire_bytes(self) -> WireBytes:
+        """Return what this rank sends in a step, by formula."""
+        return self._optimizer.wire_bytes
 
     @property
     def state(self) -> Mapping[Tensor, Any]:
         """Return what the optimizer keeps for each parameter."""
-        state: Mapping[Tensor, Any] = self._optimizer.state
-        return state
+        return self._optimizer.state
 
     def synchronize(self) -> None:
         """Wait until the averages of all gradients are there.
@@ -59,13 +46,7 @@ class ReplicaOptimizer:
         """
         what = f"rank {hvd.rank()}: gradients of the other replicas"
         with horovod_errors():
-            self._wait(self._ready, what)
-
-    def _ready(self) -> bool:
-        if isinstance(self._optimizer, TernaryOptimizer):
-            return self._optimizer.poll()
-        handles = self._optimizer._handles.values()  # Horovod's own optimizer
-        return all(handle is None or hvd.poll(handle) for handle, _ in handles)
+            self._wait(self._optimizer.poll, what)
 
     def step(self) -> None:
         """Update with the averages.
@@ -83,8 +64,7 @@ class ReplicaOptimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state, the same on all replicas."""
-        state: dict[str, Any] = self._optimizer.state_dict()
-        return state
+        return self._optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned."""
@@ -92,11 +72,11 @@ class ReplicaOptimizer:
 
     def compression_state_dict(self) -> dict[str, Any]:
         """Return what compression keeps on this replica; empty if nothing."""
-        return compression_state(self._optimizer)
+        return self._optimizer.compression_state_dict()
 
     def load_compression_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `compression_state_dict` returned on this replica."""
-        load_compression_state(self._optimizer, state)
+        self._optimizer.load_compression_state_dict(state)
 
 
 @contextmanager

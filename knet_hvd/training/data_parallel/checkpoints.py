@@ -92,7 +92,7 @@ def _details(config: TrainingConfig, optimizer: Any) -> dict[str, Scalar]:
     """Return how gradients cross, once ``auto`` has been decided."""
     compression: str = config.compression
     exchange: str = config.exchange
-    advice = getattr(optimizer, "compression_advice", None)
+    advice = optimizer.compression_advice
     if config.compression == "auto" and config.exchange != "allreduce":
         compression, exchange = named_choice(advice, config.exchange)
     found = {"advice": str(advice)} if advice is not None else {}

@@ -4,8 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from knet_hvd.data_parallel.optimizer.averaging import WireBytes
-from knet_hvd.data_parallel.optimizer.ternary import TernaryOptimizer
+from knet_hvd.data_parallel.optimizer.averaging import AveragingOptimizer
 from knet_hvd.flat_config import to_flat_dict
 from knet_hvd.metrics import MetricLogger, ThroughputMeter
 from knet_hvd.training.data_parallel.config import TrainingConfig
@@ -19,21 +18,13 @@ class TrainingMonitor:
     """
 
     def __init__(
-        self, config: TrainingConfig, logger: MetricLogger, optimizer: Any, wire_bytes: WireBytes
+        self, config: TrainingConfig, logger: MetricLogger, optimizer: AveragingOptimizer
     ) -> None:
-        """Write the run's configuration.
-
-        Args:
-            config: The job's configuration.
-            logger: Where to write; the null logger on all ranks but 0.
-            optimizer: Asked for scales and snapshots if it is a ``TernaryOptimizer``.
-            wire_bytes: Bytes a step.
-        """
+        """Write the run's configuration; the logger does nothing on all ranks but 0."""
         self._config = config
         self._logger = logger
-        self._ternary = optimizer if isinstance(optimizer, TernaryOptimizer) else None
-        self._param_groups = optimizer.param_groups
-        self._wire_bytes = wire_bytes
+        self._optimizer = optimizer
+        self._wire_bytes = optimizer.wire_bytes
         self._throughput = ThroughputMeter()
         self._active = type(logger) is not MetricLogger
         rows = [f"| {key} | {value} |" for key, value in to_flat_dict(config).items()]
@@ -45,15 +36,13 @@ class TrainingMonitor:
 
     def before_step(self, step: int) -> None:
         """Ask for snapshots if this step's histograms will be drawn."""
-        if self._ternary is None or not self._active:
-            return
-        names = self._layers() if self._draws(step) else ()
-        self._ternary.request_snapshots(names)
+        if self._active:
+            self._optimizer.request_snapshots(self._layers() if self._draws(step) else ())
 
     def _layers(self) -> tuple[str, ...]:
-        if self._config.histogram_layers or self._ternary is None:
+        if self._config.histogram_layers:
             return self._config.histogram_layers
-        names = self._ternary.ternary_names
+        names = self._optimizer.ternary_names
         return (names[0], names[-1]) if names else ()
 
     def after_step(self, step: int, loss: Tensor, num_samples: int) -> None:
@@ -62,20 +51,19 @@ class TrainingMonitor:
         if self._active and step % self._config.log_every == 0:
             scalars = {
                 "train/loss": float(loss),
-                "train/learning_rate": float(self._param_groups[0]["lr"]),
+                "train/learning_rate": float(self._optimizer.param_groups[0]["lr"]),
                 "throughput/samples_per_s": self._throughput.samples_per_s,
                 "wire/bytes_per_step": self._wire_bytes.compressed,
                 "wire/compression_ratio": self._wire_bytes.ratio,
             }
-            if self._ternary is not None:
-                for name, scales in self._ternary.scales.items():
-                    scalars[f"scale/{name}"] = float(scales.mean())
+            for name, scales in self._optimizer.scales.items():
+                scalars[f"scale/{name}"] = float(scales.mean())
             self._logger.scalars(scalars, step)
         if self._draws(step):
             self._write_histograms(step)
 
     def _write_histograms(self, step: int) -> None:
-        for name, snapshot in (self._ternary.snapshots if self._ternary else {}).items():
+        for name, snapshot in self._optimizer.snapshots.items():
             for kind in ("original", "clipped", "ternary", "averaged"):
                 self._logger.histogram(f"gradient/{name}/{kind}", getattr(snapshot, kind), step)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from knet_hvd.checkpoint import Tree, snapshot
-from knet_hvd.data_parallel.optimizer.averaging import compression_state, load_compression_state
+from knet_hvd.data_parallel.optimizer.averaging import AveragingOptimizer
 from knet_hvd.errors import CheckpointError, KnetError
 from knet_hvd.training.data_parallel.ema import MovingAverage
 
@@ -33,7 +33,7 @@ class JobState:
     """
 
     model: nn.Module
-    optimizer: Any
+    optimizer: AveragingOptimizer
     average: MovingAverage
     seed: int
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -54,7 +54,7 @@ class JobState:
         self.before_capture()
         shard: dict[str, Any] = {
             "random_state": torch.get_rng_state(),
-            "compression": compression_state(self.optimizer),  # already copies
+            "compression": self.optimizer.compression_state_dict(),  # already copies
             "loss": self.loss.clone(),
         }
         if hvd.rank() and not whole:
@@ -94,11 +94,11 @@ class JobState:
         self.average.shadow = dict(shards[0]["average"])
         if num_saved == hvd.size():
             torch.set_rng_state(own["random_state"])
-            load_compression_state(self.optimizer, own["compression"])
+            self.optimizer.load_compression_state_dict(own["compression"])
             return
         torch.manual_seed(_new_seed(self.seed, step, hvd.rank(), hvd.size()))
         states = [shards[index]["compression"] for index in range(num_saved)]
-        load_compression_state(self.optimizer, merge_compression_states(states, step))
+        self.optimizer.load_compression_state_dict(merge_compression_states(states, step))
 
     @torch.no_grad()
     def _load_buffers(self, saved: dict[str, Tensor]) -> None:

@@ -93,7 +93,7 @@ class DataParallelTrainer:
         if config.max_steps is not None:
             self.num_steps = min(self.num_steps, config.max_steps)
         chosen = self._checkpoints.chosen(config)
-        self.optimizer, self.wire_bytes = make_optimizer(self.model, chosen)
+        self.optimizer = make_optimizer(self.model, chosen)
         average = MovingAverage(config.average_decay)
         hvd.broadcast_parameters(self.model.state_dict(), root_rank=0)
         torch.manual_seed(config.seed * 1009 + hvd.rank())  # dropout differs by rank
@@ -103,7 +103,7 @@ class DataParallelTrainer:
     @property
     def advice(self) -> str:
         """What ``compression="auto"`` found; empty without it."""
-        advice = getattr(self.optimizer, "compression_advice", None)
+        advice = self.optimizer.compression_advice
         return str(advice or self._checkpoints.advice)
 
     @property
@@ -132,7 +132,7 @@ class DataParallelTrainer:
             bar.update(step)
             # The run after a kill goes on from here, and so must its curves.
             self._state.before_capture = logger.flush
-            monitor = TrainingMonitor(config, logger, self.optimizer, self.wire_bytes)
+            monitor = TrainingMonitor(config, logger, self.optimizer)
             for epoch in range(start.epoch, config.epochs):
                 begin = time.perf_counter()
                 for made in self._epoch(epoch, first, step, monitor):
@@ -220,9 +220,9 @@ class DataParallelTrainer:
             "resumed_step": self.resumed_step,
             "num_ranks": hvd.size(),
             "num_parameters": sum(p.numel() for p in self.model.parameters()),
-            "wire_bytes_per_step": self.wire_bytes.compressed,
-            "uncompressed_wire_bytes_per_step": self.wire_bytes.uncompressed,
-            "compression_ratio": self.wire_bytes.ratio,
+            "wire_bytes_per_step": self.optimizer.wire_bytes.compressed,
+            "uncompressed_wire_bytes_per_step": self.optimizer.wire_bytes.uncompressed,
+            "compression_ratio": self.optimizer.wire_bytes.ratio,
             "compression_advice": self.advice,
             "parameters_sha256": parameters_sha256(self.model),
             "config": to_flat_dict(self.config),
