@@ -4,25 +4,9 @@ Everything here runs on the C++ or CUDA kernels where they were built and on the
 kernels elsewhere, with the same bits as a result. Nothing is differentiated.
 """
 
-from knet_hvd.ops import reference, reference_many
-from knet_hvd.ops.functional import (
-    decode_mean,
-    dequantize,
-    max_abs,
-    pack_digits,
-    statistics,
-    ternarize,
-    unpack_digits,
-    unpack_sum,
-)
-from knet_hvd.ops.functional_many import (
-    cuda_launches,
-    decode_mean_many,
-    dequantize_many,
-    max_abs_many,
-    statistics_many,
-    ternarize_many,
-)
+from typing import TYPE_CHECKING
+
+from knet_hvd.lazy import lazy_names
 from knet_hvd.ops.layout import (
     BLOCK_BYTES,
     GROUP_VALUES,
@@ -36,7 +20,32 @@ from knet_hvd.ops.layout import (
     padded_values,
     payload_bytes,
 )
-from knet_hvd.ops.native import backend, is_loaded, warn_if_slow
+
+if TYPE_CHECKING:
+    from knet_hvd.ops import reference, reference_many
+    from knet_hvd.ops.functional import (
+        decode_mean,
+        dequantize,
+        max_abs,
+        pack_digits,
+        statistics,
+        ternarize,
+        unpack_digits,
+        unpack_sum,
+    )
+    from knet_hvd.ops.functional_many import (
+        cuda_launches,
+        decode_mean_many,
+        dequantize_many,
+        max_abs_many,
+        statistics_many,
+        ternarize_many,
+    )
+    from knet_hvd.ops.native import backend, is_loaded, warn_if_slow
+
+__getattr__ = lazy_names(
+    __name__, "functional", "functional_many", "native", "reference", "reference_many"
+)
 
 __all__ = [
     "BLOCK_BYTES",
