@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+from knet_hvd.deadline import Deadline
 from knet_hvd.errors import CheckpointError
 
 LOCK = ".lock"
@@ -45,12 +46,12 @@ class FolderLock:
             raise
 
     def _acquire(self, folder: Path, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
+        deadline = Deadline(timeout_s)
         while True:
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() > deadline:
+                if deadline.has_passed():
                     raise CheckpointError(
                         f"checkpoint folder {folder} is in use by another job "
                         f"({read_holder(folder)}): choose another folder"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mpi4py import MPI
 
+from knet_hvd.deadline import Deadline
 from knet_hvd.errors import KnetError
 
 _NUM_YIELDS = 20
@@ -24,7 +25,7 @@ class Waiter:
         """Start with no time waited.
 
         Args:
-            timeout_s: The longest single wait.
+            timeout_s: The longest single wait, counted as ``Deadline`` does.
 
         Raises:
             ValueError: If it is not positive.
@@ -34,13 +35,13 @@ class Waiter:
         self.timeout_s = timeout_s
         self.idle_s = 0.0
 
-    def until(self, ready: Callable[[], bool], what: str, patience: float = 1.0) -> None:
+    def until(self, ready: Callable[[], bool], what: str, timeout_factor: float = 1.0) -> None:
         """Return as soon as ``ready()`` holds.
 
         Args:
             ready: Polled; usually the test of an MPI request.
             what: What is waited for, for the message.
-            patience: How many timeouts to wait.
+            timeout_factor: How many timeouts to wait.
 
         Raises:
             KnetError: If it does not hold in time, or MPI fails.
@@ -48,14 +49,15 @@ class Waiter:
         if poll(ready, what):
             return
         start = time.perf_counter()
-        limit_s = self.timeout_s * patience
+        limit_s = self.timeout_s * timeout_factor
+        deadline = Deadline(limit_s)
         polls, sleep_s = 0, _FIRST_SLEEP_S
         while not poll(ready, what):
             polls += 1
             if polls <= _NUM_YIELDS:
                 os.sched_yield()
                 continue
-            if time.perf_counter() - start > limit_s:
+            if deadline.has_passed():
                 raise KnetError(
                     f"{what}: nothing came within {limit_s:g} s. Is the other "
                     "rank lost, or slower than the timeout allows?"

@@ -55,8 +55,8 @@ class World:
         """
         return self.gather_text(MPI.Get_processor_name(), "the hosts' names")
 
-    def keep_moving(self) -> None:
-        """Let messages move while this rank computes, until `let_rest`.
+    def start_progress(self) -> None:
+        """Move messages while this rank computes, until ``stop_progress``.
 
         Raises:
             KnetError: If this MPI does not permit it.
@@ -64,19 +64,19 @@ class World:
         if self._progress is None:
             self._progress = ProgressThread(self.comm)
 
-    def let_rest(self) -> None:
-        """End what `keep_moving` began, if anything."""
+    def stop_progress(self) -> None:
+        """Stop what ``start_progress`` started; without it, do nothing."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
-    def gather_text(self, text: str, what: str, patience: float = 1.0) -> list[str]:
+    def gather_text(self, text: str, what: str, timeout_factor: float = 1.0) -> list[str]:
         """Return the texts of all ranks, by rank; every rank has to call it.
 
         Args:
             text: This rank's.
             what: What it is, for the message.
-            patience: How many timeouts to wait.
+            timeout_factor: How many timeouts to wait.
 
         Raises:
             KnetError: If some rank does not take part in time.
@@ -84,7 +84,7 @@ class World:
         own = np.frombuffer(text.encode(), dtype=np.uint8)
         lengths = np.empty(self.size, dtype=np.int64)
         length = np.array([own.size], dtype=np.int64)
-        self._wait(self.comm.Iallgather(length, lengths), what, patience)
+        self._wait(self.comm.Iallgather(length, lengths), what, timeout_factor)
         ends = np.cumsum(lengths)
         table = np.empty(int(ends[-1]), dtype=np.uint8)
         target = [table, lengths.tolist(), (ends - lengths).tolist(), MPI.BYTE]
@@ -92,14 +92,14 @@ class World:
         return [part.tobytes().decode() for part in np.split(table, ends[:-1])]
 
     def start_maximum(
-        self, values: Sequence[int], what: str, patience: float = 1.0
+        self, values: Sequence[int], what: str, timeout_factor: float = 1.0
     ) -> Callable[[], list[int]]:
         """Begin to compare numbers of all ranks; every rank has to call it.
 
         Args:
             values: This rank's, as many on all ranks, below 2^31.
             what: What they are, for the message.
-            patience: How many timeouts to wait.
+            timeout_factor: How many timeouts to wait.
 
         Returns:
             A function that waits for the maxima over all ranks and returns them; it
@@ -110,21 +110,21 @@ class World:
         request = self.comm.Iallreduce(own, maxima, op=MPI.MAX)
 
         def finish() -> list[int]:
-            self._wait(request, what, patience)
+            self._wait(request, what, timeout_factor)
             return [int(value) for value in maxima]
 
         return finish
 
-    def _wait(self, request: MPI.Request, what: str, patience: float = 1.0) -> None:
+    def _wait(self, request: MPI.Request, what: str, timeout_factor: float = 1.0) -> None:
         def ready() -> bool:
             self.meanwhile()
             return bool(request.Test())
 
-        self.waiter.until(ready, f"rank {self.rank}: waiting for {what}", patience)
+        self.waiter.until(ready, f"rank {self.rank}: waiting for {what}", timeout_factor)
 
     def close(self) -> None:
         """Give the communicator back; every rank has to call it."""
-        self.let_rest()
+        self.stop_progress()
         self.comm.Free()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from knet_hvd import ops
+from knet_hvd.deadline import run_within
 from knet_hvd.doctor.facts import CodecFacts, HorovodFacts, MpiFacts, TorchFacts
 
 # Slurm's come last: the daemons of mpirun are tasks of Slurm themselves.
@@ -58,9 +59,7 @@ def measure_mpi() -> MpiFacts:
 def _failed_start() -> str:
     command = [sys.executable, "-c", _TRY_MPI]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_TRY_LIMIT_S, check=False
-        )
+        done = run_within(command, _TRY_LIMIT_S)
     except subprocess.TimeoutExpired:
         return f"it did not start within {_TRY_LIMIT_S} s"
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

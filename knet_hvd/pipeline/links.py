@@ -70,7 +70,7 @@ def open_links(
     before, after = _neighbour_specs(world.rank, mesh, cut_shapes, config)
     specs = [spec for spec in (*before, *after) if spec is not None]
     if _needs_progress(world, specs, config):
-        world.keep_moving()
+        world.start_progress()
     facts = {key: value for spec in specs for key, value in spec.facts().items()}
     check_agreement(world, facts, "what crosses between stages")
     links = StageLinks()

@@ -5,9 +5,10 @@ that swallows packets: the others stay inside a collective that no exception lea
 """
 
 import threading
-import time
 from collections.abc import Callable
 from types import TracebackType
+
+from knet_hvd.deadline import LONGEST_LOOK_S, Deadline
 
 
 class Watchdog:
@@ -17,7 +18,8 @@ class Watchdog:
         """Watch nothing yet; ``with`` begins.
 
         Args:
-            timeout_s: The longest time between two calls of ``progress``.
+            timeout_s: The longest time between two calls of ``progress``, counted as
+                ``Deadline`` does.
             expire: Called once with what to tell the user; it should end the process.
 
         Raises:
@@ -27,21 +29,24 @@ class Watchdog:
             raise ValueError(f"timeout_s: expected > 0, got {timeout_s}")
         self._timeout_s = timeout_s
         self._expire = expire
-        self._latest = time.monotonic()
+        self._num_calls = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="knet_hvd.watchdog", daemon=True)
 
     def progress(self) -> None:
-        """Begin the time anew."""
-        self._latest = time.monotonic()
+        """Start the time again."""
+        # Only counted: the thread alone touches the deadline.
+        self._num_calls += 1
 
     def _watch(self) -> None:
-        while True:
-            left_s = self._latest + self._timeout_s - time.monotonic()
-            if left_s <= 0:
-                break
-            if self._over.wait(left_s):
+        deadline = Deadline(self._timeout_s)
+        num_seen = self._num_calls
+        while not deadline.has_passed():
+            if self._over.wait(min(self._timeout_s, LONGEST_LOOK_S / 2)):
                 return
+            if num_seen != self._num_calls:
+                num_seen = self._num_calls
+                deadline.restart()
         self._expire(
             f"no progress for {self._timeout_s:g} s: another rank hangs, its network "
             "is cut, or a step takes longer than --timeout-s allows"
@@ -49,7 +54,6 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         """Begin to watch."""
-        self.progress()
         self._thread.start()
         return self
 

@@ -121,8 +121,8 @@ def test_ranks_that_agree(world: World) -> None:
 
 def test_tensors_arrive_while_a_thread_keeps_messages_moving(world: World) -> None:
     assert len(world.hosts()) == world.size
-    world.keep_moving()
-    world.keep_moving()
+    world.start_progress()
+    world.start_progress()
     send, receive = ring(world, credits=3)
     previous = (world.rank - 1) % world.size
     for step in range(100):
@@ -131,5 +131,5 @@ def test_tensors_arrive_while_a_thread_keeps_messages_moving(world: World) -> No
         assert torch.equal(receive.receive(step), make_tensor(previous, step))
     send.flush()
     receive.close()
-    world.let_rest()
-    world.let_rest()
+    world.stop_progress()
+    world.stop_progress()

@@ -8,6 +8,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
+from knet_hvd.deadline import Deadline
 from knet_hvd.errors import KnetError, RankMismatchError
 
 _ENTRY_BYTES = 16
@@ -20,9 +21,9 @@ def wait(handle: int, what: str, timeout_s: float) -> Tensor:
     Raises:
         KnetError: If some rank has not joined within ``timeout_s`` seconds, or is lost.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline = Deadline(timeout_s)
     while not hvd.poll(handle):
-        if time.monotonic() > deadline:
+        if deadline.has_passed():
             raise KnetError(
                 f"rank {hvd.rank()}: {what}: not all ranks joined within "
                 f"{timeout_s:g} s. "

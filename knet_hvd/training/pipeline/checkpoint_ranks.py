@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from knet_hvd.comm import World
 
-_DISK_PATIENCE = 20
+_DISK_FACTOR = 20
 """How many timeouts to wait for ranks that read or write shards."""
-_STEP_PATIENCE = 1.5
+_STEP_FACTOR = 1.5
 """How many timeouts to wait for stages that are some steps behind."""
 
 
@@ -33,9 +33,9 @@ class WorldRanks:
 
     def gather_texts(self, text: str, what: str, *, after_disk: bool = False) -> list[str]:
         """Return the texts of all ranks: see ``Ranks``."""
-        patience = _DISK_PATIENCE if after_disk else _STEP_PATIENCE
-        return self._world.gather_text(text, what, patience)
+        factor = _DISK_FACTOR if after_disk else _STEP_FACTOR
+        return self._world.gather_text(text, what, factor)
 
     def start_maximum(self, values: Sequence[int]) -> Callable[[], list[int]]:
         """Begin to compare numbers: see ``Ranks``."""
-        return self._world.start_maximum(values, "flags of all ranks", _STEP_PATIENCE)
+        return self._world.start_maximum(values, "flags of all ranks", _STEP_FACTOR)

@@ -92,7 +92,7 @@ class PipelineTrainer:
             raise
         finally:
             self._world.meanwhile = lambda: None
-            self._world.let_rest()
+            self._world.stop_progress()
 
     def plan_table(self) -> str:
         """Return which blocks are where, as a table in Markdown."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from horovod.runner.elastic.discovery import HostDiscovery
 
+from knet_hvd.deadline import run_within
+
 _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?::([0-9]{1,4}))?")
-_PATIENCE_S = 20.0
+_LIMIT_S = 20.0
 
 
 class ScriptDiscovery(HostDiscovery):  # type: ignore[misc]
@@ -40,14 +42,7 @@ class ScriptDiscovery(HostDiscovery):  # type: ignore[misc]
                 runs, Horovod's driver logs this and asks again.
         """
         try:
-            done = subprocess.run(
-                [str(self._script)],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=_PATIENCE_S,
-                check=False,
-            )
+            done = run_within([str(self._script)], _LIMIT_S)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise RuntimeError(f"host discovery script: {error}") from error
         if done.returncode != 0:

@@ -16,6 +16,7 @@ from horovod.runner.gloo_run import (
     register_shutdown_event,
 )
 
+from knet_hvd.deadline import LONGEST_LOOK_S, Deadline
 from knet_hvd.errors import KnetError
 from knet_hvd.training.elastic import LAUNCHED_BY
 from knet_hvd.training.elastic.launcher.discovery import ScriptDiscovery
@@ -74,14 +75,20 @@ class ElasticConfig:
 class _Driver(ElasticDriver):  # type: ignore[misc]
     """Horovod's driver, which announces changes where it would call a worker."""
 
+    limit_s = 600.0
+
     def wait_for_available_slots(self, min_num_proc: int, min_hosts: int = 1) -> Any:
-        try:
-            return super().wait_for_available_slots(min_num_proc, min_hosts)
-        except TimeoutException as error:
-            raise KnetError(
-                f"for {self._timeout} s there were fewer than {min_num_proc} workers "
-                "and no hosts for more: see --host-discovery-script and --timeout"
-            ) from error
+        # Horovod's own limit would count time in which the launcher was suspended.
+        deadline = Deadline(self.limit_s)
+        while True:
+            try:
+                return super().wait_for_available_slots(min_num_proc, min_hosts)
+            except TimeoutException as error:
+                if deadline.has_passed():
+                    raise KnetError(
+                        f"for {self.limit_s:g} s there were fewer than {min_num_proc} workers "
+                        "and no hosts for more: see --host-discovery-script and --timeout"
+                    ) from error
 
     def resume(self) -> None:
         try:
@@ -124,10 +131,11 @@ def launch(config: ElasticConfig, command: Sequence[str]) -> None:
         discovery,
         config.min_workers,
         config.max_workers,
-        timeout=config.timeout_s,
+        timeout=LONGEST_LOOK_S / 2,
         reset_limit=config.max_resets,
         cooldown_range=config.cooldown_s,
     )
+    driver.limit_s = config.timeout_s
     rendezvous.start(create_rendezvous_handler(driver))
     try:
         _run(driver, rendezvous, config, command)
