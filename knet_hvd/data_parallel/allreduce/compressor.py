@@ -26,6 +26,7 @@ from knet_hvd.data_parallel.allreduce.words import (
     sum_dtype,
     word_bits,
 )
+from knet_hvd.data_parallel.gradient_versions import GradientVersion
 from knet_hvd.data_parallel.ranks.agreement import check_agreement
 from knet_hvd.performance import allreduce_bytes
 
@@ -36,6 +37,7 @@ class _Context:
 
     state: ParameterState
     gradient: Tensor
+    version: GradientVersion
     scale: float | None
 
 
@@ -103,7 +105,8 @@ class TernaryCompressor:
             KnetError: If it is anything else (a sparse gradient made dense, Adasum).
         """
         state = self._states.find(tensor)
-        context = _Context(state, tensor, None if state.stays_float else state.scale)
+        scale = None if state.stays_float else state.scale
+        context = _Context(state, tensor, GradientVersion.of(tensor), scale)
         if state.stays_float:
             bf16 = tensor.dtype == torch.bfloat16  # which Horovod does not sum
             return (tensor.float() if bf16 else tensor), context
@@ -134,10 +137,12 @@ class TernaryCompressor:
 
         Raises:
             RankMismatchError: If ranks did not use the same scale or another ``op``.
+            KnetError: If the gradient was changed since backward.
         """
         if context is None:  # a sparse gradient, which Horovod did not compress
             return tensor
         state, gradient = context.state, context.gradient
+        context.version.check(state.name, state.parameter)
         if state.stays_float:
             return tensor.to(gradient.dtype)
         if context.scale is None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
+from knet_hvd.data_parallel.gradient_versions import GradientVersion
 from knet_hvd.data_parallel.optimizer.averaging import WireBytes
 from knet_hvd.data_parallel.reducer.base import Reducer
 from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
@@ -33,6 +34,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
     _reducer: Reducer
     _managed: dict[Tensor, str]
     _passes_left: dict[Tensor, int]
+    _exchanging: dict[Tensor, GradientVersion]
     _sparse_as_dense: bool
     _was_sparse: set[Tensor]
     backward_passes_per_step: int
@@ -44,16 +46,18 @@ class TernaryOptimizer(torch.optim.Optimizer):
         self._synchronized = False
         self._should_synchronize = True
         self._was_sparse = set()
-        self._reset_passes()
+        self._expect_gradients()
         for parameter in self._reducer.parameters:
             if parameter in _hooks:
                 _hooks[parameter].remove()
             _hooks[parameter] = parameter.register_post_accumulate_grad_hook(self._on_gradient)
 
-    def _reset_passes(self) -> None:
+    def _expect_gradients(self) -> None:
         self._passes_left = dict.fromkeys(self._managed, self.backward_passes_per_step)
+        self._exchanging = {}
 
     def _on_gradient(self, parameter: Tensor) -> None:
+        self._synchronized = False
         if self._passes_left[parameter] == 0:
             raise KnetError(
                 f"{self._managed[parameter]}: its gradient was computed more than "
@@ -63,6 +67,8 @@ class TernaryOptimizer(torch.optim.Optimizer):
         self._passes_left[parameter] -= 1
         if self._passes_left[parameter] == 0:
             self._densify(parameter)
+            if parameter.grad is not None:
+                self._exchanging[parameter] = GradientVersion.of(parameter.grad)
             self._reducer.mark_ready(parameter)
 
     def _densify(self, parameter: Tensor) -> None:
@@ -75,7 +81,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
         """Return whether ``step`` would not wait; call it behind ``backward`` only.
 
         Raises:
-            KnetError: If a parameter was unfrozen after the optimizer was made.
+            KnetError: As ``synchronize``.
         """
         if self._synchronized:
             return True
@@ -86,11 +92,12 @@ class TernaryOptimizer(torch.optim.Optimizer):
         """Wait until all gradients are averaged, for example to clip them before step.
 
         Raises:
-            KnetError: If a parameter was unfrozen after the optimizer was made.
+            KnetError: If a gradient was changed since backward, or a parameter was unfrozen after
+                the optimizer was made.
         """
         self._prepare()
         self._reducer.finish()
-        self._reset_passes()
+        self._expect_gradients()
         for parameter in self._was_sparse:
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.to_sparse()
@@ -99,6 +106,8 @@ class TernaryOptimizer(torch.optim.Optimizer):
 
     def _prepare(self) -> None:
         self._check_unfrozen()
+        for parameter, version in self._exchanging.items():
+            version.check(self._managed[parameter], parameter)
         for parameter in self._reducer.parameters:
             self._densify(parameter)
 
@@ -126,6 +135,10 @@ class TernaryOptimizer(torch.optim.Optimizer):
 
         Args:
             closure: Computes the loss and its gradients, which are averaged after it.
+
+        Raises:
+            KnetError: As ``synchronize``; in ``skip_synchronize`` also if gradients are still
+                being exchanged.
         """
         if self._should_synchronize:
             if self._synchronized:
@@ -138,6 +151,11 @@ class TernaryOptimizer(torch.optim.Optimizer):
                 self.synchronize()
             else:
                 closure = self._synchronized_after(closure)
+        elif self._exchanging or self._reducer.is_busy:
+            raise KnetError(
+                "step() in skip_synchronize() would use this rank's own gradients: backward() has "
+                "produced new ones since synchronize(). Call optimizer.synchronize() before it"
+            )
         result = super().step(closure)
         self._synchronized = False
         return result
@@ -156,23 +174,24 @@ class TernaryOptimizer(torch.optim.Optimizer):
         Raises:
             KnetError: If called between ``backward`` and ``step`` or ``synchronize``.
         """
-        if self._reducer.is_busy:
+        if self._exchanging or self._reducer.is_busy:
             raise KnetError(
                 "zero_grad() after backward() and before step() or synchronize() would "
                 "change gradients that are being exchanged"
             )
+        self._synchronized = False
         super().zero_grad(set_to_none)
 
     def set_backward_passes_per_step(self, passes: int) -> None:
         """Accumulate gradients over that many backward passes from the next step on."""
         self.backward_passes_per_step = passes
-        self._reset_passes()
+        self._expect_gradients()
 
     def load_state_dict(self, state_dict: Any) -> None:
         """Load the wrapped optimizer's state; the compressor has its own."""
         self._reducer.reset()
         self._synchronized = False
-        self._reset_passes()
+        self._expect_gradients()
         super().load_state_dict(state_dict)
 
     def compression_state_dict(self) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def _gradient(parameter: Tensor) -> Tensor:
     gradient = parameter.grad
     if gradient is None:
         raise KnetError("a gradient was removed while it was being exchanged")
-    return gradient.detach()
+    return gradient.data  # not `detach()`: what is written here is no change of the script's
 
 
 def _store_gradient(parameter: Tensor, gradient: Tensor) -> None:
