@@ -6,9 +6,10 @@ carry. The shared scale is known beforehand because it comes from the previous s
 whose root mean squares rode along in the same buffer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from dataclasses import asdict, dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import horovod.torch as hvd
 import torch
@@ -28,7 +29,11 @@ from knet_hvd.data_parallel.allreduce.words import (
 )
 from knet_hvd.data_parallel.gradient_versions import GradientVersion
 from knet_hvd.data_parallel.ranks.agreement import check_agreement
+from knet_hvd.errors import KnetError
 from knet_hvd.performance import allreduce_bytes
+
+_crossing: MutableMapping[tuple[int, str], "TernaryCompressor"] = WeakValueDictionary()
+"""Whose gradient crosses under a name, by process set and name: Horovod takes each name once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class TernaryCompressor:
             )
         if op not in (hvd.Average, hvd.Sum):
             raise ValueError("op: Compression.ternary supports hvd.Average and hvd.Sum")
+        self._process_set = process_set
         self._states = ParameterTable(named_parameters, config)
         self._num_ranks = int(process_set.size()) if process_set.included() else 1
         self._average = op == hvd.Average
@@ -102,9 +108,11 @@ class TernaryCompressor:
             tensor: ``p.grad`` of one of the named parameters.
 
         Raises:
-            KnetError: If it is anything else (a sparse gradient made dense, Adasum).
+            KnetError: If it is anything else (a sparse gradient made dense, Adasum), or a gradient
+                of another optimizer crosses under the same name.
         """
         state = self._states.find(tensor)
+        self._claim(state.name)
         scale = None if state.stays_float else state.scale
         context = _Context(state, tensor, GradientVersion.of(tensor), scale)
         if state.stays_float:
@@ -125,6 +133,16 @@ class TernaryCompressor:
         header = make_header(context.scale, state.step, magnitude)
         return self._summable(payload, values.numel(), header), context
 
+    def _claim(self, name: str) -> None:
+        """Note that a gradient crosses under this name until ``decompress``."""
+        key = (self._process_set.process_set_id, name)
+        if _crossing.setdefault(key, self) is not self:
+            raise KnetError(
+                f"two optimizers exchange a gradient of the name {name!r} at once. "
+                "Give each its own names, here and in hvd.DistributedOptimizer: "
+                'named = [(f"critic.{name}", p) for name, p in critic.named_parameters()]'
+            )
+
     def _summable(self, payload: Tensor, numel: int, header: list[int]) -> Tensor:
         codes = torch.empty(numel, dtype=torch.int16, device=payload.device)
         self._codec.unpack(payload, codes)
@@ -142,6 +160,7 @@ class TernaryCompressor:
         if context is None:  # a sparse gradient, which Horovod did not compress
             return tensor
         state, gradient = context.state, context.gradient
+        _crossing.pop((self._process_set.process_set_id, state.name), None)
         context.version.check(state.name, state.parameter)
         if state.stays_float:
             return tensor.to(gradient.dtype)

@@ -79,6 +79,7 @@ class TernaryBucket:
     """Parameters whose scales are shared together, and whose codes cross in chunks."""
 
     index: int
+    optimizer: int = 0
     parameters: list[NamedParameter] = field(default_factory=list)
     scales: list[tuple[int, int]] = field(default_factory=list)
     """First and number of each parameter's scales."""
@@ -87,8 +88,8 @@ class TernaryBucket:
 
     @property
     def name(self) -> str:
-        """Number and first parameter: another optimizer's buckets have other names."""
-        return f"{self.index}.{self.parameters[0].name}"
+        """Numbers of optimizer and bucket, and the first parameter, for messages."""
+        return f"{self.optimizer}.{self.index}.{self.parameters[0].name}"
 
     @property
     def num_values(self) -> int:
@@ -135,12 +136,13 @@ class FloatBucket:
 
     index: int
     dtype: torch.dtype
+    optimizer: int = 0
     parameters: list[NamedParameter] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """Number and first parameter: another optimizer's buckets have other names."""
-        return f"{self.index}.{self.parameters[0].name}"
+        """Numbers of optimizer and bucket, and the first parameter, for messages."""
+        return f"{self.optimizer}.{self.index}.{self.parameters[0].name}"
 
     @property
     def numel(self) -> int:
@@ -154,6 +156,7 @@ def plan_buckets(
     max_values: int,
     groups: Sequence[frozenset[str]] = (),
     chunk_values: int = CHUNK_VALUES,
+    optimizer: int = 0,
 ) -> tuple[list[TernaryBucket], list[FloatBucket]]:
     """Assign every parameter to a bucket.
 
@@ -163,6 +166,7 @@ def plan_buckets(
         max_values: A ternary bucket takes no further parameter beyond this.
         groups: Names that belong in one bucket, whatever its size.
         chunk_values: A payload holds about that many values.
+        optimizer: Number of the optimizer: buckets of another one have other names.
 
     Returns:
         The ternary buckets and the float buckets (one a device and dtype: fp64 for fp64
@@ -176,14 +180,14 @@ def plan_buckets(
         tensor = parameter.tensor
         if codec.config.stays_float(parameter.name, tensor.numel()):
             dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-            bucket = FloatBucket(len(floats), dtype)
+            bucket = FloatBucket(len(floats), dtype, optimizer)
             floats.setdefault((tensor.device, dtype), bucket).parameters.append(parameter)
             continue
         group = group_of.get(parameter.name)
         key = (tensor.device, group)
         current = open_buckets.get(key)
         if current is None or (group is None and current.num_values + tensor.numel() > max_values):
-            current = open_buckets[key] = TernaryBucket(len(ternary))
+            current = open_buckets[key] = TernaryBucket(len(ternary), optimizer)
             ternary.append(current)
         current.add(parameter, codec, chunk_values)
     return ternary, list(floats.values())

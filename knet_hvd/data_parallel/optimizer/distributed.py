@@ -6,6 +6,7 @@ from typing import Any
 
 import horovod.torch as hvd
 import torch
+from horovod.torch.optimizer import DistributedOptimizer as HorovodDistributedOptimizer
 from torch import Tensor
 
 from knet_hvd.compression import ErrorFeedback, TernaryCodec, TernaryConfig
@@ -24,6 +25,7 @@ from knet_hvd.data_parallel.optimizer.horovod import HorovodOptimizer, wrap_horo
 from knet_hvd.data_parallel.optimizer.parameters import group_names, named_parameters_of
 from knet_hvd.data_parallel.optimizer.ternary import TernaryOptimizer
 from knet_hvd.data_parallel.ranks.agreement import check_agreement
+from knet_hvd.data_parallel.ranks.optimizer_numbers import take_number
 from knet_hvd.data_parallel.reducer.base import Reducer
 from knet_hvd.data_parallel.reducer.bucket_reduction import BucketSteps
 from knet_hvd.data_parallel.reducer.reducer import GradientReducer
@@ -110,6 +112,7 @@ def DistributedOptimizer(
             [sorted(group) for group in grouping],
         )
         _check_ranks_agree(parameters, config, settings, process_set)
+    number = take_number(process_set) if process_set.included() else 0
     advice = None
     if compression == "auto":
         advice = choose_compression(parameters, config, exchange, process_set)
@@ -117,7 +120,7 @@ def DistributedOptimizer(
     if compression in ("none", "fp16"):
         return wrap_horovod(
             optimizer,
-            [(p.name, p.tensor) for p in parameters],
+            [(f"{number}.{p.name}" if number else p.name, p.tensor) for p in parameters],
             getattr(hvd.Compression, compression),
             advice,
             backward_passes_per_step=backward_passes_per_step,
@@ -133,7 +136,12 @@ def DistributedOptimizer(
         divisor = process_set.size() if op == hvd.Average else 1
         codec = TernaryCodec(config, hvd.rank())
         buckets = plan_buckets(
-            parameters, codec, max_bucket_values or _bucket_values(advice), grouping, chunk_values
+            parameters,
+            codec,
+            max_bucket_values or _bucket_values(advice),
+            grouping,
+            chunk_values,
+            number,
         )
         steps = BucketSteps(
             codec,
@@ -211,7 +219,7 @@ def _wrap(
     namespace = {
         "step": TernaryOptimizer.synchronize_and_step,
         # Tells hvd.broadcast_optimizer_state to call the step of the parent class.
-        "__module__": hvd.DistributedOptimizer.__module__,
+        "__module__": HorovodDistributedOptimizer.__module__,
     }
     cls: Any = type(base.__name__, (TernaryOptimizer, base), namespace)
     wrapped: TernaryOptimizer = cls.__new__(cls)

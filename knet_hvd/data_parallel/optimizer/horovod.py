@@ -5,6 +5,9 @@ from typing import Any
 
 import horovod.torch as hvd
 import torch
+
+# Not `hvd.DistributedOptimizer`, in whose place a framework may have put ours.
+from horovod.torch.optimizer import DistributedOptimizer
 from torch import Tensor
 
 from knet_hvd.data_parallel.allreduce.compressor import TernaryCompressor
@@ -105,7 +108,7 @@ def wrap_horovod(
     base: Any = type(own.__name__, (HorovodOptimizer, own), {})
     basis = base.__new__(base)
     basis.__dict__.update(optimizer.__dict__)
-    wrapped: HorovodOptimizer = hvd.DistributedOptimizer(
+    wrapped: HorovodOptimizer = DistributedOptimizer(
         basis, named_parameters, compression, **arguments
     )
     wrapped.compression_advice = advice

@@ -77,6 +77,11 @@ class TernaryOptimizer(torch.optim.Optimizer):
             parameter.grad = gradient.to_dense()
             self._was_sparse.add(parameter)
 
+    @property
+    def _parameter_names(self) -> dict[Tensor, str]:
+        """Names by parameter, which scripts read from Horovod's optimizer."""
+        return dict(self._managed)
+
     def poll(self) -> bool:
         """Return whether ``step`` would not wait; call it behind ``backward`` only.
 
@@ -143,7 +148,8 @@ class TernaryOptimizer(torch.optim.Optimizer):
         if self._should_synchronize:
             if self._synchronized:
                 warnings.warn(
-                    "step() after synchronize() exchanges nothing new; put it into "
+                    "optimizer.step() called without optimizer.skip_synchronize() context after "
+                    "optimizer.synchronize(). It exchanges nothing new; put it into "
                     "`with optimizer.skip_synchronize():`",
                     stacklevel=2,
                 )

@@ -90,6 +90,22 @@ def gather_texts(text: str, what: str, timeout_s: float = 30.0) -> list[str]:
     return [bytes(part.tolist()).decode() for part in gathered.split(lengths.tolist())]
 
 
+def largest(
+    number: int,
+    what: str,
+    process_set: hvd.ProcessSet = hvd.global_process_set,
+    timeout_s: float = 30.0,
+) -> int:
+    """Return the largest of the ranks' numbers, on every rank.
+
+    Raises:
+        KnetError: If a rank does not take part in time.
+    """
+    if process_set.size() == 1:
+        return number
+    return int(_gather(torch.tensor([number]), what, process_set, timeout_s).max())
+
+
 def _gather(tensor: Tensor, name: str, process_set: hvd.ProcessSet, timeout_s: float) -> Tensor:
     handle = hvd.allgather_async(tensor, name=f"knet_hvd.agreement.{name}", process_set=process_set)
     return wait(handle, name, timeout_s)
