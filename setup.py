@@ -17,7 +17,15 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
-LIBRARY = Path("knet_hvd", "ops", "libknet_ops.so")
+OPS = Path("knet_hvd", "ops")
+
+
+def library_name() -> str:
+    """Returns the library's name without .so, as native.py loads it: with a version of the ops."""
+    found = re.search(r'"(libknet_ops_v\d+)\.so"', (ROOT / OPS / "native.py").read_text())
+    if found is None:
+        raise SystemExit("knet_hvd/ops/native.py names no libknet_ops_v*.so")
+    return found[1]
 
 
 def setting(name: str, *choices: str) -> str:
@@ -95,14 +103,15 @@ class CMakeBuild(build_ext):
             ) from error
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        self.copy_file(str(build / LIBRARY.name), str(target))
+        self.copy_file(str(build / "libknet_ops.so"), str(target))
 
 
-extensions = [Extension("knet_hvd.ops.libknet_ops", sources=[])]
+extensions = [Extension(f"knet_hvd.ops.{library_name()}", sources=[])]
 if setting("KNET_EXT", "auto", "off") == "off":
     extensions = []
     if "editable_wheel" in sys.argv:
         # A library left from an earlier editable install would still be loaded.
-        (ROOT / LIBRARY).unlink(missing_ok=True)
+        for library in (ROOT / OPS).glob("libknet_ops*.so"):
+            library.unlink()
 
 setup(ext_modules=extensions, cmdclass={"build_ext": CMakeBuild})

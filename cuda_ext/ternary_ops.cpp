@@ -4,6 +4,12 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "cpu/threads.h"
+#include "cuda/launch_count.h"
 #include "cuda/launch_groups.h"
 
 #if defined(KNET_WITH_CUDA)
@@ -32,12 +38,12 @@ DType dtype_of(const Tensor& t) {
   return DType::kFloat32;
 }
 
-int64_t bucket_or_all(int64_t scale_group_size) {
+int64_t size_or_whole(int64_t scale_group_size) {
   return scale_group_size > 0 ? scale_group_size : knet::kWholeTensor;
 }
 
 int64_t num_scale_groups(const Tensor& values, int64_t scale_group_size) {
-  return knet::count_buckets(values.numel(), bucket_or_all(scale_group_size));
+  return knet::count_scale_groups(values.numel(), size_or_whole(scale_group_size));
 }
 
 int64_t num_blocks(const Tensor& values, int64_t block_values) {
@@ -54,7 +60,7 @@ knet::EncodeArgs encode_args(const Tensor& values, const float* scales, int64_t 
           dtype_of(values),
           values.numel(),
           scales,
-          bucket_or_all(scale_group_size),
+          size_or_whole(scale_group_size),
           static_cast<WireFormat>(format),
           {static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]),
            static_cast<uint32_t>(stream), static_cast<uint64_t>(key[2])},
@@ -82,7 +88,7 @@ knet::DecodeArgs decode_args(const Tensor& payloads, int64_t at, const float* sc
   args.values = out.mutable_data_ptr();
   args.dtype = dtype_of(out);
   args.scales = scales;
-  args.scale_group_size = bucket_or_all(scale_group_size);
+  args.scale_group_size = size_or_whole(scale_group_size);
   args.divisor = static_cast<int32_t>(divisor);
   return args;
 }
@@ -92,20 +98,15 @@ knet::DequantizeArgs dequantize_args(const int16_t* sums, const float* scales,
   return {sums,
           out.numel(),
           scales,
-          bucket_or_all(scale_group_size),
+          size_or_whole(scale_group_size),
           static_cast<int32_t>(divisor),
           out.mutable_data_ptr(),
           dtype_of(out)};
 }
 
-knet::DigitsArgs digits_args(const Tensor& values, int64_t base, int64_t offset, int64_t num_digits,
-                             const Tensor& words) {
-  return {static_cast<int16_t*>(values.data_ptr()),
-          values.numel(),
-          static_cast<uint32_t>(base),
-          static_cast<int32_t>(offset),
-          static_cast<int32_t>(num_digits),
-          static_cast<uint64_t*>(words.data_ptr())};
+knet::Digits digits(const Tensor& values, int64_t base, int64_t offset, int64_t num_digits) {
+  return {values.numel(), static_cast<uint32_t>(base), static_cast<int32_t>(offset),
+          static_cast<int32_t>(num_digits)};
 }
 
 // --- The kernels, on the CPU and on CUDA devices
@@ -116,8 +117,14 @@ struct Cpu {
   static void parallel(int64_t count, int64_t item_values,
                        void (*kernel)(const Args&, int64_t, int64_t), const Args& args) {
     const int64_t grain = std::max<int64_t>(1, kGrainValues / item_values);
-    at::parallel_for(0, count, grain,
-                     [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+    const auto run = [&](int64_t begin, int64_t end) {
+      const knet::StandardFloats standard;
+      kernel(args, begin, end);
+    };
+    if (count > grain && !knet::is_forked())
+      at::parallel_for(0, count, grain, run);
+    else if (count > 0)
+      run(0, count);
   }
 
   static void encode(ArrayRef<knet::EncodeArgs> tensors, const Tensor&) {
@@ -137,29 +144,29 @@ struct Cpu {
       parallel(knet::ceil_div(args.num_values, knet::kGroup), knet::kGroup,
                knet::cpu_kernels().dequantize, args);
   }
-  static void pack_digits(const knet::DigitsArgs& args, const Tensor& values) {
+  static void pack_digits(const knet::PackArgs& args, const Tensor& values) {
     const int64_t block = knet::kLevelWords * args.num_digits;
     parallel(num_blocks(values, block), block, knet::cpu_kernels().pack_digits, args);
   }
-  static void unpack_digits(const knet::DigitsArgs& args, const Tensor& values) {
+  static void unpack_digits(const knet::UnpackArgs& args, const Tensor& values) {
     const int64_t block = knet::kLevelWords * args.num_digits;
     parallel(num_blocks(values, block), block, knet::cpu_kernels().unpack_digits, args);
   }
   static void statistics(ArrayRef<knet::StatisticsArgs> tensors, const Tensor&) {
     for (const auto& args : tensors) {
-      const int64_t buckets = knet::count_buckets(args.num_values, args.scale_group_size);
-      const int64_t chunks = knet::chunks_per_bucket(args.num_values, args.scale_group_size);
-      parallel(buckets * chunks, std::min<int64_t>(args.scale_group_size, knet::kStatChunk),
+      const int64_t scale_groups = knet::count_scale_groups(args.num_values, args.scale_group_size);
+      const int64_t chunks = knet::chunks_per_scale(args.num_values, args.scale_group_size);
+      parallel(scale_groups * chunks, std::min<int64_t>(args.scale_group_size, knet::kStatChunk),
                knet::cpu_kernels().statistics, args);
-      for (int64_t bucket = 0; bucket < buckets; ++bucket)
-        knet::final_statistics(args.partial + 2 * bucket * chunks, chunks,
-                               args.result + 2 * bucket);
+      const knet::StandardFloats standard;
+      for (int64_t scale_group = 0; scale_group < scale_groups; ++scale_group)
+        knet::final_statistics(args, scale_group);
     }
   }
   static void max_abs(ArrayRef<knet::MaxAbsArgs> tensors, const Tensor&) {
     for (const auto& args : tensors)
-      parallel(knet::count_buckets(args.num_values, args.scale_group_size), args.scale_group_size,
-               knet::cpu_kernels().max_abs, args);
+      parallel(knet::count_scale_groups(args.num_values, args.scale_group_size),
+               args.scale_group_size, knet::cpu_kernels().max_abs, args);
   }
 };
 
@@ -191,10 +198,10 @@ struct Cuda {
   static void dequantize(ArrayRef<knet::DequantizeArgs> tensors, const Tensor& on) {
     launch_all(knet::dequantize_cuda, tensors, on);
   }
-  static void pack_digits(const knet::DigitsArgs& args, const Tensor& on) {
+  static void pack_digits(const knet::PackArgs& args, const Tensor& on) {
     launch_on(on, [&](void* stream) { return knet::pack_digits_cuda(args, stream); });
   }
-  static void unpack_digits(const knet::DigitsArgs& args, const Tensor& on) {
+  static void unpack_digits(const knet::UnpackArgs& args, const Tensor& on) {
     launch_on(on, [&](void* stream) { return knet::unpack_digits_cuda(args, stream); });
   }
   static void statistics(ArrayRef<knet::StatisticsArgs> tensors, const Tensor& on) {
@@ -207,52 +214,82 @@ struct Cuda {
 
 #endif
 
-// --- The ops of many tensors: what belongs to them lies in their order in what they share
+// --- The ops: what belongs to each tensor lies in the tensors' order in what they share
 
+// Fills in where each tensor's chunks are summed and where its results go.
 template <class Device>
-Tensor statistics_many(TensorList values, int64_t scale_group_size) {
+void run_statistics(TensorList values, int64_t scale_group_size, knet::StatisticsArgs args,
+                    const Tensor& result) {
   std::vector<knet::StatisticsArgs> tensors;
-  int64_t buckets = 0, chunks = 0;
-  for (const Tensor& t : values) {  // where each begins, as numbers until there is memory
-    tensors.push_back({t.const_data_ptr(), dtype_of(t), t.numel(), bucket_or_all(scale_group_size),
-                       nullptr, nullptr});
-    buckets += num_scale_groups(t, scale_group_size);
-    chunks += knet::count_chunks(tensors.back());
+  int64_t chunks = 0;
+  args.scale_group_size = size_or_whole(scale_group_size);
+  for (const Tensor& t : values) {
+    args.values = t.const_data_ptr();
+    args.dtype = dtype_of(t);
+    args.num_values = t.numel();
+    tensors.push_back(args);
+    chunks += knet::count_chunks(args);
   }
-  const auto options = values.front().options().dtype(at::kDouble);
-  const Tensor partial = at::empty({chunks, 2}, options);
-  Tensor result = at::empty({buckets, 2}, options);
-  double *next_partial = partial.mutable_data_ptr<double>(),
-         *next_result = result.mutable_data_ptr<double>();
-  for (auto& args : tensors) {
-    args.partial = next_partial, args.result = next_result;
-    next_partial += 2 * knet::count_chunks(args);
-    next_result += 2 * knet::count_buckets(args.num_values, args.scale_group_size);
+  const Tensor partial = at::empty({chunks, 2}, result.options().dtype(at::kDouble));
+  double* next_partial = partial.mutable_data_ptr<double>();
+  int64_t first = 0;  // scale group of the tensor
+  for (auto& tensor : tensors) {
+    tensor.partial = next_partial;
+    tensor.moments = args.moments != nullptr ? args.moments + 2 * first : nullptr;
+    tensor.scales = args.scales != nullptr ? args.scales + first : nullptr;
+    next_partial += 2 * knet::count_chunks(tensor);
+    first += knet::count_scale_groups(tensor.num_values, tensor.scale_group_size);
   }
   Device::statistics(tensors, result);
+}
+
+int64_t num_scale_groups(TensorList values, int64_t scale_group_size) {
+  int64_t count = 0;
+  for (const Tensor& t : values) count += num_scale_groups(t, scale_group_size);
+  return count;
+}
+
+template <class Device>
+Tensor statistics(TensorList values, int64_t scale_group_size) {
+  Tensor result = at::empty({num_scale_groups(values, scale_group_size), 2},
+                            values.front().options().dtype(at::kDouble));
+  knet::StatisticsArgs args{};
+  args.moments = result.mutable_data_ptr<double>();
+  run_statistics<Device>(values, scale_group_size, args, result);
   return result;
 }
 
 template <class Device>
-Tensor max_abs_many(TensorList values, int64_t scale_group_size) {
-  int64_t buckets = 0;
-  for (const Tensor& t : values) buckets += num_scale_groups(t, scale_group_size);
-  Tensor result = at::zeros({buckets}, values.front().options().dtype(at::kFloat));
+void max_abs(TensorList values, int64_t scale_group_size, const Tensor& result) {
   std::vector<knet::MaxAbsArgs> tensors;
   float* next = result.mutable_data_ptr<float>();
   for (const Tensor& t : values) {
     tensors.push_back(
-        {t.const_data_ptr(), dtype_of(t), t.numel(), bucket_or_all(scale_group_size), next});
+        {t.const_data_ptr(), dtype_of(t), t.numel(), size_or_whole(scale_group_size), next});
     next += num_scale_groups(t, scale_group_size);
   }
   Device::max_abs(tensors, result);
+}
+
+template <class Device>
+Tensor scales(TensorList values, int64_t scale_group_size, int64_t rule, double clip_factor) {
+  Tensor result = at::zeros({num_scale_groups(values, scale_group_size)},
+                            values.front().options().dtype(at::kFloat));
+  knet::StatisticsArgs args{};
+  args.rule = static_cast<knet::ScaleRule>(rule);
+  args.clip_factor = clip_factor;
+  args.scales = result.mutable_data_ptr<float>();
+  if (args.rule == knet::ScaleRule::kMax)
+    max_abs<Device>(values, scale_group_size, result);
+  else
+    run_statistics<Device>(values, scale_group_size, args, result);
   return result;
 }
 
 template <class Device>
-void ternarize_many(TensorList values, const Tensor& scales, int64_t scale_group_size,
-                    int64_t format, IntArrayRef key, IntArrayRef streams, IntArrayRef first_values,
-                    bool stochastic, Tensor& payload) {
+void ternarize(TensorList values, const Tensor& scales, int64_t scale_group_size, int64_t format,
+               IntArrayRef key, IntArrayRef streams, IntArrayRef first_values, bool stochastic,
+               Tensor& payload) {
   std::vector<knet::EncodeArgs> tensors;
   const float* next_scale = scales.const_data_ptr<float>();
   auto* next_byte = payload.mutable_data_ptr<uint8_t>();
@@ -267,8 +304,8 @@ void ternarize_many(TensorList values, const Tensor& scales, int64_t scale_group
 }
 
 template <class Device>
-void decode_mean_many(const Tensor& payloads, const Tensor& scales, int64_t scale_group_size,
-                      int64_t format, int64_t divisor, TensorList outs) {
+void decode_mean(const Tensor& payloads, const Tensor& scales, int64_t scale_group_size,
+                 int64_t format, int64_t divisor, TensorList outs) {
   std::vector<knet::DecodeArgs> tensors;
   const float* next_scale = scales.const_data_ptr<float>();
   const int64_t block = knet::block_values(static_cast<WireFormat>(format));
@@ -283,8 +320,8 @@ void decode_mean_many(const Tensor& payloads, const Tensor& scales, int64_t scal
 }
 
 template <class Device>
-void dequantize_many(const Tensor& sums, const Tensor& scales, int64_t scale_group_size,
-                     int64_t format, int64_t divisor, TensorList outs) {
+void dequantize(const Tensor& sums, const Tensor& scales, int64_t scale_group_size, int64_t format,
+                int64_t divisor, TensorList outs) {
   std::vector<knet::DequantizeArgs> tensors;
   const float* next_scale = scales.const_data_ptr<float>();
   const auto* next_sum = sums.const_data_ptr<int16_t>();
@@ -297,28 +334,6 @@ void dequantize_many(const Tensor& sums, const Tensor& scales, int64_t scale_gro
   Device::dequantize(tensors, sums);
 }
 
-// --- The ops of one tensor
-
-template <class Device>
-Tensor statistics(const Tensor& values, int64_t scale_group_size) {
-  return statistics_many<Device>(values, scale_group_size);
-}
-
-template <class Device>
-Tensor max_abs(const Tensor& values, int64_t scale_group_size) {
-  return max_abs_many<Device>(values, scale_group_size);
-}
-
-// `key` is (seed, rank, stream, step).
-template <class Device>
-void ternarize(const Tensor& values, const Tensor& scales, int64_t scale_group_size, int64_t format,
-               IntArrayRef key, int64_t first_value, bool stochastic, Tensor& payload) {
-  Device::encode(encode_args(values, scales.const_data_ptr<float>(), scale_group_size, format,
-                             {key[0], key[1], key[3]}, key[2], first_value, stochastic,
-                             payload.mutable_data_ptr<uint8_t>()),
-                 payload);
-}
-
 template <class Device>
 void unpack_sum(const Tensor& payloads, int64_t format, Tensor& sums) {
   auto args = decode_args(payloads, 0, format, sums);
@@ -327,88 +342,48 @@ void unpack_sum(const Tensor& payloads, int64_t format, Tensor& sums) {
 }
 
 template <class Device>
-void decode_mean(const Tensor& payloads, const Tensor& scales, int64_t scale_group_size,
-                 int64_t format, int64_t divisor, Tensor& out) {
-  Device::decode(decode_args(payloads, 0, scales.const_data_ptr<float>(), scale_group_size, format,
-                             divisor, out),
-                 out);
-}
-
-template <class Device>
-void dequantize(const Tensor& sums, const Tensor& scales, int64_t scale_group_size, int64_t divisor,
-                Tensor& out) {
-  Device::dequantize(dequantize_args(sums.const_data_ptr<int16_t>(), scales.const_data_ptr<float>(),
-                                     scale_group_size, divisor, out),
-                     out);
-}
-
-template <class Device>
 void pack_digits(const Tensor& values, int64_t base, int64_t offset, int64_t num_digits,
                  Tensor& words) {
-  Device::pack_digits(digits_args(values, base, offset, num_digits, words), values);
+  const knet::PackArgs args{digits(values, base, offset, num_digits),
+                            values.const_data_ptr<int16_t>(),
+                            static_cast<uint64_t*>(words.mutable_data_ptr())};
+  Device::pack_digits(args, values);
 }
 
 template <class Device>
 void unpack_digits(const Tensor& words, int64_t base, int64_t offset, int64_t num_digits,
                    Tensor& values) {
-  Device::unpack_digits(digits_args(values, base, offset, num_digits, words), values);
+  const knet::UnpackArgs args{digits(values, base, offset, num_digits),
+                              static_cast<const uint64_t*>(words.const_data_ptr()),
+                              values.mutable_data_ptr<int16_t>()};
+  Device::unpack_digits(args, values);
 }
 
 template <class Device>
 void register_kernels(torch::Library& m) {
   m.impl("statistics", statistics<Device>);
-  m.impl("max_abs", max_abs<Device>);
+  m.impl("scales", scales<Device>);
   m.impl("ternarize", ternarize<Device>);
   m.impl("unpack_sum", unpack_sum<Device>);
   m.impl("decode_mean", decode_mean<Device>);
   m.impl("dequantize", dequantize<Device>);
   m.impl("pack_digits", pack_digits<Device>);
   m.impl("unpack_digits", unpack_digits<Device>);
-  m.impl("statistics_many", statistics_many<Device>);
-  m.impl("max_abs_many", max_abs_many<Device>);
-  m.impl("ternarize_many", ternarize_many<Device>);
-  m.impl("decode_mean_many", decode_mean_many<Device>);
-  m.impl("dequantize_many", dequantize_many<Device>);
 }
 
 std::string cpu_backend() { return knet::cpu_kernels().name; }
 
-// The launches that one call takes on a GPU for fp32 tensors of these sizes.
 int64_t cuda_launches(const std::string& op, IntArrayRef num_values, int64_t scale_group_size) {
-  int64_t launches = 0;
-  const int64_t size = bucket_or_all(scale_group_size),
-                count = static_cast<int64_t>(num_values.size());
-  const auto add = [&](auto&&...) -> const char* {
-    ++launches;
-    return nullptr;
-  };
-  const auto with = [&](auto args) {
-    std::vector<decltype(args)> tensors(num_values.size(), args);
-    for (size_t i = 0; i < num_values.size(); ++i) {
-      tensors[i].num_values = num_values[i], tensors[i].scale_group_size = size;
-    }
-    return tensors;
-  };
-  if (op == "statistics_many") {
-    const auto tensors = with(knet::StatisticsArgs{});
-    knet::chunk_batches(tensors.data(), count, add);
-    knet::final_batches(tensors.data(), count, knet::final_threads(tensors.data(), count), add);
-  } else if (op == "max_abs_many") {
-    knet::max_batches(with(knet::MaxAbsArgs{}).data(), count, add);
-  } else if (op == "ternarize_many") {
-    knet::encode_batches(with(knet::EncodeArgs{}).data(), count, add);
-  } else if (op == "decode_mean_many") {
-    knet::decode_batches(with(knet::DecodeArgs{}).data(), count, add);
-  } else {
-    TORCH_CHECK(op == "dequantize_many", "no op of many tensors has the name ", op);
-    knet::dequantize_batches(with(knet::DequantizeArgs{}).data(), count, add);
-  }
+  const int64_t launches =
+      knet::count_launches(op, num_values.data(), static_cast<int64_t>(num_values.size()),
+                           size_or_whole(scale_group_size));
+  TORCH_CHECK(launches >= 0, "no op of a list of tensors has the name ", op);
   return launches;
 }
 
 TORCH_LIBRARY_FRAGMENT(knet_hvd, m) {
   m.def("cpu_backend() -> str", cpu_backend);
-  m.def("cuda_launches(str op, int[] num_values, int scale_group_size) -> int", cuda_launches);
+  m.def("_cuda_launches(str op, int[] num_values, int scale_group_size) -> int", cuda_launches);
 }
 
 TORCH_LIBRARY_IMPL(knet_hvd, CPU, m) { register_kernels<Cpu>(m); }

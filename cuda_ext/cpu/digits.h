@@ -8,7 +8,7 @@ namespace {
 using knet::kLevelWords;
 
 // Horner's rule from the last digit down, kLevelWords words abreast.
-inline void pack_digits(const knet::DigitsArgs& a, int64_t begin, int64_t end) {
+inline void pack_digits(const knet::PackArgs& a, int64_t begin, int64_t end) {
   const int64_t block_values = static_cast<int64_t>(kLevelWords) * a.num_digits;
   for (int64_t block = begin; block < end; ++block) {
     uint64_t words[kLevelWords] = {};
@@ -79,7 +79,7 @@ class DigitSplitter {
  public:
   explicit DigitSplitter(uint32_t base)
       : per_half_(digits_of_half(base)),
-        half_base_(power(base, per_half_)),
+        half_base_(knet::power(base, per_half_)),
         limb_(uint64_t{half_base_} * half_base_),
         half_(half_base_),
         digit_(base),
@@ -121,11 +121,6 @@ class DigitSplitter {
     for (uint32_t value = base * base; value <= (1u << 15); value *= base) ++digits;
     return digits;
   }
-  static uint32_t power(uint32_t base, int exponent) {
-    uint32_t value = 1;
-    for (int i = 0; i < exponent; ++i) value *= base;
-    return value;
-  }
 
   int per_half_;
   uint32_t half_base_;
@@ -139,7 +134,7 @@ class DigitSplitter {
   uint16_t halves_[kLevelWords];
 };
 
-inline void unpack_digits(const knet::DigitsArgs& a, int64_t begin, int64_t end) {
+inline void unpack_digits(const knet::UnpackArgs& a, int64_t begin, int64_t end) {
   const int64_t block_values = static_cast<int64_t>(kLevelWords) * a.num_digits;
   DigitSplitter splitter(a.base);
   for (int64_t block = begin; block < end; ++block) {

@@ -44,7 +44,10 @@ const CpuKernels& cpu_kernels() {
   return chosen;
 }
 
-void final_statistics(const double* partial, int64_t num_chunks, double* result) {
+void final_statistics(const StatisticsArgs& a, int64_t scale_group) {
+  const int64_t num_chunks = chunks_per_scale(a.num_values, a.scale_group_size);
+  const double* partial = a.partial + 2 * scale_group * num_chunks;
+  double total[2];
   for (int part = 0; part < 2; ++part) {
     double lanes[kFinalLanes] = {};
     for (int64_t i = 0; i < num_chunks; ++i) lanes[i % kFinalLanes] += partial[2 * i + part];
@@ -52,7 +55,14 @@ void final_statistics(const double* partial, int64_t num_chunks, double* result)
     while (used < kFinalLanes && used < num_chunks) used *= 2;
     for (int width = used / 2; width > 0; width /= 2)
       for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-    result[part] = lanes[0];
+    total[part] = lanes[0];
+  }
+  if (a.moments != nullptr) {
+    a.moments[2 * scale_group] = total[0];
+    a.moments[2 * scale_group + 1] = total[1];
+  } else {
+    const int64_t count = values_in(scale_group, a.num_values, a.scale_group_size);
+    a.scales[scale_group] = scale_of(total[0], total[1], count, a.rule, a.clip_factor);
   }
 }
 

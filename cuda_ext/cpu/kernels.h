@@ -47,12 +47,11 @@ struct Codec {
   // start at the digits of an all-zero block and every value that fires adds or takes its weight.
   static void encode_block(const float* x, const float* inverse, uint32_t first_group,
                            const knet::RandomKey& key, bool stochastic, uint8_t* out) {
-    float zeros = 0.0f, weight = 1.0f;
-    for (int plane = 0; plane < kPlanes; ++plane, weight *= kRadix) zeros += weight;
+    constexpr auto zeros = static_cast<float>(knet::zero_byte(kFormat));
     for (int part = 0; part < knet::kLanes; part += Simd::kWidth) {
       Float sums[knet::kSlots];
       for (Float& sum : sums) sum = Simd::set_float(zeros);
-      weight = 1.0f;
+      float weight = 1.0f;
       for (int plane = 0; plane < kPlanes; ++plane, weight *= kRadix) {
         const uint32_t index = (first_group + static_cast<uint32_t>(plane)) * knet::kLanes;
         Int words[4];
@@ -73,18 +72,30 @@ struct Codec {
     }
   }
 
+  // Values [kValues] of a block, each times its scale's boost; apart from encode_block, so that
+  // ordinary scales cost nothing. NaN keeps its sign.
+  static const float* boosted(const float* x, const float* scales, float* buffer) {
+    for (int i = 0; i < kValues; ++i)
+      buffer[i] = x[i] == x[i] ? x[i] * knet::boost_of(scales[i / kGroup]) : x[i];
+    return buffer;
+  }
+
   static void encode(const knet::EncodeArgs& a, int64_t begin, int64_t end) {
     alignas(64) float buffer[kValues];
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * kValues;
       const int64_t count = clamp(a.num_values - first, kValues);
       const float* x = as_floats(a.values, a.dtype, first, count, kValues, buffer);
-      float inverse[kPlanes];
+      float scales[kPlanes], inverse[kPlanes];
+      bool any_small = false;
       for (int plane = 0; plane < kPlanes; ++plane) {
         const int64_t value = first + plane * kGroup;
-        inverse[plane] =
-            value < a.num_values ? knet::inverse_scale(a.scales[value / a.scale_group_size]) : 0;
+        scales[plane] = value < a.num_values ? a.scales[value / a.scale_group_size] : 0.0f;
+        inverse[plane] = knet::inverse_scale(scales[plane]);
+        any_small |= knet::boost_of(scales[plane]) > 1.0f;
       }
+      if (any_small)
+        x = boosted(x, scales, buffer);
       const uint32_t group = a.first_group + static_cast<uint32_t>(block * kPlanes);
       encode_block(x, inverse, group, a.key, a.stochastic, a.payload + block * knet::kBlockBytes);
     }
@@ -92,7 +103,7 @@ struct Codec {
 
   // Adds the digits of kShorts bytes to sums[plane].
   static void add_digits(const uint8_t* bytes, Short sums[kPlanes]) {
-    Short rest = Simd::load_bytes(bytes, kFormat == WireFormat::kTrit5 ? 242 : 255);
+    Short rest = Simd::load_bytes(bytes, knet::largest_byte(kFormat));
     if (kFormat == WireFormat::kCrumb4) {
       for (int plane = 0; plane < kPlanes; ++plane)
         sums[plane] = Simd::add(sums[plane], Simd::crumb(rest, 2 * plane));
@@ -157,14 +168,14 @@ struct Codec {
 
 template <class Simd>
 void encode(const knet::EncodeArgs& a, int64_t begin, int64_t end) {
-  a.format == WireFormat::kTrit5 ? Codec<Simd, WireFormat::kTrit5>::encode(a, begin, end)
-                                 : Codec<Simd, WireFormat::kCrumb4>::encode(a, begin, end);
+  knet::with_format(
+      a.format, [&](auto format) { Codec<Simd, decltype(format)::value>::encode(a, begin, end); });
 }
 
 template <class Simd>
 void decode(const knet::DecodeArgs& a, int64_t begin, int64_t end) {
-  a.format == WireFormat::kTrit5 ? Codec<Simd, WireFormat::kTrit5>::decode(a, begin, end)
-                                 : Codec<Simd, WireFormat::kCrumb4>::decode(a, begin, end);
+  knet::with_format(
+      a.format, [&](auto format) { Codec<Simd, decltype(format)::value>::decode(a, begin, end); });
 }
 
 template <class Simd>
@@ -193,13 +204,13 @@ void statistics(const knet::StatisticsArgs& a, int64_t begin, int64_t end) {
   using knet::kStatLanes;
   alignas(64) float buffer[kStatChunk];
   double sum[kStatLanes], square[kStatLanes];
-  const int64_t per_bucket = knet::chunks_per_bucket(a.num_values, a.scale_group_size);
+  const int64_t per_scale = knet::chunks_per_scale(a.num_values, a.scale_group_size);
   for (int64_t chunk = begin; chunk < end; ++chunk) {
-    const int64_t bucket = chunk / per_bucket;
-    const int64_t offset = chunk % per_bucket * kStatChunk;
-    const int64_t first = bucket * a.scale_group_size + offset;
-    const int64_t in_bucket = clamp(a.scale_group_size - offset, kStatChunk);
-    const int64_t count = clamp(a.num_values - first, in_bucket);
+    const int64_t scale_group = chunk / per_scale;
+    const int64_t offset = chunk % per_scale * kStatChunk;
+    const int64_t first = scale_group * a.scale_group_size + offset;
+    const int64_t in_scale_group = clamp(a.scale_group_size - offset, kStatChunk);
+    const int64_t count = clamp(a.num_values - first, in_scale_group);
     const int64_t padded = ceil_div(count, kStatLanes) * kStatLanes;
     const float* x = as_floats(a.values, a.dtype, first, count, padded, buffer);
     typename Simd::Moments moments;
@@ -211,18 +222,21 @@ void statistics(const knet::StatisticsArgs& a, int64_t begin, int64_t end) {
     }
     Simd::store(moments, sum, square);
     for (int width = kStatLanes / 2; width > 0; width /= 2)
-      for (int i = 0; i < width; ++i) sum[i] += sum[i + width], square[i] += square[i + width];
+      for (int i = 0; i < width; ++i) {
+        sum[i] += sum[i + width];
+        square[i] += square[i + width];
+      }
     a.partial[2 * chunk] = sum[0];
     a.partial[2 * chunk + 1] = square[0];
   }
 }
 
-// The largest absolute value by its bits, which order as the values do and put NaN on top.
+// The largest absolute value by its bits, which order as the values do; NaN becomes infinity.
 template <class Simd>
 void max_abs(const knet::MaxAbsArgs& a, int64_t begin, int64_t end) {
   alignas(64) float buffer[kGroup];
-  for (int64_t bucket = begin; bucket < end; ++bucket) {
-    const int64_t first = bucket * a.scale_group_size;
+  for (int64_t scale_group = begin; scale_group < end; ++scale_group) {
+    const int64_t first = scale_group * a.scale_group_size;
     const int64_t last = first + clamp(a.num_values - first, a.scale_group_size);
     int32_t lane[16] = {};
     for (int64_t at = first; at < last; at += kGroup) {
@@ -234,7 +248,9 @@ void max_abs(const knet::MaxAbsArgs& a, int64_t begin, int64_t end) {
         }
     }
     for (int j = 1; j < 16; ++j) lane[0] = lane[0] > lane[j] ? lane[0] : lane[j];
-    a.result[bucket] = knet::bits_to_float(static_cast<uint32_t>(lane[0]));
+    const auto largest = static_cast<uint32_t>(lane[0]);
+    a.scales[scale_group] =
+        knet::bits_to_float(largest < knet::kInfinityBits ? largest : knet::kInfinityBits);
   }
 }
 

@@ -120,7 +120,10 @@ struct Portable {
     }
   }
   static void store(const Moments& m, double* sum, double* square) {
-    for (int i = 0; i < knet::kStatLanes; ++i) sum[i] = m.sum[i], square[i] = m.square[i];
+    for (int i = 0; i < knet::kStatLanes; ++i) {
+      sum[i] = m.sum[i];
+      square[i] = m.square[i];
+    }
   }
 };
 

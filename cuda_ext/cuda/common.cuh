@@ -1,4 +1,5 @@
-// What the CUDA kernels share: 16-byte loads and stores, the bucket of a group, the checked launch.
+// What the CUDA kernels share: 16-byte loads and stores, the scale group of a group, the checked
+// launch.
 //
 // The arithmetic is that of core/codec.h, compiled without contraction (--fmad=false), fast
 // division or flushed denormals, so that the results are the CPU's bit for bit.
@@ -84,41 +85,41 @@ KNET_DEVICE Storage<kType> from_float(float value) {
   return stored;
 }
 
-// The bucket of consecutive groups, for one division; 32 bits count the groups of 2^39 values.
-struct BucketCursor {
-  KNET_DEVICE BucketCursor(int64_t group, uint32_t groups_per_bucket)
-      : bucket(static_cast<uint32_t>(group) / groups_per_bucket),
-        size(groups_per_bucket),
-        left(groups_per_bucket - static_cast<uint32_t>(group) % groups_per_bucket) {}
+// The scale group of consecutive groups, for one division; 32 bits count the groups of 2^39 values.
+struct ScaleCursor {
+  KNET_DEVICE ScaleCursor(int64_t group, uint32_t groups_per_scale)
+      : scale_group(static_cast<uint32_t>(group) / groups_per_scale),
+        size(groups_per_scale),
+        left(groups_per_scale - static_cast<uint32_t>(group) % groups_per_scale) {}
   KNET_DEVICE bool next_is_new() {
     if (--left > 0)
       return false;
     left = size;
-    ++bucket;
+    ++scale_group;
     return true;
   }
-  uint32_t bucket, size, left;
+  uint32_t scale_group, size, left;
 };
 
-// Only a size that is all of one bucket need not be a multiple of kGroup.
-inline uint32_t groups_per_bucket(int64_t scale_group_size) {
+// Only a size that is all of one scale group need not be a multiple of kGroup.
+inline uint32_t groups_per_scale(int64_t scale_group_size) {
   return static_cast<uint32_t>(knet::ceil_div(
       scale_group_size < knet::kWholeTensor ? scale_group_size : knet::kWholeTensor, kGroup));
 }
 
-// Chunks of kStatChunk values that partition each bucket; empty ones after the last value.
+// Chunks of kStatChunk values that partition each scale group; empty ones after the last value.
 struct Chunk {
-  KNET_DEVICE Chunk(int64_t chunk, int64_t chunks_per_bucket, int64_t scale_group_size,
+  KNET_DEVICE Chunk(int64_t chunk, int64_t chunks_per_scale, int64_t scale_group_size,
                     int64_t num_values) {
-    bucket = static_cast<uint32_t>(chunk) / static_cast<uint32_t>(chunks_per_bucket);
-    const int64_t offset = (chunk - bucket * chunks_per_bucket) * knet::kStatChunk;
-    first = bucket * scale_group_size + offset;
-    is_after_last = bucket > 0 && first - offset >= num_values;
-    const int64_t bucket_left = scale_group_size - offset, values_left = num_values - first;
-    const int64_t left = bucket_left < values_left ? bucket_left : values_left;
+    scale_group = static_cast<uint32_t>(chunk) / static_cast<uint32_t>(chunks_per_scale);
+    const int64_t offset = (chunk - scale_group * chunks_per_scale) * knet::kStatChunk;
+    first = scale_group * scale_group_size + offset;
+    is_after_last = scale_group > 0 && first - offset >= num_values;
+    const int64_t scale_group_left = scale_group_size - offset, values_left = num_values - first;
+    const int64_t left = scale_group_left < values_left ? scale_group_left : values_left;
     count = static_cast<int>(left < 0 ? 0 : left < knet::kStatChunk ? left : knet::kStatChunk);
   }
-  int64_t bucket, first;
+  int64_t scale_group, first;
   int count;
   bool is_after_last;  // of the tensor, in the last block of threads
 };
@@ -130,12 +131,12 @@ KNET_DEVICE int64_t global_thread() {
 // The tensor of a block of threads, and the number of a thread among that tensor's.
 struct Place {
   template <class Item>
-  KNET_DEVICE explicit Place(const knet::Batch<Item>& batch) : tensor(0) {
-    for (int end = batch.count; end - tensor > 1;) {  // the last that begins here or before
+  KNET_DEVICE explicit Place(const knet::LaunchGroup<Item>& launch_group) : tensor(0) {
+    for (int end = launch_group.count; end - tensor > 1;) {  // the last that begins here or before
       const int middle = (tensor + end) / 2;
-      (batch.first_block[middle] <= blockIdx.x ? tensor : end) = middle;
+      (launch_group.first_block[middle] <= blockIdx.x ? tensor : end) = middle;
     }
-    const uint32_t block = blockIdx.x - batch.first_block[tensor];
+    const uint32_t block = blockIdx.x - launch_group.first_block[tensor];
     thread = static_cast<int64_t>(block) * blockDim.x + threadIdx.x;
   }
   int tensor;

@@ -26,13 +26,13 @@ struct ValueOutput {
 template <class Output>
 constexpr int kRun = knet::output_run(sizeof(typename Output::T));
 
-using DecodeBatch = knet::Batch<knet::DecodeItem>;
-using DequantizeBatch = knet::Batch<knet::DequantizeItem>;
+using DecodeGroup = knet::LaunchGroup<knet::DecodeItem>;
+using DequantizeGroup = knet::LaunchGroup<knet::DequantizeItem>;
 
 // What the tensors of a launch share.
 struct Shared {
   int64_t num_payloads, row_bytes;
-  uint32_t groups_per_bucket;
+  uint32_t groups_per_scale;
   int32_t divisor;
   bool rows_aligned;  // each as the first one
 };
@@ -111,10 +111,10 @@ KNET_DEVICE void add_payloads(const uint8_t* first, const Shared& shared,
 
 template <class Output, WireFormat kFormat>
 __global__ void __launch_bounds__(kThreads)
-    decode_kernel(const __grid_constant__ DecodeBatch batch, const Shared shared) {
+    decode_kernel(const __grid_constant__ DecodeGroup launch_group, const Shared shared) {
   constexpr int kBytes = kRun<Output>, kPlanes = knet::num_planes(kFormat);
-  const Place place(batch);
-  const knet::DecodeItem& a = batch.items[place.tensor];
+  const Place place(launch_group);
+  const knet::DecodeItem& a = launch_group.items[place.tensor];
   const int64_t at = place.thread * kBytes, block = at / knet::kBlockBytes;
   const int64_t first = block * kPlanes * kGroup + at % knet::kBlockBytes;
   const int64_t num_values = a.num_values;
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kThreads)
       : add_payloads<false, kBytes / 4>(a.payloads + at, shared, sums);
   auto* out = static_cast<typename Output::T*>(a.out);
   const bool out_aligned = is_aligned(out, 16);
-  BucketCursor cursor(block * kPlanes, shared.groups_per_bucket);
+  ScaleCursor cursor(block * kPlanes, shared.groups_per_scale);
   float factor = 0.0f;
 #pragma unroll
   for (int plane = 0; plane < kPlanes; ++plane) {
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kThreads)
     if (value >= num_values)
       return;
     if (Output::kScaled && (plane == 0 || cursor.next_is_new()))
-      factor = knet::decode_factor(a.scales[cursor.bucket], shared.divisor);
+      factor = knet::decode_factor(a.scales[cursor.scale_group], shared.divisor);
     Run<typename Output::T, kBytes> run;
 #pragma unroll
     for (int i = 0; i < kBytes; ++i) {
@@ -147,28 +147,28 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class Output>
-const char* decode(const knet::DecodeArgs& common, const DecodeBatch& batch, int64_t blocks,
+const char* decode(const knet::DecodeArgs& common, const DecodeGroup& launch_group, int64_t blocks,
                    void* stream) {
-  const auto kernel = common.format == WireFormat::kTrit5
-                          ? decode_kernel<Output, WireFormat::kTrit5>
-                          : decode_kernel<Output, WireFormat::kCrumb4>;
   const Shared shared{common.num_payloads, common.row_bytes,
-                      Output::kScaled ? groups_per_bucket(common.scale_group_size) : 1,
+                      Output::kScaled ? groups_per_scale(common.scale_group_size) : 1,
                       common.divisor,
                       common.num_payloads == 1 || common.row_bytes % kRun<Output> == 0};
-  return launch(kernel, blocks, kThreads, stream, batch, shared);
+  return knet::with_format(common.format, [&](auto format) {
+    return launch(decode_kernel<Output, decltype(format)::value>, blocks, kThreads, stream,
+                  launch_group, shared);
+  });
 }
 
 // Like decode, a thread takes the same place in several consecutive groups: their loads are in
-// flight together, and one division finds their buckets.
+// flight together, and one division finds their scale groups.
 template <DType kType>
 __global__ void __launch_bounds__(kThreads)
-    dequantize_kernel(const __grid_constant__ DequantizeBatch batch, uint32_t groups_per_bucket,
-                      int32_t divisor) {
+    dequantize_kernel(const __grid_constant__ DequantizeGroup launch_group,
+                      uint32_t groups_per_scale, int32_t divisor) {
   using Output = ValueOutput<kType>;
   constexpr int kCount = kRun<Output>, kRows = knet::kDequantizeRows;
-  const Place place(batch);
-  const knet::DequantizeItem& a = batch.items[place.tensor];
+  const Place place(launch_group);
+  const knet::DequantizeItem& a = launch_group.items[place.tensor];
   const int64_t at = place.thread * kCount, block = at / kGroup;
   const int64_t first = block * kRows * kGroup + at % kGroup, num_values = a.num_values;
   if (first >= num_values)
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int row = 0; row < kRows; ++row)
       rows[row] = load_ragged<int16_t, kCount>(a.sums, first + row * kGroup, num_values);
   }
-  BucketCursor cursor(block * kRows, groups_per_bucket);
+  ScaleCursor cursor(block * kRows, groups_per_scale);
   float factor = 0.0f;
 #pragma unroll
   for (int row = 0; row < kRows; ++row) {
@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(kThreads)
     if (value >= num_values)
       return;
     if (row == 0 || cursor.next_is_new())
-      factor = knet::decode_factor(a.scales[cursor.bucket], divisor);
+      factor = knet::decode_factor(a.scales[cursor.scale_group], divisor);
     Run<typename Output::T, kCount> run;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) run.value[i] = Output::convert(rows[row].value[i], factor);
@@ -206,19 +206,21 @@ __global__ void __launch_bounds__(kThreads)
 
 const char* knet::decode_cuda(const DecodeArgs* tensors, int64_t count, void* stream) {
   if (tensors->sums != nullptr)
-    return in_batches<DecodeItem>(tensors, count, decode_blocks, decode_item,
-                                  [&](const DecodeBatch& batch, int64_t blocks) {
-                                    return decode<SumOutput>(*tensors, batch, blocks, stream);
-                                  });
-  return decode_batches(tensors, count, [&](auto type, const DecodeBatch& batch, int64_t blocks) {
-    return decode<ValueOutput<decltype(type)::value>>(*tensors, batch, blocks, stream);
-  });
+    return in_launches<DecodeItem>(tensors, count, decode_blocks, decode_item,
+                                   [&](const DecodeGroup& launch_group, int64_t blocks) {
+                                     return decode<SumOutput>(*tensors, launch_group, blocks,
+                                                              stream);
+                                   });
+  return decode_launches(
+      tensors, count, [&](auto type, const DecodeGroup& launch_group, int64_t blocks) {
+        return decode<ValueOutput<decltype(type)::value>>(*tensors, launch_group, blocks, stream);
+      });
 }
 
 const char* knet::dequantize_cuda(const DequantizeArgs* tensors, int64_t count, void* stream) {
-  return dequantize_batches(
-      tensors, count, [&](auto type, const DequantizeBatch& batch, int64_t blocks) {
-        return launch(dequantize_kernel<decltype(type)::value>, blocks, kThreads, stream, batch,
-                      groups_per_bucket(tensors->scale_group_size), tensors->divisor);
+  return dequantize_launches(
+      tensors, count, [&](auto type, const DequantizeGroup& launch_group, int64_t blocks) {
+        return launch(dequantize_kernel<decltype(type)::value>, blocks, kThreads, stream,
+                      launch_group, groups_per_scale(tensors->scale_group_size), tensors->divisor);
       });
 }

@@ -13,7 +13,7 @@ constexpr int kPairs = kLevelWords / kPair;
 
 // Where a thread's words and values lie; digit d of its words is at value + d * kLevelWords.
 struct PairPlace {
-  KNET_DEVICE explicit PairPlace(const knet::DigitsArgs& a) {
+  KNET_DEVICE explicit PairPlace(const knet::Digits& a) {
     const int64_t block = global_thread() / kPairs;
     const int in_block = static_cast<int>(threadIdx.x % kPairs) * kPair;
     word = block * kLevelWords + in_block;
@@ -27,7 +27,7 @@ struct PairPlace {
 
 // Horner's rule from the last digit down.
 template <bool kWhole>
-KNET_DEVICE Run<uint64_t, kPair> pack_words(const knet::DigitsArgs& a, int64_t first) {
+KNET_DEVICE Run<uint64_t, kPair> pack_words(const knet::PackArgs& a, int64_t first) {
   Run<uint64_t, kPair> words = {};
 #pragma unroll 8  // loads in flight
   for (int digit = a.num_digits - 1; digit >= 0; --digit) {
@@ -44,7 +44,7 @@ KNET_DEVICE Run<uint64_t, kPair> pack_words(const knet::DigitsArgs& a, int64_t f
   return words;
 }
 
-__global__ void __launch_bounds__(kThreads) pack_kernel(const knet::DigitsArgs a, int64_t num_words,
+__global__ void __launch_bounds__(kThreads) pack_kernel(const knet::PackArgs a, int64_t num_words,
                                                         bool values_aligned, bool words_aligned) {
   const PairPlace place(a);
   if (!place.exists)
@@ -67,8 +67,10 @@ struct Divisors {
   KNET_DEVICE uint32_t cut_limb(uint64_t& word) const {
     uint64_t quotient = __umul64hi(word, limb_factor);
     uint32_t limb = static_cast<uint32_t>(word) - static_cast<uint32_t>(quotient) * limb_base;
-    if (limb >= limb_base)
-      ++quotient, limb -= limb_base;
+    if (limb >= limb_base) {
+      ++quotient;
+      limb -= limb_base;
+    }
     word = quotient;
     return limb;
   }
@@ -80,7 +82,7 @@ struct Divisors {
 };
 
 __global__ void __launch_bounds__(kThreads)
-    unpack_kernel(const knet::DigitsArgs a, const Divisors divisors, int64_t num_words,
+    unpack_kernel(const knet::UnpackArgs a, const Divisors divisors, int64_t num_words,
                   bool values_aligned, bool words_aligned) {
   const PairPlace place(a);
   if (!place.exists)
@@ -109,20 +111,20 @@ __global__ void __launch_bounds__(kThreads)
 
 int64_t count_blocks(int64_t num_words) { return knet::ceil_div(num_words / kPair, kThreads); }
 
-int64_t count_words(const knet::DigitsArgs& a) {
+int64_t count_words(const knet::Digits& a) {
   return knet::ceil_div(a.num_values, static_cast<int64_t>(kLevelWords) * a.num_digits) *
          kLevelWords;
 }
 
 }  // namespace
 
-const char* knet::pack_digits_cuda(const DigitsArgs& a, void* stream) {
+const char* knet::pack_digits_cuda(const PackArgs& a, void* stream) {
   const int64_t words = count_words(a);
   return launch(pack_kernel, count_blocks(words), kThreads, stream, a, words,
                 is_aligned(a.values, 4), is_aligned(a.words, 16));
 }
 
-const char* knet::unpack_digits_cuda(const DigitsArgs& a, void* stream) {
+const char* knet::unpack_digits_cuda(const UnpackArgs& a, void* stream) {
   const int64_t words = count_words(a);
   return launch(unpack_kernel, count_blocks(words), kThreads, stream, a, Divisors(a.base), words,
                 is_aligned(a.values, 4), is_aligned(a.words, 16));

@@ -10,12 +10,12 @@ namespace {
 using knet::kQuad;
 using knet::kQuads;
 using knet::kSlots;
-using Batch = knet::Batch<knet::EncodeItem>;
+using EncodeGroup = knet::LaunchGroup<knet::EncodeItem>;
 
 // What the tensors of a launch share; the key's stream is a tensor's own.
 struct Shared {
   knet::RandomKey key;
-  uint32_t groups_per_bucket;
+  uint32_t groups_per_scale;
   bool stochastic;
 };
 static_assert(sizeof(Shared) <= knet::kSharedBytes);
@@ -37,25 +37,26 @@ KNET_DEVICE void load_group(const T* values, int64_t first, int lane, int64_t nu
 
 // Adds weight * code to the byte of each value: digits never carry, so four bytes add as one word.
 template <DType kType>
-KNET_DEVICE void add_codes(const Run<Storage<kType>, kQuad> rows[kSlots], float inverse,
+KNET_DEVICE void add_codes(const Run<Storage<kType>, kQuad> rows[kSlots], float scale,
                            const uint32_t words[kQuad][4], uint32_t weight, uint32_t sums[kSlots]) {
+  const float inverse = knet::inverse_scale(scale), boost = knet::boost_of(scale);
 #pragma unroll
   for (int slot = 0; slot < kSlots; ++slot)
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
       const float x = to_float<kType>(rows[slot].value[i]);
-      const int32_t code = knet::ternarize(x, inverse, knet::random16(words[i], slot));
+      const int32_t code = knet::ternarize(x, inverse, knet::random16(words[i], slot), boost);
       sums[slot] += static_cast<uint32_t>(code) * (weight << (8 * i));
     }
 }
 
 template <DType kType, WireFormat kFormat>
 __global__ void __launch_bounds__(kThreads)
-    encode_kernel(const __grid_constant__ Batch batch, const Shared shared) {
+    encode_kernel(const __grid_constant__ EncodeGroup launch_group, const Shared shared) {
   constexpr int kPlanes = knet::num_planes(kFormat);
-  constexpr uint32_t kZeroByte = kFormat == WireFormat::kTrit5 ? 121 : 85;  // all digits 1
-  const Place place(batch);
-  const knet::EncodeItem& a = batch.items[place.tensor];
+  constexpr uint32_t kZeroByte = knet::zero_byte(kFormat);
+  const Place place(launch_group);
+  const knet::EncodeItem& a = launch_group.items[place.tensor];
   const int64_t block = place.thread / kQuads, num_values = a.num_values;
   const int lane = static_cast<int>(threadIdx.x % kQuads) * kQuad;
   if (block * kPlanes * kGroup >= num_values)
@@ -64,8 +65,8 @@ __global__ void __launch_bounds__(kThreads)
   const bool aligned = is_aligned(values, 16);
   knet::RandomKey key = shared.key;
   key.stream = a.stream;
-  BucketCursor cursor(block * kPlanes, shared.groups_per_bucket);
-  float inverse = 0.0f;
+  ScaleCursor cursor(block * kPlanes, shared.groups_per_scale);
+  float scale = 0.0f;
   uint32_t sums[kSlots], weight = 1;
 #pragma unroll
   for (uint32_t& sum : sums) sum = kZeroByte * 0x01010101u;
@@ -77,7 +78,7 @@ __global__ void __launch_bounds__(kThreads)
     Run<Storage<kType>, kQuad> rows[kSlots];  // eight loads in flight while Philox computes
     load_group(values, group * kGroup, lane, num_values, aligned, rows);
     if (plane == 0 || cursor.next_is_new())
-      inverse = knet::inverse_scale(a.scales[cursor.bucket]);
+      scale = a.scales[cursor.scale_group];
     uint32_t words[kQuad][4];
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
@@ -86,7 +87,7 @@ __global__ void __launch_bounds__(kThreads)
         knet::philox4x32((a.first_group + static_cast<uint32_t>(group)) * knet::kLanes + lane + i,
                          key, words[i]);
     }
-    add_codes<kType>(rows, inverse, words, weight, sums);
+    add_codes<kType>(rows, scale, words, weight, sums);
   }
   uint8_t* out = a.payload + block * knet::kBlockBytes + lane;
   const bool payload_aligned = is_aligned(a.payload, kQuad);
@@ -98,20 +99,16 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <WireFormat kFormat>
-const char* encode(const knet::EncodeArgs* tensors, int64_t count, void* stream) {
-  const Shared shared{tensors->key, groups_per_bucket(tensors->scale_group_size),
-                      tensors->stochastic};
-  return knet::encode_batches(tensors, count, [&](auto type, const Batch& batch, int64_t blocks) {
-    return launch(encode_kernel<decltype(type)::value, kFormat>, blocks, kThreads, stream, batch,
-                  shared);
-  });
-}
-
 }  // namespace
 
 const char* knet::encode_cuda(const EncodeArgs* tensors, int64_t count, void* stream) {
-  return tensors->format == WireFormat::kTrit5
-             ? encode<WireFormat::kTrit5>(tensors, count, stream)
-             : encode<WireFormat::kCrumb4>(tensors, count, stream);
+  const Shared shared{tensors->key, groups_per_scale(tensors->scale_group_size),
+                      tensors->stochastic};
+  return with_format(tensors->format, [&](auto format) {
+    return encode_launches(
+        tensors, count, [&](auto type, const EncodeGroup& launch_group, int64_t blocks) {
+          return launch(encode_kernel<decltype(type)::value, decltype(format)::value>, blocks,
+                        kThreads, stream, launch_group, shared);
+        });
+  });
 }

@@ -23,53 +23,56 @@ constexpr int kSharedBytes = 64;
 
 // Tensors of one launch: items[i] has blocks first_block[i] up to first_block[i + 1].
 template <class Item>
-struct Batch {
+struct LaunchGroup {
   static constexpr int kCapacity =
       (kParameterBytes - kSharedBytes - 8) / static_cast<int>(sizeof(Item) + sizeof(uint32_t));
   Item items[kCapacity];
   uint32_t first_block[kCapacity];
   int32_t count;
 };
-static_assert(sizeof(Batch<uint64_t>) + kSharedBytes <= kParameterBytes);
+static_assert(sizeof(LaunchGroup<uint64_t>) + kSharedBytes <= kParameterBytes);
 
-// Calls launch(batch, number of blocks) for as few batches as hold all tensors, in order, but those
-// without a block; returns the first error.
+// Calls launch(launch_group, number of blocks) for as few launch groups as hold all tensors, in
+// order, but those without a block; returns the first error.
 template <class Item, class Args, class CountBlocks, class MakeItem, class Launch>
-const char* in_batches(const Args* tensors, int64_t count, const CountBlocks& count_blocks,
-                       const MakeItem& make_item, const Launch& launch) {
-  Batch<Item> batch;
-  batch.count = 0;
+const char* in_launches(const Args* tensors, int64_t count, const CountBlocks& count_blocks,
+                        const MakeItem& make_item, const Launch& launch) {
+  LaunchGroup<Item> launch_group;
+  launch_group.count = 0;
   int64_t blocks = 0;
   for (const Args* tensor = tensors; tensor < tensors + count; ++tensor) {
     const int64_t more = count_blocks(*tensor);
     if (more == 0)
       continue;
-    if (batch.count == batch.kCapacity || (batch.count > 0 && blocks + more > kMaxBlocks)) {
-      if (const char* error = launch(batch, blocks))
+    if (launch_group.count == launch_group.kCapacity ||
+        (launch_group.count > 0 && blocks + more > kMaxBlocks)) {
+      if (const char* error = launch(launch_group, blocks))
         return error;
-      batch.count = 0, blocks = 0;
+      launch_group.count = 0;
+      blocks = 0;
     }
-    batch.first_block[batch.count] = static_cast<uint32_t>(blocks);
-    batch.items[batch.count++] = make_item(*tensor);
+    launch_group.first_block[launch_group.count] = static_cast<uint32_t>(blocks);
+    launch_group.items[launch_group.count++] = make_item(*tensor);
     blocks += more;
   }
-  return batch.count > 0 ? launch(batch, blocks) : nullptr;
+  return launch_group.count > 0 ? launch(launch_group, blocks) : nullptr;
 }
 
-// The same for the tensors of each dtype; launch(integral constant of the dtype, batch, blocks).
+// The same for the tensors of each dtype; launch(integral constant of the dtype, launch_group,
+// blocks).
 template <class Item, class Args, class CountBlocks, class MakeItem, class Launch>
-const char* in_dtype_batches(const Args* tensors, int64_t count, const CountBlocks& count_blocks,
-                             const MakeItem& make_item, const Launch& launch) {
+const char* in_dtype_launches(const Args* tensors, int64_t count, const CountBlocks& count_blocks,
+                              const MakeItem& make_item, const Launch& launch) {
   const char* error = nullptr;
   const auto run = [&](auto dtype) {
     const auto own_blocks = [&](const Args& a) {
       return a.dtype == decltype(dtype)::value ? count_blocks(a) : 0;
     };
-    const auto own_launch = [&](const Batch<Item>& batch, int64_t blocks) {
-      return launch(dtype, batch, blocks);
+    const auto own_launch = [&](const LaunchGroup<Item>& launch_group, int64_t blocks) {
+      return launch(dtype, launch_group, blocks);
     };
     if (error == nullptr)
-      error = in_batches<Item>(tensors, count, own_blocks, make_item, own_launch);
+      error = in_launches<Item>(tensors, count, own_blocks, make_item, own_launch);
   };
   run(std::integral_constant<DType, DType::kFloat32>());
   run(std::integral_constant<DType, DType::kFloat64>());
@@ -91,8 +94,8 @@ struct EncodeItem {
 };
 
 template <class Launch>
-const char* encode_batches(const EncodeArgs* tensors, int64_t count, const Launch& launch) {
-  return in_dtype_batches<EncodeItem>(
+const char* encode_launches(const EncodeArgs* tensors, int64_t count, const Launch& launch) {
+  return in_dtype_launches<EncodeItem>(
       tensors, count,
       [](const EncodeArgs& a) {
         return ceil_div(ceil_div(a.num_values, block_values(a.format)) * kQuads, kThreads);
@@ -128,8 +131,8 @@ inline DecodeItem decode_item(const DecodeArgs& a) {
 }
 
 template <class Launch>
-const char* decode_batches(const DecodeArgs* tensors, int64_t count, const Launch& launch) {
-  return in_dtype_batches<DecodeItem>(tensors, count, decode_blocks, decode_item, launch);
+const char* decode_launches(const DecodeArgs* tensors, int64_t count, const Launch& launch) {
+  return in_dtype_launches<DecodeItem>(tensors, count, decode_blocks, decode_item, launch);
 }
 
 // Dequantize takes the same place in several consecutive groups.
@@ -143,8 +146,9 @@ struct DequantizeItem {
 };
 
 template <class Launch>
-const char* dequantize_batches(const DequantizeArgs* tensors, int64_t count, const Launch& launch) {
-  return in_dtype_batches<DequantizeItem>(
+const char* dequantize_launches(const DequantizeArgs* tensors, int64_t count,
+                                const Launch& launch) {
+  return in_dtype_launches<DequantizeItem>(
       tensors, count,
       [](const DequantizeArgs& a) {
         const int64_t places = ceil_div(a.num_values, kDequantizeRows * kGroup);
@@ -156,19 +160,19 @@ const char* dequantize_batches(const DequantizeArgs* tensors, int64_t count, con
       launch);
 }
 
-// --- statistics and max_abs: a warp to each chunk of each bucket
+// --- statistics and max_abs: a warp to each chunk of each scale group
 template <class Result>
 struct ChunkItem {
   const void* values;
   int64_t num_values;
   Result* result;
-  uint32_t chunks_per_bucket;
+  uint32_t chunks_per_scale;
 };
 
 template <class Args>
 int64_t count_chunks(const Args& a) {
-  return count_buckets(a.num_values, a.scale_group_size) *
-         chunks_per_bucket(a.num_values, a.scale_group_size);
+  return count_scale_groups(a.num_values, a.scale_group_size) *
+         chunks_per_scale(a.num_values, a.scale_group_size);
 }
 
 template <class Args>
@@ -177,67 +181,68 @@ int64_t chunk_blocks(const Args& a) {
 }
 
 template <class Launch>
-const char* chunk_batches(const StatisticsArgs* tensors, int64_t count, const Launch& launch) {
-  return in_dtype_batches<ChunkItem<double>>(
+const char* chunk_launches(const StatisticsArgs* tensors, int64_t count, const Launch& launch) {
+  return in_dtype_launches<ChunkItem<double>>(
       tensors, count, chunk_blocks<StatisticsArgs>,
       [](const StatisticsArgs& a) {
-        const auto chunks = chunks_per_bucket(a.num_values, a.scale_group_size);
+        const auto chunks = chunks_per_scale(a.num_values, a.scale_group_size);
         return ChunkItem<double>{a.values, a.num_values, a.partial, static_cast<uint32_t>(chunks)};
       },
       launch);
 }
 
 template <class Launch>
-const char* max_batches(const MaxAbsArgs* tensors, int64_t count, const Launch& launch) {
-  return in_dtype_batches<ChunkItem<float>>(
+const char* max_launches(const MaxAbsArgs* tensors, int64_t count, const Launch& launch) {
+  return in_dtype_launches<ChunkItem<float>>(
       tensors, count, chunk_blocks<MaxAbsArgs>,
       [](const MaxAbsArgs& a) {
-        const auto chunks = chunks_per_bucket(a.num_values, a.scale_group_size);
-        return ChunkItem<float>{a.values, a.num_values, a.result, static_cast<uint32_t>(chunks)};
+        const auto chunks = chunks_per_scale(a.num_values, a.scale_group_size);
+        return ChunkItem<float>{a.values, a.num_values, a.scales, static_cast<uint32_t>(chunks)};
       },
       launch);
 }
 
-// Sums of chunks -> sums of buckets, `width` lanes to a bucket. Places count from those of the
-// first tensor, in pairs of doubles, so that one launch takes as many tensors as two of the others
-// do.
+// Sums of chunks -> moments or scales of scale groups, `width` lanes to a scale group. Places count
+// from those of the first tensor, so that one launch takes as many tensors as two of the others do.
 struct FinalItem {
-  uint32_t first_partial, first_result, chunks_per_bucket, num_scale_groups;
+  int64_t num_values;
+  uint32_t first_partial, first_result;
 };
 
-// Of the kFinalLanes lanes of a bucket, only the first `width` hold chunks.
-KNET_HD int final_width(int64_t chunks_per_bucket) {
+// Of the kFinalLanes lanes of a scale group, only the first `width` hold chunks.
+KNET_HD int final_width(int64_t chunks_per_scale) {
   int width = 1;
-  while (width < kFinalLanes && width < chunks_per_bucket) width *= 2;
+  while (width < kFinalLanes && width < chunks_per_scale) width *= 2;
   return width;
 }
 
-// Threads of a block, which holds whole buckets: all lanes of the widest one.
+// Threads of a block, which holds whole scale groups: all lanes of the widest one.
 inline int final_threads(const StatisticsArgs* tensors, int64_t count) {
   int threads = kThreads;
   for (int64_t i = 0; i < count; ++i) {
     const int width =
-        final_width(chunks_per_bucket(tensors[i].num_values, tensors[i].scale_group_size));
+        final_width(chunks_per_scale(tensors[i].num_values, tensors[i].scale_group_size));
     threads = width > threads ? width : threads;
   }
   return threads;
 }
 
 template <class Launch>
-const char* final_batches(const StatisticsArgs* tensors, int64_t count, int block_threads,
-                          const Launch& launch) {
-  return in_batches<FinalItem>(
+const char* final_launches(const StatisticsArgs* tensors, int64_t count, int block_threads,
+                           const Launch& launch) {
+  return in_launches<FinalItem>(
       tensors, count,
       [&](const StatisticsArgs& a) {
-        const int width = final_width(chunks_per_bucket(a.num_values, a.scale_group_size));
-        return ceil_div(count_buckets(a.num_values, a.scale_group_size) * width, block_threads);
+        const int width = final_width(chunks_per_scale(a.num_values, a.scale_group_size));
+        return ceil_div(count_scale_groups(a.num_values, a.scale_group_size) * width,
+                        block_threads);
       },
       [&](const StatisticsArgs& a) {
         return FinalItem{
+            a.num_values,
             static_cast<uint32_t>((a.partial - tensors->partial) / 2),
-            static_cast<uint32_t>((a.result - tensors->result) / 2),
-            static_cast<uint32_t>(chunks_per_bucket(a.num_values, a.scale_group_size)),
-            static_cast<uint32_t>(count_buckets(a.num_values, a.scale_group_size)),
+            static_cast<uint32_t>(a.moments != nullptr ? (a.moments - tensors->moments) / 2
+                                                       : a.scales - tensors->scales),
         };
       },
       launch);

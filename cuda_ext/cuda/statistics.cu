@@ -1,4 +1,5 @@
-// Statistics: sum and sum of squares, or largest absolute value, of each bucket.
+// Statistics: of each scale group the sum and sum of squares, a scale made of them, or the largest
+// absolute value.
 //
 // A warp takes a chunk of kStatChunk values. The order of the additions is fixed (see
 // cpu/kernels.h), so a thread owns one of the 32 lanes of a chunk: its loads are 4 bytes wide, but
@@ -14,13 +15,13 @@ static_assert(kStatLanes == kWarp, "a thread is a lane");
 
 template <DType kType>
 __global__ void __launch_bounds__(kThreads)
-    chunk_kernel(const __grid_constant__ knet::Batch<knet::ChunkItem<double>> batch,
+    chunk_kernel(const __grid_constant__ knet::LaunchGroup<knet::ChunkItem<double>> launch_group,
                  int64_t scale_group_size) {
   constexpr int kRows = 32;  // a row is loaded while earlier ones are added
-  const Place place(batch);
-  const knet::ChunkItem<double>& a = batch.items[place.tensor];
+  const Place place(launch_group);
+  const knet::ChunkItem<double>& a = launch_group.items[place.tensor];
   const int64_t index = place.thread / kWarp;
-  const Chunk chunk(index, a.chunks_per_bucket, scale_group_size, a.num_values);
+  const Chunk chunk(index, a.chunks_per_scale, scale_group_size, a.num_values);
   if (chunk.is_after_last)
     return;  // the whole warp
   const auto* x = static_cast<const Storage<kType>*>(a.values) + chunk.first;
@@ -44,50 +45,77 @@ __global__ void __launch_bounds__(kThreads)
     sum += __shfl_down_sync(0xFFFFFFFFu, sum, width);
     square += __shfl_down_sync(0xFFFFFFFFu, square, width);
   }
-  if (threadIdx.x % kWarp == 0)
-    a.result[2 * index] = sum, a.result[2 * index + 1] = square;
+  if (threadIdx.x % kWarp == 0) {
+    a.result[2 * index] = sum;
+    a.result[2 * index + 1] = square;
+  }
 }
+
+// What the tensors of a launch of final_kernel share.
+struct Shared {
+  const double* partial;
+  double* moments;
+  float* scales;
+  int64_t scale_group_size;
+  double clip_factor;
+  knet::ScaleRule rule;
+};
+static_assert(sizeof(Shared) <= knet::kSharedBytes);
 
 // Adding the zeros of lanes that hold no chunk would change nothing, so `width` threads do for a
-// bucket, and several buckets share a block.
+// scale group, and several scale groups share a block.
 __global__ void __launch_bounds__(kFinalLanes)
-    final_kernel(const __grid_constant__ knet::Batch<knet::FinalItem> batch, const double* partial,
-                 double* result) {
+    final_kernel(const __grid_constant__ knet::LaunchGroup<knet::FinalItem> launch_group,
+                 const Shared shared) {
   __shared__ double sums[kFinalLanes], squares[kFinalLanes];
-  const Place place(batch);
-  const knet::FinalItem& a = batch.items[place.tensor];
-  const int width = knet::final_width(a.chunks_per_bucket);
+  const Place place(launch_group);
+  const knet::FinalItem& a = launch_group.items[place.tensor];
+  const int64_t num_chunks = knet::chunks_per_scale(a.num_values, shared.scale_group_size);
+  const int width = knet::final_width(num_chunks);
   const int me = static_cast<int>(threadIdx.x), lane = me % width;
-  const int64_t bucket = place.thread / width;
+  const int64_t scale_group = place.thread / width;
+  const bool exists = scale_group < knet::count_scale_groups(a.num_values, shared.scale_group_size);
   double sum = 0.0, square = 0.0;
-  if (bucket < a.num_scale_groups) {
-    const double* row = partial + 2 * (a.first_partial + bucket * a.chunks_per_bucket);
+  if (exists) {
+    const double* row = shared.partial + 2 * (a.first_partial + scale_group * num_chunks);
 #pragma unroll 8  // loads in flight
-    for (int64_t i = lane; i < a.chunks_per_bucket; i += kFinalLanes)
-      sum += row[2 * i], square += row[2 * i + 1];
+    for (int64_t i = lane; i < num_chunks; i += kFinalLanes) {
+      sum += row[2 * i];
+      square += row[2 * i + 1];
+    }
   }
-  sums[me] = sum, squares[me] = square;
+  sums[me] = sum;
+  squares[me] = square;
   for (int half = width / 2; half > 0; half /= 2) {
     __syncthreads();
-    if (lane < half)
-      sums[me] += sums[me + half], squares[me] += squares[me + half];
+    if (lane < half) {
+      sums[me] += sums[me + half];
+      squares[me] += squares[me + half];
+    }
   }
-  if (lane == 0 && bucket < a.num_scale_groups) {
-    double* out = result + 2 * (a.first_result + bucket);
-    out[0] = sums[me], out[1] = squares[me];
+  if (lane != 0 || !exists)
+    return;
+  const int64_t at = a.first_result + scale_group;
+  if (shared.moments != nullptr) {
+    shared.moments[2 * at] = sums[me];
+    shared.moments[2 * at + 1] = squares[me];
+  } else {
+    const int64_t count = knet::values_in(scale_group, a.num_values, shared.scale_group_size);
+    shared.scales[at] =
+        knet::scale_of(sums[me], squares[me], count, shared.rule, shared.clip_factor);
   }
 }
 
-// Values are not negative, so they order as their bits do, and NaN is on top. The order of maxima
-// is free: four values a thread, in words of up to 16 bytes.
+// Values are not negative, so they order as their bits do, and NaN, on top, becomes infinity. The
+// order of maxima is free: four values a thread, in words of up to 16 bytes.
 template <DType kType>
 __global__ void __launch_bounds__(kThreads)
-    max_kernel(const __grid_constant__ knet::Batch<knet::ChunkItem<float>> batch,
+    max_kernel(const __grid_constant__ knet::LaunchGroup<knet::ChunkItem<float>> launch_group,
                int64_t scale_group_size) {
   constexpr int kQuad = 4, kRows = 8;  // rows in flight
-  const Place place(batch);
-  const knet::ChunkItem<float>& a = batch.items[place.tensor];
-  const Chunk chunk(place.thread / kWarp, a.chunks_per_bucket, scale_group_size, a.num_values);
+  const Place place(launch_group);
+  const knet::ChunkItem<float>& a = launch_group.items[place.tensor];
+  const Chunk chunk(place.thread / kWarp, a.chunks_per_scale, scale_group_size, a.num_values);
   if (chunk.is_after_last)
     return;  // the whole warp
   const bool aligned = is_aligned(a.values, 16);
@@ -113,30 +141,36 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int width = kWarp / 2; width > 0; width /= 2)
     largest = max(largest, __shfl_down_sync(0xFFFFFFFFu, largest, width));
+  largest = min(largest, static_cast<int32_t>(knet::kInfinityBits));
   if (threadIdx.x % kWarp == 0)
-    atomicMax(reinterpret_cast<int32_t*>(a.result) + chunk.bucket, largest);
+    atomicMax(reinterpret_cast<int32_t*>(a.result) + chunk.scale_group, largest);
 }
 
 }  // namespace
 
 const char* knet::statistics_cuda(const StatisticsArgs* tensors, int64_t count, void* stream) {
-  const char* error = chunk_batches(
-      tensors, count, [&](auto type, const Batch<ChunkItem<double>>& batch, int64_t blocks) {
-        return launch(chunk_kernel<decltype(type)::value>, blocks, kThreads, stream, batch,
+  const char* error = chunk_launches(
+      tensors, count,
+      [&](auto type, const LaunchGroup<ChunkItem<double>>& launch_group, int64_t blocks) {
+        return launch(chunk_kernel<decltype(type)::value>, blocks, kThreads, stream, launch_group,
                       tensors->scale_group_size);
       });
   if (error != nullptr)
     return error;
   const int threads = final_threads(tensors, count);
-  return final_batches(tensors, count, threads, [&](const Batch<FinalItem>& batch, int64_t blocks) {
-    return launch(final_kernel, blocks, threads, stream, batch, tensors->partial, tensors->result);
-  });
+  const Shared shared{tensors->partial,          tensors->moments,     tensors->scales,
+                      tensors->scale_group_size, tensors->clip_factor, tensors->rule};
+  return final_launches(
+      tensors, count, threads, [&](const LaunchGroup<FinalItem>& launch_group, int64_t blocks) {
+        return launch(final_kernel, blocks, threads, stream, launch_group, shared);
+      });
 }
 
 const char* knet::max_abs_cuda(const MaxAbsArgs* tensors, int64_t count, void* stream) {
-  return max_batches(tensors, count,
-                     [&](auto type, const Batch<ChunkItem<float>>& batch, int64_t blocks) {
-                       return launch(max_kernel<decltype(type)::value>, blocks, kThreads, stream,
-                                     batch, tensors->scale_group_size);
-                     });
+  return max_launches(
+      tensors, count,
+      [&](auto type, const LaunchGroup<ChunkItem<float>>& launch_group, int64_t blocks) {
+        return launch(max_kernel<decltype(type)::value>, blocks, kThreads, stream, launch_group,
+                      tensors->scale_group_size);
+      });
 }

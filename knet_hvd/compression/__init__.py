@@ -13,7 +13,7 @@ from knet_hvd.lazy import lazy_names
 if TYPE_CHECKING:
     from knet_hvd.compression.error_feedback import ErrorFeedback
     from knet_hvd.compression.levels import LevelsCodec
-    from knet_hvd.compression.scales import local_scales, local_scales_many
+    from knet_hvd.compression.scales import local_scales
     from knet_hvd.compression.ternary import TernaryCodec
 
 __getattr__ = lazy_names(__name__, "error_feedback", "levels", "scales", "ternary")
@@ -24,5 +24,4 @@ __all__ = [
     "TernaryCodec",
     "TernaryConfig",
     "local_scales",
-    "local_scales_many",
 ]

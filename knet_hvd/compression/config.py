@@ -2,12 +2,8 @@
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
 
-from knet_hvd.ops import GROUP_VALUES, WIRE_FORMATS, WireFormat
-
-ScaleRule = Literal["rms", "std", "max"]
-SCALE_RULES: tuple[ScaleRule, ...] = ("rms", "std", "max")
+from knet_hvd.ops import GROUP_VALUES, SCALE_RULES, WIRE_FORMATS, ScaleRule, WireFormat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,12 +70,7 @@ class TernaryConfig:
         return 1.224 if self.error_feedback else 2.5
 
     def stays_float(self, name: str, numel: int) -> bool:
-        """Return whether a parameter's gradient crosses in floating point.
-
-        Args:
-            name: The parameter's name.
-            numel: Its number of values.
-        """
+        """Return whether the gradient of a parameter of ``numel`` values stays in fp32."""
         return numel < self.min_values or any(
             fnmatchcase(name, pattern) for pattern in self.float_parameters
         )

@@ -13,6 +13,20 @@ import torch
 from torch import Tensor
 
 
+def choose_residual(is_finite: Tensor, missed: Tensor, before: Tensor | None) -> Tensor:
+    """Return ``missed`` where it is finite, else the residual before it, or zeros.
+
+    The choice is made where the values are: the host need not wait for a GPU.
+
+    Args:
+        is_finite: Boolean [].
+        missed: fp32 [any shape].
+        before: fp32 [as many values].
+    """
+    kept = torch.zeros_like(missed) if before is None else before.view_as(missed)
+    return torch.where(is_finite, missed, kept)
+
+
 class ErrorFeedback:
     """Keep one residual for each parameter, by the parameter's name."""
 
@@ -37,7 +51,10 @@ class ErrorFeedback:
                 residual stays.
         """
         missed = corrected.sub_(sent)
-        if bool(torch.isfinite(missed).all()):
+        is_finite = torch.isfinite(missed).all()
+        if not missed.is_cpu:
+            self._residuals[name] = choose_residual(is_finite, missed, self._residuals.get(name))
+        elif is_finite:
             self._residuals[name] = missed
 
     def clear(self, name: str) -> None:

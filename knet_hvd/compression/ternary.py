@@ -36,47 +36,14 @@ class TernaryCodec:
 
     def encode(
         self,
-        values: Tensor,
-        scales: Tensor,
-        stream: int,
-        step: int,
-        payload: Tensor,
-        first_value: int = 0,
-    ) -> Tensor:
-        """Ternarize and pack a gradient.
-
-        Args:
-            values: Contiguous gradient [any shape].
-            scales: Shared scales [num_scales], fp32.
-            stream: The tensor's number, the same on all ranks.
-            step: The step's number.
-            payload: uint8 [payload_bytes], overwritten.
-            first_value: Where ``values`` begins in its tensor, a multiple of 128.
-
-        Returns:
-            ``payload``.
-        """
-        return ops.ternarize(
-            values,
-            scales,
-            key=(self.config.seed, self.rank, stream, step),
-            scale_group_size=self.config.scale_group_size,
-            wire_format=self.config.wire_format,
-            first_value=first_value,
-            stochastic=not self.config.error_feedback,
-            payload=payload,
-        )
-
-    def encode_many(
-        self,
         values: Sequence[Tensor],
         scales: Tensor,
         streams: Sequence[int],
         step: int,
         payload: Tensor,
-        first_values: Sequence[int],
+        first_values: Sequence[int] | None = None,
     ) -> Tensor:
-        """Ternarize and pack many gradients, or parts of them, into one payload.
+        """Ternarize and pack gradients, or parts of them, into one payload.
 
         Args:
             values: One contiguous gradient [any shape] or more.
@@ -84,12 +51,12 @@ class TernaryCodec:
             streams: The tensors' numbers, the same on all ranks.
             step: The step's number.
             payload: uint8 [payload_bytes of all], overwritten.
-            first_values: Where each of ``values`` begins in its tensor.
+            first_values: Where each of ``values`` begins in its tensor; 0 if None.
 
         Returns:
             ``payload``.
         """
-        return ops.ternarize_many(
+        return ops.ternarize(
             values,
             scales,
             payload,
@@ -101,31 +68,10 @@ class TernaryCodec:
             stochastic=not self.config.error_feedback,
         )
 
-    def decode(self, payloads: Tensor, scales: Tensor, out: Tensor, divisor: int = 1) -> Tensor:
-        """Decode and add payloads of the same tensor, and divide the sum.
-
-        Args:
-            payloads: uint8 [num_payloads, at least payload_bytes].
-            scales: Shared scales [num_scales], fp32.
-            out: Contiguous gradient [any shape], overwritten.
-            divisor: Number of ranks for a mean, 1 for a sum.
-
-        Returns:
-            ``out``.
-        """
-        return ops.decode_mean(
-            payloads,
-            scales,
-            out,
-            divisor=divisor,
-            scale_group_size=self.config.scale_group_size,
-            wire_format=self.config.wire_format,
-        )
-
-    def decode_many(
+    def decode(
         self, payloads: Tensor, scales: Tensor, outs: Sequence[Tensor], divisor: int = 1
     ) -> None:
-        """Decode and add payloads of many tensors, and divide the sums.
+        """Decode and add payloads of the same tensors, and divide the sums.
 
         Args:
             payloads: uint8 [num_payloads, at least payload_bytes of all].
@@ -133,7 +79,7 @@ class TernaryCodec:
             outs: One contiguous gradient [any shape] or more, overwritten.
             divisor: Number of ranks for a mean, 1 for a sum.
         """
-        ops.decode_mean_many(
+        ops.decode_mean(
             payloads,
             scales,
             outs,
@@ -146,17 +92,11 @@ class TernaryCodec:
         """Unpack one payload [payload_bytes] to codes [n], int16, -1 to 1."""
         return ops.unpack_sum(payload.unsqueeze(0), self.config.wire_format, codes)
 
-    def dequantize(self, sums: Tensor, scales: Tensor, out: Tensor, divisor: int) -> Tensor:
-        """Turn sums of codes [n], int16, into a gradient [any shape of n values]."""
-        return ops.dequantize(
-            sums, scales, out, divisor=divisor, scale_group_size=self.config.scale_group_size
-        )
-
-    def dequantize_many(
+    def dequantize(
         self, sums: Tensor, scales: Tensor, outs: Sequence[Tensor], divisor: int
     ) -> None:
         """Turn sums of codes, int16, each tensor's in whole blocks, into gradients."""
-        ops.dequantize_many(
+        ops.dequantize(
             sums,
             scales,
             outs,

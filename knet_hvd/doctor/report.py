@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from knet_hvd import ops
 from knet_hvd.doctor.findings import Finding, exit_code
 from knet_hvd.performance import allreduce_bytes, alltoall_bytes
 
@@ -14,7 +15,7 @@ Links: TypeAlias = "Mapping[tuple[int, int], LinkSpeed]"
 _MARKS = {"ok": "OK", "warning": "warning", "problem": "PROBLEM"}
 _EXAMPLE_VALUES = 10_000_000
 _FLOAT_BYTES = 4
-_CODE_BITS = 1.6
+_CODE_BITS = ops.code_bits("trit5")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,12 @@ from knet_hvd.ops.layout import (
     BLOCK_BYTES,
     GROUP_VALUES,
     LEVEL_WORDS,
+    SCALE_RULES,
     WIRE_FORMATS,
+    ScaleRule,
     WireFormat,
     block_values,
+    code_bits,
     digits_per_word,
     num_scale_groups,
     num_words,
@@ -22,59 +25,45 @@ from knet_hvd.ops.layout import (
 )
 
 if TYPE_CHECKING:
-    from knet_hvd.ops import reference, reference_many
+    from knet_hvd.ops import reference
     from knet_hvd.ops.functional import (
         decode_mean,
         dequantize,
-        max_abs,
         pack_digits,
+        scales,
         statistics,
         ternarize,
         unpack_digits,
         unpack_sum,
     )
-    from knet_hvd.ops.functional_many import (
-        cuda_launches,
-        decode_mean_many,
-        dequantize_many,
-        max_abs_many,
-        statistics_many,
-        ternarize_many,
-    )
     from knet_hvd.ops.native import backend, is_loaded, warn_if_slow
 
-__getattr__ = lazy_names(
-    __name__, "functional", "functional_many", "native", "reference", "reference_many"
-)
+__getattr__ = lazy_names(__name__, "functional", "native", "reference")
 
 __all__ = [
     "BLOCK_BYTES",
     "GROUP_VALUES",
     "LEVEL_WORDS",
+    "SCALE_RULES",
     "WIRE_FORMATS",
+    "ScaleRule",
     "WireFormat",
     "backend",
     "block_values",
-    "cuda_launches",
+    "code_bits",
     "decode_mean",
-    "decode_mean_many",
     "dequantize",
-    "dequantize_many",
     "digits_per_word",
     "is_loaded",
-    "max_abs",
-    "max_abs_many",
     "num_scale_groups",
     "num_words",
     "pack_digits",
     "padded_values",
     "payload_bytes",
     "reference",
-    "reference_many",
+    "scales",
     "statistics",
-    "statistics_many",
     "ternarize",
-    "ternarize_many",
     "unpack_digits",
     "unpack_sum",
     "warn_if_slow",

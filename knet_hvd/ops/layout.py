@@ -1,13 +1,15 @@
-"""Sizes of the wire formats: how many bytes or words a number of values takes.
+"""Wire formats and scale rules, and how many bytes or words a number of values takes.
 
 The constants are those of ``cuda_ext/core/codec.h``; together they are the format.
 """
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 WireFormat = Literal["trit5", "crumb4"]
 
-WIRE_FORMATS: Final[tuple[WireFormat, ...]] = ("trit5", "crumb4")
+WIRE_FORMATS: Final[tuple[WireFormat, ...]] = get_args(WireFormat)
+ScaleRule = Literal["rms", "std", "max"]
+SCALE_RULES: Final[tuple[ScaleRule, ...]] = get_args(ScaleRule)
 GROUP_VALUES: Final = 128
 """Values that share 16 Philox counters; the planes of a block are one group long."""
 BLOCK_BYTES: Final = 128
@@ -29,6 +31,17 @@ def format_index(wire_format: str) -> int:
     return WIRE_FORMATS.index(wire_format)
 
 
+def rule_index(rule: str) -> int:
+    """Return a scale rule's number, which the ops take.
+
+    Raises:
+        ValueError: If there is no rule of that name.
+    """
+    if rule not in SCALE_RULES:
+        raise ValueError(f"scale_rule: expected one of {SCALE_RULES}, got {rule!r}")
+    return SCALE_RULES.index(rule)
+
+
 def num_planes(wire_format: WireFormat) -> int:
     """Return the number of codes in a byte: 5 for ``trit5``, 4 for ``crumb4``."""
     return _PLANES[wire_format]
@@ -37,6 +50,11 @@ def num_planes(wire_format: WireFormat) -> int:
 def radix(wire_format: WireFormat) -> int:
     """Return the base of the digits in a byte: 3 for ``trit5``, 4 for ``crumb4``."""
     return _RADIX[wire_format]
+
+
+def code_bits(wire_format: WireFormat) -> float:
+    """Return the bits that a code takes: 1.6 for ``trit5``, 2 for ``crumb4``."""
+    return 8 / _PLANES[wire_format]
 
 
 def block_values(wire_format: WireFormat) -> int:
@@ -74,5 +92,11 @@ def digits_per_word(base: int, bits: int = 64) -> int:
 
 
 def num_words(numel: int, num_digits: int) -> int:
-    """Return the 64-bit words that ``numel`` digits take, whole blocks only."""
+    """Return the 64-bit words that ``numel`` digits take, whole blocks only.
+
+    Raises:
+        ValueError: If ``num_digits`` is below 1.
+    """
+    if num_digits < 1:
+        raise ValueError(f"num_digits: expected at least 1, got {num_digits}")
     return ceil_div(numel, num_digits * LEVEL_WORDS) * LEVEL_WORDS

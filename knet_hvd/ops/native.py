@@ -2,11 +2,14 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-_LIBRARY = Path(__file__).with_name("libknet_ops.so")
+# The number counts changes of schemas.py: a library that an older checkout left here registers
+# kernels for other schemas, which would end the process. setup.py reads the name here.
+_LIBRARY = Path(__file__).with_name("libknet_ops_v2.so")
 _logger = logging.getLogger("knet_hvd")
 
 
@@ -44,7 +47,7 @@ _warned: set[str] = set()
 
 def warn_if_slow(device: torch.device) -> None:
     """Log one warning per kind of device that runs on the reference kernels."""
-    if device.type in _warned or backend(device) != "pytorch":
+    if torch.compiler.is_compiling() or device.type in _warned or backend(device) != "pytorch":
         return
     _warned.add(device.type)
     _logger.warning(
@@ -53,3 +56,11 @@ def warn_if_slow(device: torch.device) -> None:
         "pip install --no-build-isolation . (python -m knet_hvd tells what was built)",
         device.type,
     )
+
+
+def _cuda_launches(op: str, num_values: Sequence[int], scale_group_size: int = 0) -> int:
+    """Count the kernels that one call of an op on a list of fp32 tensors starts on a GPU.
+
+    The code that starts them counts, without a GPU: for tests. Needs the native library.
+    """
+    return int(torch.ops.knet_hvd._cuda_launches(op, list(num_values), scale_group_size))

@@ -35,17 +35,17 @@ def philox4x32(
     return [c0, c1, c2, c3]
 
 
-def random16(numel: int, key: list[int], first_value: int, device: torch.device) -> Tensor:
+def random16(
+    numel: int, key: tuple[int, int, int, int], first_value: int, device: torch.device
+) -> Tensor:
     """Return 16 random bits for each of ``numel`` values of a tensor.
 
     Value i draws from counter (i / 128 * 16 + i % 16, stream, step), slot i % 128 / 16:
     16 lanes of 8 slots, an order that a vector unit reads without shuffling.
 
     Args:
-        numel: Number of values.
         key: (seed, rank, stream, step); the first three below 2^32.
         first_value: Number of the first value in its tensor, a multiple of 128.
-        device: Where the result lies.
 
     Returns:
         int32 [numel], values 0 to 65535.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from knet_hvd import ops
 from knet_hvd.compression import LevelsCodec
 from knet_hvd.performance.time_curve import TimeCurve
 from knet_hvd.performance.wire_bytes import allgather_bytes, allreduce_bytes, alltoall_bytes
@@ -21,7 +22,7 @@ EXCHANGE_METHODS: tuple[ExchangeMethod, ...] = ("fp32", "fp16", "allgather", "al
 FLOAT_METHODS: tuple[ExchangeMethod, ...] = ("fp32", "fp16")
 """Those of Horovod, which joins gradients in its fusion buffer."""
 
-_CODE_BITS = 1.6
+_CODE_BITS = ops.code_bits("trit5")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from knet_hvd.performance.wire_bytes import (
 Method = Literal["fp32", "fp16", "ternary"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
-CODE_BITS = 8 * ops.BLOCK_BYTES / ops.block_values("trit5")
+CODE_BITS = ops.code_bits("trit5")
 """Bits a value of the ternary codes, 1.6."""
 
 _FLOAT_BYTES = {"fp32": 4, "fp16": 2, "ternary": 4}

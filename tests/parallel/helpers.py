@@ -95,26 +95,29 @@ def ternary_mean(
     if len(values) == 1:
         return values[0]
     if scales is None:
-        scales = torch.stack([local_scales(v, config) for v in values]).amax(0)
+        scales = torch.stack([local_scales([v], config) for v in values]).amax(0)
     size, form = config.scale_group_size, config.wire_format
     payloads = [
         ops.ternarize(
-            value,
+            [value],
             scales,
-            key=(config.seed, rank, stream, step),
+            key=(config.seed, rank, step),
+            streams=[stream],
             scale_group_size=size,
             wire_format=form,
         )
         for rank, value in zip(gradients, values, strict=True)
     ]
-    return ops.decode_mean(
+    mean = torch.empty_like(values[0])
+    ops.decode_mean(
         torch.stack(payloads),
         scales,
-        torch.empty_like(values[0]),
+        [mean],
         divisor=divisor or len(values),
         scale_group_size=size,
         wire_format=form,
     )
+    return mean
 
 
 def true_mean(gradients: Mapping[int, Tensor]) -> Tensor:

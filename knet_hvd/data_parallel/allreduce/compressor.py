@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.compression import ErrorFeedback, LevelsCodec, TernaryCodec, TernaryConfig
-from knet_hvd.compression.scales import magnitudes
+from knet_hvd.compression.scales import magnitude
 from knet_hvd.data_parallel.allreduce.parameter_state import ParameterState, ParameterTable
 from knet_hvd.data_parallel.allreduce.words import (
     HEADER_WORDS,
@@ -121,16 +121,17 @@ class TernaryCompressor:
         values = tensor.detach().contiguous()
         if self._feedback is not None:
             values = self._feedback.add_to(state.name, values)
-        magnitude = float(magnitudes([values], self._codec.config))
+        size = magnitude(values, self._codec.config)
         if context.scale is None:
-            return full_precision_buffer(values, magnitude), context
+            return full_precision_buffer(values, size), context
         scales = values.new_tensor([context.scale], dtype=torch.float32)
         payload = values.new_empty(self._codec.payload_bytes(values.numel()), dtype=torch.uint8)
-        self._codec.encode(values, scales, state.stream, state.step, payload)
+        self._codec.encode([values], scales, [state.stream], state.step, payload)
         if self._feedback is not None:
-            sent = self._codec.decode(payload[None], scales, torch.empty_like(values))
+            sent = torch.empty_like(values)
+            self._codec.decode(payload[None], scales, [sent])
             self._feedback.update(state.name, values, sent)
-        header = make_header(context.scale, state.step, magnitude)
+        header = make_header(context.scale, state.step, size)
         return self._summable(payload, values.numel(), header), context
 
     def _claim(self, name: str) -> None:
@@ -178,7 +179,8 @@ class TernaryCompressor:
         self._levels.unpack(words, sums)
         scales = torch.tensor([context.scale], dtype=torch.float32, device=out.device)
         divisor = self._num_ranks if self._average else 1
-        return self._codec.dequantize(sums, scales, out, divisor)
+        self._codec.dequantize(sums, scales, [out], divisor)
+        return out
 
     def _from_full_precision(self, tensor: Tensor, context: _Context) -> Tensor:
         flat, magnitude, num_invalid = split_full_precision(tensor)

@@ -104,13 +104,13 @@ def codec_seconds(
     words = levels.pack(sums)
 
     def run() -> None:
-        scales = local_scales(values, codec.config)
-        codec.encode(values, scales, 0, 0, payload)
+        scales = local_scales([values], codec.config)
+        codec.encode([values], scales, [0], 0, payload)
         if method == "allgather":
-            codec.decode(payloads, scales, values, num_ranks)
+            codec.decode(payloads, scales, [values], num_ranks)
         else:
             levels.unpack(words, sums)
-            codec.dequantize(sums, scales, values, num_ranks)
+            codec.dequantize(sums, scales, [values], num_ranks)
 
     run()
     times = []

@@ -33,7 +33,7 @@ class AllgatherExchange(Exchange):
         for chunk, handle in zip(bucket.chunks, handles, strict=True):
             gathered = yield handle
             with torch.profiler.record_function("knet_hvd::decode"):
-                self.codec.decode_many(
+                self.codec.decode(
                     gathered.view(self.num_ranks, -1),
                     scales.narrow(0, *chunk.scales),
                     chunk.parts(outputs),

@@ -87,7 +87,7 @@ class AlltoallExchange(Exchange):
         for shard, out in zip(words.split(counts), sums.split(values), strict=True):
             self.levels.unpack(shard, out)
         own_scales = scales.narrow(0, *chunk.scales)
-        self.codec.dequantize_many(sums, own_scales, chunk.parts(outputs), self.divisor)
+        self.codec.dequantize(sums, own_scales, chunk.parts(outputs), self.divisor)
 
     def wire_bytes(self, chunk: Chunk) -> float:
         """See ``Exchange.wire_bytes``."""

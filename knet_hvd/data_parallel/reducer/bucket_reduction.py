@@ -18,7 +18,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from knet_hvd.compression import ErrorFeedback, TernaryCodec, local_scales_many
+from knet_hvd.compression import ErrorFeedback, TernaryCodec, local_scales
 from knet_hvd.data_parallel.buckets.plan import Chunk, FloatBucket, TernaryBucket
 from knet_hvd.data_parallel.exchanges.base import Exchange, Steps
 from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot, take_snapshot
@@ -59,7 +59,7 @@ class BucketSteps:
         gradients = [_gradient(p.tensor).contiguous() for p in bucket.parameters]
         with torch.profiler.record_function("knet_hvd::statistics"):
             values = self._with_residuals(bucket, gradients)
-            scales = local_scales_many(values, self.codec.config)
+            scales = local_scales(values, self.codec.config)
         originals = {
             number: values[number].to(torch.float32, copy=True)
             for number, parameter in enumerate(bucket.parameters)
@@ -125,7 +125,7 @@ class BucketSteps:
         name = f"codes {chunk.name}"
         payload = self.exchange.buffers.get(name, size, torch.uint8, device)
         own_scales = scales.narrow(0, *chunk.scales)
-        self.codec.encode_many(
+        self.codec.encode(
             chunk.parts(values),
             own_scales,
             [bucket.parameters[part.parameter].stream for part in chunk.slices],
@@ -134,7 +134,7 @@ class BucketSteps:
             [part.values[0] for part in chunk.slices],
         )
         if sent:
-            self.codec.decode_many(payload.unsqueeze(0), own_scales, chunk.parts(sent))
+            self.codec.decode(payload.unsqueeze(0), own_scales, chunk.parts(sent))
         return payload
 
     def _float_steps(self, bucket: FloatBucket) -> Steps:

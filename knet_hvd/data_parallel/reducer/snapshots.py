@@ -47,9 +47,10 @@ def take_snapshot(
     """
     size = codec.payload_bytes(original.numel())
     payload = torch.empty(size, dtype=torch.uint8, device=original.device)
-    codec.encode(original, scales, *stream_and_step, payload)
+    stream, step = stream_and_step
+    codec.encode([original], scales, [stream], step, payload)
     ternary = original.new_empty(original.shape)
-    codec.decode(payload.unsqueeze(0), scales, ternary)
+    codec.decode(payload.unsqueeze(0), scales, [ternary])
     flat = original.flatten()
     scale_group_size = codec.config.scale_group_size
     limits = scales.expand(flat.numel())

@@ -16,8 +16,10 @@ def sent_by(values: Tensor, scales: Tensor, config: TernaryConfig, step: int) ->
     codec = TernaryCodec(config, 0)
     size = codec.payload_bytes(values.numel())
     payload = torch.empty(size, dtype=torch.uint8, device=values.device)
-    codec.encode(values, scales, 0, step, payload)
-    return codec.decode(payload[None], scales, torch.empty_like(values))
+    codec.encode([values], scales, [0], step, payload)
+    sent = torch.empty_like(values)
+    codec.decode(payload[None], scales, [sent])
+    return sent
 
 
 def test_gradient_and_residual_are_sent_or_kept_exactly(device) -> None:
@@ -59,9 +61,12 @@ def run(num_steps: int, config: TernaryConfig, stochastic: bool) -> tuple[float,
     for step in range(num_steps):
         gradient = torch.randn(2000, generator=generator) + constant
         corrected = feedback.add_to(NAME, gradient)
-        norm, scales = float(corrected.norm()), local_scales(corrected, config)
-        payload = ops.ternarize(corrected, scales, key=(0, 0, 0, step), stochastic=stochastic)
-        sent = ops.decode_mean(payload[None], scales, torch.empty_like(corrected))
+        norm, scales = float(corrected.norm()), local_scales([corrected], config)
+        payload = ops.ternarize(
+            [corrected], scales, key=(0, 0, step), streams=[0], stochastic=stochastic
+        )
+        sent = torch.empty_like(corrected)
+        ops.decode_mean(payload[None], scales, [sent])
         error = (corrected - sent).abs()
         if not stochastic:  # half a scale is met to within 2^-17 of the scale
             assert bool((error <= corrected.abs() + scales * 2.0**-16).all())
@@ -91,7 +96,7 @@ def test_a_step_that_is_not_finite_keeps_the_residual(device, bad) -> None:
     before = feedback.state_dict()[NAME]
     gradient[5] = bad
     corrected = feedback.add_to(NAME, gradient)
-    sent = sent_by(corrected, local_scales(corrected, CONFIG), CONFIG, 1)
+    sent = sent_by(corrected, local_scales([corrected], CONFIG), CONFIG, 1)
     assert bool(sent.isnan().all())
     feedback.update(NAME, corrected, sent)
     assert torch.equal(feedback.state_dict()[NAME], before)

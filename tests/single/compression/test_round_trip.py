@@ -9,13 +9,13 @@ from torch import Tensor
 from knet_hvd import ops
 from knet_hvd.compression import TernaryCodec, TernaryConfig, local_scales
 
-BUCKETS = st.integers(0, 6).map(lambda groups: 128 * groups)
+SCALE_GROUPS = st.integers(0, 6).map(lambda groups: 128 * groups)
 
 
 def encode(codec: TernaryCodec, values: Tensor, scales: Tensor, step: int = 0) -> Tensor:
     size = codec.payload_bytes(values.numel())
     payload = torch.empty(size, dtype=torch.uint8, device=values.device)
-    return codec.encode(values, scales, 1, step, payload)
+    return codec.encode([values], scales, [1], step, payload)
 
 
 def per_value(scales: Tensor, scale_group_size: int, numel: int) -> Tensor:
@@ -25,7 +25,7 @@ def per_value(scales: Tensor, scale_group_size: int, numel: int) -> Tensor:
 
 @given(
     numel=st.integers(0, 2000),
-    scale_group_size=BUCKETS,
+    scale_group_size=SCALE_GROUPS,
     wire_format=st.sampled_from(ops.WIRE_FORMATS),
     rule=st.sampled_from(["rms", "std", "max"]),
     feedback=st.booleans(),
@@ -41,10 +41,11 @@ def test_decoded_values_are_minus_scale_zero_or_scale(
         error_feedback=feedback,
     )
     codec, values = TernaryCodec(config, 3), gradient(numel, seed=seed).to(device)
-    scales = local_scales(values, config)
+    scales = local_scales([values], config)
     assert scales.numel() == codec.num_scales(numel)
     payload = encode(codec, values, scales, seed)
-    out = codec.decode(payload[None], scales, torch.full_like(values, 77.0))
+    out = torch.full_like(values, 77.0)
+    codec.decode(payload[None], scales, [out])
     scale = per_value(scales, scale_group_size, numel)
     assert bool(((out == 0) | (out.abs() == scale)).all())
     assert bool((out * values >= 0).all())
@@ -55,19 +56,20 @@ def test_decoded_values_are_minus_scale_zero_or_scale(
     assert torch.equal(codec.unpack(payload, codes) * scale, out)
 
 
-@given(num_ranks=st.integers(1, 20), numel=st.integers(1, 1500), scale_group_size=BUCKETS)
+@given(num_ranks=st.integers(1, 20), numel=st.integers(1, 1500), scale_group_size=SCALE_GROUPS)
 def test_mean_of_payloads_is_the_dequantized_sum(
     device, dtype, gradient, num_ranks, numel, scale_group_size
 ) -> None:
     config = TernaryConfig(scale_group_size=scale_group_size)
     ranks = [gradient(numel, dtype, seed=r).to(device) for r in range(num_ranks)]
-    scales = torch.stack([local_scales(values, config) for values in ranks]).amax(0)
+    scales = torch.stack([local_scales([values], config) for values in ranks]).amax(0)
     codecs = [TernaryCodec(config, rank) for rank in range(num_ranks)]
     payloads = torch.stack([encode(c, v, scales) for c, v in zip(codecs, ranks, strict=True)])
-    mean = codecs[0].decode(payloads, scales, torch.empty_like(ranks[0]), num_ranks)
+    mean, again = torch.empty_like(ranks[0]), torch.empty_like(ranks[0])
+    codecs[0].decode(payloads, scales, [mean], num_ranks)
     sums = torch.empty(numel, dtype=torch.int16, device=device)
     ops.unpack_sum(payloads, config.wire_format, sums)
-    again = codecs[0].dequantize(sums, scales, torch.empty_like(mean), num_ranks)
+    codecs[0].dequantize(sums, scales, [again], num_ranks)
     assert torch.equal(mean, again)
     single = torch.empty_like(sums)
     rows = [c.unpack(p, single).clone() for c, p in zip(codecs, payloads, strict=True)]
@@ -86,7 +88,7 @@ def test_a_scale_that_is_not_finite_decodes_to_nan(device, dtype, bad) -> None:
     values = torch.ones(300, device=device, dtype=dtype)
     scales = torch.tensor([1.0, bad, 1.0], device=device)
     out = torch.zeros_like(values)
-    codec.decode(encode(codec, values, scales)[None], scales, out)
+    codec.decode(encode(codec, values, scales)[None], scales, [out])
     nan = torch.zeros(300, dtype=torch.bool, device=device)
     nan[128:256] = True
     assert torch.equal(out.isnan(), nan)

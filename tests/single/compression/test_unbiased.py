@@ -28,7 +28,10 @@ def sample() -> Tensor:
 def draw(values: Tensor, scale: float, key: tuple[int, int, int, int], fmt="trit5") -> Tensor:
     """Return one payload's codes, int16."""
     scales = torch.tensor([scale], device=values.device)
-    payload = ops.ternarize(values, scales, key=key, wire_format=fmt)
+    seed, rank, stream, step = key
+    payload = ops.ternarize(
+        [values], scales, key=(seed, rank, step), streams=[stream], wire_format=fmt
+    )
     sums = torch.empty(values.numel(), dtype=torch.int16, device=values.device)
     return ops.unpack_sum(payload[None], fmt, sums)
 

@@ -90,10 +90,10 @@ def test_guards_around_outputs_stay(device, dtype, wire_format, numel, shift, gr
     ]
     payload, sums, decoded, again, words, back = (view for _, view in buffers)
     how = {"base": 3, "offset": 1, "num_digits": 40}
-    ops.ternarize(values, scales, key=(1, 2, 3, 4), wire_format=wire_format, payload=payload)
+    ops.ternarize([values], scales, payload, key=(1, 2, 4), streams=[3], wire_format=wire_format)
     ops.unpack_sum(payload[None], wire_format, sums)
-    ops.decode_mean(payload[None], scales, decoded, wire_format=wire_format)
-    ops.dequantize(sums, scales, again)
+    ops.decode_mean(payload[None], scales, [decoded], wire_format=wire_format)
+    ops.dequantize(sums, scales, [again], wire_format=wire_format)
     ops.pack_digits(sums, words=words, **how)
     ops.unpack_digits(words, back, **how)
     for buffer, view in buffers:

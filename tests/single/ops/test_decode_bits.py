@@ -16,7 +16,7 @@ CASES = (
     *product(LENGTHS, (0, 640)),
     *((129, 128), (1281, 128), (4225, 4224), (100003, 0), (100003, 12800)),
 )
-SCALES = (1.0, 0.0, 1e-45, 2.0**-101, 2.0**-100, 1e-3, 3.4e38, torch.inf, torch.nan)
+SCALES = (1.0, 0.0, 1e-45, 1e-39, 2.0**-101, 2.0**-100, 1e-3, 3.4e38, torch.inf, torch.nan)
 
 
 def random_bytes(rows: int, columns: int, seed: int = 0) -> Tensor:
@@ -44,12 +44,12 @@ def check_decoding(device, dtype, same, numel, size, wire_format, ranks, divisor
 
     expected = torch.full((numel,), 99.0, dtype=dtype)
     out = torch.full_like(expected, 77.0, device=device)
-    reference.decode_mean(payloads, scales, size, index, divisor, expected)
-    more = {"divisor": divisor, "scale_group_size": size}
-    ops.decode_mean(there, there_scales, out, wire_format=wire_format, **more)
+    reference.decode_mean(payloads, scales, size, index, divisor, [expected])
+    more = {"divisor": divisor, "scale_group_size": size, "wire_format": wire_format}
+    ops.decode_mean(there, there_scales, [out], **more)
     same(out, expected, case)
-    reference.dequantize(sums, scales, size, divisor, expected)
-    ops.dequantize(actual, there_scales, out.fill_(77.0), **more)
+    reference.dequantize(sums, scales, size, index, divisor, [expected])
+    ops.dequantize(actual, there_scales, [out.fill_(77.0)], **more)
     same(out, expected, case)
 
 

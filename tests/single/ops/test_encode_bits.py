@@ -23,8 +23,9 @@ SCALES = (
     *(0.0, 1e-45, 1e-39, 2.0**-101, 2.0**-100, 1e-3),
     *(1.0, 2.5, 3.4e38, float("inf"), float("nan")),
 )
-BUCKETS = st.integers(0, 8).map(lambda groups: 128 * groups)
+SCALE_GROUPS = st.integers(0, 8).map(lambda groups: 128 * groups)
 WORD = st.integers(0, 2**32 - 1)
+STREAM = 5
 
 
 def mixed_scales(numel: int, scale_group_size: int, first: int = 6) -> Tensor:
@@ -38,38 +39,43 @@ def reference_payload(
     scales: Tensor,
     scale_group_size: int,
     wire_format: ops.WireFormat,
-    key: tuple[int, int, int, int],
+    key: tuple[int, int, int],
     stochastic: bool,
 ) -> Tensor:
     size = ops.payload_bytes(values.numel(), wire_format)
     payload = torch.empty(size, dtype=torch.uint8)
     index = ops.WIRE_FORMATS.index(wire_format)
-    reference.ternarize(values, scales, scale_group_size, index, list(key), 0, stochastic, payload)
+    reference.ternarize(
+        [values], scales, scale_group_size, index, list(key), [STREAM], [0], stochastic, payload
+    )
     return payload
 
 
 @pytest.mark.parametrize("kind", ["normal", "special", "bits"])
-def test_statistics_and_max_abs(device, dtype, kind, gradient, assert_same_bits) -> None:
+def test_statistics_and_scales(device, dtype, kind, gradient, assert_same_bits) -> None:
     for numel, size in CASES:
-        values = gradient(numel, dtype, kind)
-        there = values.to(device)
-        case = (numel, size)
+        values = [gradient(numel, dtype, kind)]
+        there = [values[0].to(device)]
         expected = reference.statistics(values, size)
-        assert_same_bits(ops.statistics(there, size), expected, case)
-        assert_same_bits(ops.max_abs(there, size), reference.max_abs(values, size), case)
+        assert_same_bits(ops.statistics(there, size), expected, (numel, size))
+        for number, rule in enumerate(ops.SCALE_RULES):
+            expected = reference.scales(values, size, number, 2.5)
+            found = ops.scales(there, size, rule=rule, clip_factor=2.5)
+            assert_same_bits(found, expected, (rule, numel, size))
 
 
 @pytest.mark.parametrize("stochastic", [True, False], ids=["stochastic", "nearest"])
 @pytest.mark.parametrize("wire_format", ops.WIRE_FORMATS)
 def test_payloads(device, dtype, wire_format, stochastic, gradient, assert_same_bits) -> None:
-    key = (2**32 - 1, 3, 5, 2**40 + 7)
+    key = (2**32 - 1, 3, 2**40 + 7)
     for numel, size in CASES:
         values, scales = gradient(numel, dtype, "special"), mixed_scales(numel, size)
         expected = reference_payload(values, scales, size, wire_format, key, stochastic)
         actual = ops.ternarize(
-            values.to(device),
+            [values.to(device)],
             scales.to(device),
             key=key,
+            streams=[STREAM],
             scale_group_size=size,
             wire_format=wire_format,
             stochastic=stochastic,
@@ -82,20 +88,23 @@ def test_payloads(device, dtype, wire_format, stochastic, gradient, assert_same_
 def test_payloads_of_every_scale(
     device, dtype, scale, stochastic, gradient, assert_same_bits
 ) -> None:
-    scales, key = torch.tensor([scale]), (1, 2, 3, 4)
+    scales, key = torch.tensor([scale]), (1, 2, 4)
     for kind in ("special", "bits", "zero"):
         values = gradient(1281, dtype, kind)
         expected = reference_payload(values, scales, 0, "trit5", key, stochastic)
-        actual = ops.ternarize(values.to(device), scales.to(device), key=key, stochastic=stochastic)
+        there = [values.to(device)]
+        actual = ops.ternarize(
+            there, scales.to(device), key=key, streams=[STREAM], stochastic=stochastic
+        )
         assert_same_bits(actual, expected, kind)
 
 
 @given(
     numel=st.integers(0, 3000),
-    scale_group_size=BUCKETS,
+    scale_group_size=SCALE_GROUPS,
     wire_format=st.sampled_from(ops.WIRE_FORMATS),
     stochastic=st.booleans(),
-    key=st.tuples(WORD, WORD, WORD, st.integers(0, 2**63 - 1)),
+    key=st.tuples(WORD, WORD, st.integers(0, 2**63 - 1)),
     first=st.integers(0, 10),
 )
 def test_payloads_of_any_bits(
@@ -115,37 +124,38 @@ def test_payloads_of_any_bits(
     scales = mixed_scales(numel, scale_group_size, first)
     expected = reference_payload(values, scales, scale_group_size, wire_format, key, stochastic)
     actual = ops.ternarize(
-        values.to(device),
+        [values.to(device)],
         scales.to(device),
         key=key,
+        streams=[STREAM],
         scale_group_size=scale_group_size,
         wire_format=wire_format,
         stochastic=stochastic,
     )
     assert_same_bits(actual, expected)
-    there = values.to(device)
-    expected = reference.statistics(values, scale_group_size)
+    there = [values.to(device)]
+    expected = reference.statistics([values], scale_group_size)
     assert_same_bits(ops.statistics(there, scale_group_size), expected)
-    expected = reference.max_abs(values, scale_group_size)
-    assert_same_bits(ops.max_abs(there, scale_group_size), expected)
+    for number, rule in enumerate(ops.SCALE_RULES):
+        expected = reference.scales([values], scale_group_size, number, 1.224)
+        found = ops.scales(there, scale_group_size, rule=rule, clip_factor=1.224)
+        assert_same_bits(found, expected, rule)
 
 
 @pytest.mark.parametrize("wire_format", ops.WIRE_FORMATS)
 @pytest.mark.parametrize("scale_group_size", [0, 1280])
 def test_parts_give_the_bytes_of_the_whole(device, wire_format, scale_group_size) -> None:
-    """A tensor encoded in parts of whole blocks and buckets, as chunks cross."""
+    """A tensor encoded in parts of whole blocks and scale groups, as chunks cross."""
     values = torch.randn(20_000, device=device)
     numbers = ops.num_scale_groups(20_000, scale_group_size)
     scales = torch.linspace(1.0, 3.0, numbers, device=device)
-    key, options = (
-        (1, 2, 3, 4),
-        {"scale_group_size": scale_group_size, "wire_format": wire_format},
-    )
-    whole = ops.ternarize(values, scales, key=key, **options)
+    options = {"scale_group_size": scale_group_size, "wire_format": wire_format}
+    options |= {"key": (1, 2, 4), "streams": [STREAM]}
+    whole = ops.ternarize([values], scales, **options)
     parts = []
     for first in range(0, 20_000, 5120):
         part = values[first : first + 5120]
         own = scales[first // scale_group_size :] if scale_group_size else scales
         own = own[: ops.num_scale_groups(part.numel(), scale_group_size)]
-        parts.append(ops.ternarize(part, own, key=key, first_value=first, **options))
+        parts.append(ops.ternarize([part], own, first_values=[first], **options))
     assert torch.equal(torch.cat(parts), whole)

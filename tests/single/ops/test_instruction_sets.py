@@ -50,21 +50,23 @@ def make_values(numel: int, dtype: torch.dtype) -> Tensor:
 
 
 def results(numel: int, dtype: torch.dtype, wire_format: ops.WireFormat) -> list[Tensor]:
-    """Run every op on one gradient, in buckets of 640."""
+    """Run every op on one gradient, in scale groups of 640."""
     values = make_values(numel, dtype)
     clean = torch.nan_to_num(values, nan=0.3, posinf=1.0, neginf=-1.0)
     scales = torch.linspace(0.0, 1.5, ops.num_scale_groups(numel, 640))
     scales = at_the_end_of_a_page(scales)
-    found = [ops.statistics(clean, 640), ops.max_abs(clean, 640)]
+    found = [ops.statistics([clean], 640)]
+    found += [ops.scales([clean], 640, rule=rule, clip_factor=2.5) for rule in ops.SCALE_RULES]
     room = torch.zeros(ops.payload_bytes(numel, wire_format), dtype=torch.uint8)
     how = {"scale_group_size": 640, "wire_format": wire_format}
     rows = [
         ops.ternarize(
-            values,
+            [values],
             scales,
-            key=(1, rank, 2, 3 << 33),
+            at_the_end_of_a_page(room),
+            key=(1, rank, 3 << 33),
+            streams=[2],
             stochastic=rank < 2,
-            payload=at_the_end_of_a_page(room),
             **how,
         ).clone()
         for rank in range(3)
@@ -73,8 +75,8 @@ def results(numel: int, dtype: torch.dtype, wire_format: ops.WireFormat) -> list
     sums = at_the_end_of_a_page(torch.zeros(numel, dtype=torch.int16))
     ops.unpack_sum(payloads, wire_format, sums)
     mean, again = (at_the_end_of_a_page(torch.zeros_like(values)) for _ in range(2))
-    ops.decode_mean(payloads, scales, mean, divisor=3, **how)
-    ops.dequantize(sums, scales, again, divisor=3, scale_group_size=640)
+    ops.decode_mean(payloads, scales, [mean], divisor=3, **how)
+    ops.dequantize(sums, scales, [again], divisor=3, **how)
     digits = {"base": 7, "offset": 3, "num_digits": 22}
     words = torch.zeros(ops.num_words(numel, 22), dtype=torch.int64)
     words = ops.pack_digits(sums, words=at_the_end_of_a_page(words), **digits)

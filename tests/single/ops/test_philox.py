@@ -40,7 +40,7 @@ def philox_of_plain_integers(counter: list[int], key: list[int]) -> list[int]:
 
 def test_every_value_draws_from_its_own_counter(device) -> None:
     """Value i: counter i / 128 * 16 + i % 16, 16-bit slot i % 128 / 16."""
-    seed, rank, stream, step = key = [2**32 - 1, 7, 2**31, 2**40 + 5]
+    seed, rank, stream, step = key = (2**32 - 1, 7, 2**31, 2**40 + 5)
     found = random16(1000, key, 0, torch.device(device)).cpu()
     for i in (0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 500, 999):
         counter = [i // 128 * 16 + i % 16, stream, step % 2**32, step >> 32]
@@ -54,8 +54,8 @@ def test_kernels_draw_the_published_numbers(device) -> None:
 
     The key and all words of the counter but the index are those of the third vector.
     """
-    key = (0xA4093822, 0x299F31D0, 0x85A308D3, 0x0370734413198A2E)
-    output = philox_of_plain_integers([0, key[2], key[3] % 2**32, key[3] >> 32], key[:2])
+    stream, key = 0x85A308D3, (0xA4093822, 0x299F31D0, 0x0370734413198A2E)
+    output = philox_of_plain_integers([0, stream, key[2] % 2**32, key[2] >> 32], key[:2])
     drawn = [w & 0xFFFF for w in output] + [w >> 16 for w in output]
     values = torch.zeros(128, device=device)
     sums = torch.empty(128, dtype=torch.int16, device=device)
@@ -63,7 +63,7 @@ def test_kernels_draw_the_published_numbers(device) -> None:
     for offset, fires in ((0, 0), (1, 1)):
         thresholds = torch.tensor([float(random + offset) for random in drawn])
         values[::16] = thresholds.to(device) / 65536
-        payload = ops.ternarize(values, one, key=key)
+        payload = ops.ternarize([values], one, key=key, streams=[stream])
         ops.unpack_sum(payload[None], "trit5", sums)
         assert sums[::16].tolist() == [fires] * 8
 
@@ -72,7 +72,7 @@ def test_smallest_and_largest_keys_draw_random_codes(device) -> None:
     values = torch.full((640,), 0.5, device=device)
     one = torch.ones(1, device=device)
     top = 2**32 - 1
-    for key in ((top, top, top, 2**63 - 1), (0, 0, 0, 0)):
-        first = ops.ternarize(values, one, key=key)
-        assert torch.equal(first, ops.ternarize(values, one, key=key))
+    for stream, key in ((top, (top, top, 2**63 - 1)), (0, (0, 0, 0))):
+        first = ops.ternarize([values], one, key=key, streams=[stream])
+        assert torch.equal(first, ops.ternarize([values], one, key=key, streams=[stream]))
         assert len(first.unique()) > 20  # of 32: five codes, each 0 or 1

@@ -20,19 +20,23 @@ def keep_num_threads() -> Iterator[None]:
 
 def results(values: Tensor, scale_group_size: int, wire_format: ops.WireFormat) -> list[Tensor]:
     """Return what all ops make of a gradient."""
-    moments = ops.statistics(values, scale_group_size)
-    largest = ops.max_abs(values, scale_group_size)
+    moments = ops.statistics([values], scale_group_size)
+    largest = ops.scales([values], scale_group_size)
+    deviations = ops.scales([values], scale_group_size, rule="std")
     how = {"scale_group_size": scale_group_size, "wire_format": wire_format}
-    rows = [ops.ternarize(values, largest / 2, key=(0, r, 1, 2), **how) for r in (0, 1)]
+    rows = [
+        ops.ternarize([values], largest / 2, key=(0, rank, 2), streams=[1], **how)
+        for rank in (0, 1)
+    ]
     payloads, sums = torch.stack(rows), torch.empty(NUMEL, dtype=torch.int16)
     ops.unpack_sum(payloads, wire_format, sums)
     mean, again = torch.empty(NUMEL), torch.empty(NUMEL)
-    ops.decode_mean(payloads, largest, mean, divisor=2, **how)
-    ops.dequantize(sums, largest, again, divisor=2, scale_group_size=scale_group_size)
+    ops.decode_mean(payloads, largest, [mean], divisor=2, **how)
+    ops.dequantize(sums, largest, [again], divisor=2, **how)
     words = ops.pack_digits(sums, base=5, offset=2, num_digits=27)
     back = torch.empty_like(sums)
     ops.unpack_digits(words, back, base=5, offset=2, num_digits=27)
-    return [moments, largest, payloads, sums, mean, again, words, back]
+    return [moments, largest, deviations, payloads, sums, mean, again, words, back]
 
 
 @pytest.mark.parametrize("scale_group_size", [0, 128, 131072])
