@@ -1,4 +1,4 @@
-"""The launcher that started this rank: why it ends ranks, and when to end it."""
+"""The launcher that started this rank: what it says, why it ends ranks, and when to end it."""
 
 import os
 import signal
@@ -7,9 +7,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+_VARIABLES = {
+    "Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    "horovodrun": ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_SIZE"),
+    "MPICH": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"),
+    # Only steps have this number of tasks: a batch script is no rank, yet has a SLURM_PROCID.
+    "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE"),
+}
 _OPEN_MPI = ("mpirun", "prterun", "prted")
 _WATCH = """
 import select, signal, sys
@@ -28,6 +36,37 @@ while number := os.read(0, 1):
             os.kill(rank, signal.SIGKILL)
         break
 """
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedRank:
+    """What a launcher says of this process, before MPI or Horovod is imported.
+
+    Attributes:
+        rank: This process.
+        size: The number of processes.
+        local_size: Those on this host; 0 if unknown.
+    """
+
+    rank: int
+    size: int
+    local_size: int
+
+    @classmethod
+    def of_environment(cls) -> "LaunchedRank | None":
+        """Return what the launcher has set; None without a launcher."""
+        for names in _VARIABLES.values():
+            rank, size, local_size = (os.environ.get(name, "") for name in names)
+            if rank.isdecimal() and size.isdecimal():
+                return cls(int(rank), int(size), int(local_size) if local_size.isdecimal() else 0)
+        return None
+
+    def describe(self) -> str:
+        """Return the number of ranks and where they are."""
+        ranks = f"{self.size} rank" + ("s" if self.size > 1 else "")
+        if self.local_size == self.size:
+            return f"{ranks} on 1 host"
+        return f"{ranks}, {self.local_size} of them on this host" if self.local_size else ranks
 
 
 def end_launcher_later(grace_s: float = 25.0) -> None:

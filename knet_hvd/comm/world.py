@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -141,3 +142,24 @@ def abort(code: int = 1) -> NoReturn:
     sys.stderr.flush()
     MPI.COMM_WORLD.Abort(code)
     os._exit(code)  # not reached, unless MPI lets us
+
+
+def leave(grace_s: float, code: int = 1) -> NoReturn:
+    """End this rank as soon as all others end too; end them if they do not in time.
+
+    Where all ranks have met the same error and said so, nobody has to be ended by force,
+    and the launcher adds the least to what they said.
+
+    Args:
+        grace_s: The time that other ranks have.
+        code: The exit code.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    everybody = MPI.COMM_WORLD.Ibarrier()
+    deadline_s = time.monotonic() + grace_s
+    while not everybody.Test():
+        if time.monotonic() > deadline_s:
+            abort(code)
+        time.sleep(0.01)
+    os._exit(code)  # MPI's own end would wait for messages that are under way

@@ -97,7 +97,7 @@ def test_an_altered_shard_is_named_and_the_same_command_goes_on(
     assert hashes(result, folder / "summary.json") == straight
     assert "damaged checkpoint: " in result.err
     assert f"{shard}: altered" in result.err
-    assert f"going on after step {before}\n" in result.out
+    assert f"resuming after step {before}\n" in result.out
     check_export(folder, tmp_path / "model.pt", straight)
 
 
@@ -125,7 +125,7 @@ def test_a_rank_that_is_killed_loses_nothing_that_was_saved(
     saved = steps_of(tmp_path)[0]
     result = run(job(tmp_path, "--resume", "must"))
     assert hashes(result, tmp_path / "summary.json") == straight
-    assert f"going on after step {saved}\n" in result.out
+    assert f"resuming after step {saved}\n" in result.out
 
 
 def test_a_folder_that_cannot_be_written_stops_the_job_before_training(tmp_path: Path) -> None:

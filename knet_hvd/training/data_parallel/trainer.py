@@ -111,6 +111,13 @@ class DataParallelTrainer:
         """Steps that a checkpoint held, from which the run goes on; 0 without one."""
         return self._checkpoints.position.step
 
+    @property
+    def resumed_text(self) -> str:
+        """Say where the run continues."""
+        if self.resumed_step >= self.num_steps:
+            return f"already complete: step {self.resumed_step} of {self.num_steps}; evaluating"
+        return f"resuming after step {self.resumed_step}"
+
     def train(self) -> dict[str, Any]:
         """Run all steps and return the summary, the same on every rank.
 

@@ -1,0 +1,82 @@
+"""The pipeline job: what ``jobs/train_pipeline.py`` runs."""
+
+from contextlib import nullcontext
+from typing import Any
+
+from knet_hvd.checkpoint import StopSignals
+from knet_hvd.comm import World
+from knet_hvd.comm.world import leave
+from knet_hvd.files import check_writable, write_json_atomic
+from knet_hvd.launcher import explained_termination
+from knet_hvd.training.cli import GRACE_S, report, warn_if_alone
+from knet_hvd.training.pipeline.config import PipelineConfig
+from knet_hvd.training.pipeline.trainer import PipelineTrainer
+from knet_hvd.training.program import reason
+
+_LOST = "stopped by the launcher: it ends all ranks when one is lost"
+
+
+class PipelineJob:
+    """Train one stage of a network on each rank, and report.
+
+    Attributes:
+        rank: This process; 0 until all ranks have joined.
+        saves_state: Whether a signal makes the job save its state.
+    """
+
+    def __init__(self, config: PipelineConfig) -> None:
+        """Keep the configuration.
+
+        Args:
+            config: The same on every rank.
+        """
+        self._config = config
+        self.saves_state = config.checkpoint_dir is not None
+        self.rank = 0
+
+    def run(self, signals: StopSignals) -> None:
+        """Train and report: see ``Job``."""
+        world = World(self._config.timeout_s)
+        self.rank = world.rank
+        # With a folder for checkpoints the launcher's signal makes the job save its state.
+        explained = explained_termination(reason(self.rank, _LOST))
+        with nullcontext() if self.saves_state else explained:
+            self._train(world, signals)
+
+    def _train(self, world: World, signals: StopSignals) -> None:
+        config = self._config
+        if config.summary is not None and self.rank == 0:
+            check_writable(config.summary)
+        warn_if_alone(world.size, "a network of one stage")
+        trainer = PipelineTrainer(config, world, signals)
+        if self.rank == 0:
+            if trainer.resumed_step:
+                report(trainer.resumed_text)
+            elif config.placement == "measured" and not config.cuts:
+                report(trainer.plan_table())
+        summary = trainer.train()
+        if self.rank == 0:
+            self._report(summary)
+        trainer.close()
+
+    def _report(self, summary: dict[str, Any]) -> None:
+        config = self._config
+        idle = ", ".join(f"{stage['idle_fraction']:.0%}" for stage in summary["stages"])
+        stages = summary["num_stages"]
+        speed = (
+            f", {summary['samples_per_second']:.0f} samples/s, "
+            f"{summary['bytes_per_step'] / 1e3:.1f} kB per step, idle {idle}"
+        )
+        report(
+            f"{config.model} on {config.data}, {stages} stage{'s' if stages > 1 else ''}, "
+            f"{config.decoupler}: train accuracy {summary['train_accuracy']:.4f}, "
+            f"test accuracy {summary['test_accuracy']:.4f}"
+            f"{speed if summary['samples_per_second'] else ''}"
+        )
+        if config.summary is not None:
+            write_json_atomic(config.summary, summary)
+            report(f"summary: {config.summary}")
+
+    def leave(self) -> None:
+        """End this rank with the others, or end those that do not know of the error."""
+        leave(GRACE_S)
