@@ -20,10 +20,12 @@ set_up() {
   export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 }
 
-# check_job [NUM_NODES]: end early where the job could not run: launcher, MPI on each node, network, GPUs, data.
+# check_job [NUM_NODES]: end early where the job could not run: launcher, MPI on each node, network, data.
 # Sets `results`, the folder for what the job leaves, and `data`, its flags of the data set.
 check_job() {
   local found num_nodes=${1:-$SLURM_JOB_NUM_NODES} status launch_within=$KNET_START_LIMIT_S
+  ((KNET_GPUS_PER_NODE == 0)) ||
+    die "jobs do not use GPUs yet, so that $KNET_GPUS_PER_NODE on each node would lie idle: set KNET_GPUS_PER_NODE=0 in slurm/env.sh"
   case $KNET_LAUNCHER in
     mpirun | srun) ;;
     *) die "KNET_LAUNCHER is mpirun or srun, not '$KNET_LAUNCHER': edit slurm/env.sh" ;;
@@ -49,7 +51,7 @@ check_job() {
 # seen to hang once in about fifty starts where several jobs share a machine; why is not known.
 check_nodes() {
   status=0
-  found=$(launch bash slurm/check_node.sh "$KNET_INTERFACE" "$KNET_GPUS_PER_NODE" "$KNET_DATA_DIR" 2>&1) || status=$?
+  found=$(launch bash slurm/check_node.sh "$KNET_INTERFACE" "$KNET_DATA_DIR" 2>&1) || status=$?
   ((status != 124 && status != 137))
 }
 

@@ -46,14 +46,22 @@ def run_job(job: Job) -> int:
                 say(f"{job_name()}: {stop}")
             time.sleep(GRACE_S)
             return STOPPED_EXIT_CODE
-        except (KnetError, ValueError) as error:
-            say(reason(job.rank, str(error)))
         except BaseException as error:
-            say(reason(job.rank, f"{type(error).__name__}: {error}"))
-            say("".join(traceback.format_exception(error)).rstrip())
-        end_launcher_later()
-        job.leave()
+            _tell(job.rank, error)
+            end_launcher_later()
+            # While the error is at hand, so are the frames it passed through: MPI may still
+            # write what arrives into the buffers that they hold.
+            job.leave()
     return FAILED_EXIT_CODE
+
+
+def _tell(rank: int, error: BaseException) -> None:
+    """Say why this rank stops, with a traceback if nobody expected the error."""
+    if isinstance(error, KnetError | ValueError):
+        say(reason(rank, str(error)))
+        return
+    say(reason(rank, f"{type(error).__name__}: {error}"))
+    say("".join(traceback.format_exception(error)).rstrip())
 
 
 def reason(rank: int, message: str) -> str:

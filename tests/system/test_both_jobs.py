@@ -1,0 +1,86 @@
+"""What both jobs promise: shared, so that neither falls behind the other."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.launch import ROOT, mpirun, run
+
+JOBS = ["train_data_parallel", "train_pipeline"]
+SOON_S = 30
+both_jobs = pytest.mark.parametrize("job", JOBS)
+
+
+def command(job: str, *flags: str) -> list[str]:
+    return [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *flags]
+
+
+def raising(job: str, error: str) -> list[str]:
+    worker = ROOT / "tests" / "system" / "workers" / "raise_in_step.py"
+    return [sys.executable, str(worker), job, error]
+
+
+@both_jobs
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch-size", "0"], "batch_size: expected at least 1, got 0"),
+        (["--no-such-flag"], "no-such-flag"),
+    ],
+)
+def test_a_wrong_flag_is_told_once_and_plainly(job: str, flags: list[str], message: str) -> None:
+    result = run(mpirun(*[command(job, *flags)] * 2), TERM="xterm", NO_COLOR="")
+    assert result.code == 2, result.text
+    assert result.text.count(message) == 1, result.text
+    assert "\x1b" not in result.text, result.text
+    assert "Traceback" not in result.text, result.text
+
+
+@both_jobs
+def test_a_flag_that_is_wrong_on_one_rank_alone(job: str) -> None:
+    result = run(mpirun(command(job), command(job, "--epochs", "0")))
+    assert result.code == 2, result.text
+    assert result.text.count("epochs: expected at least 1, got 0") == 1, result.text
+
+
+@pytest.mark.parametrize(
+    ("job", "error"),
+    [
+        ("train_data_parallel", "RuntimeError"),
+        ("train_pipeline", "MemoryError"),
+        ("train_pipeline", "KeyboardInterrupt"),
+        ("train_pipeline", "SystemExit"),
+    ],
+)
+def test_an_error_on_one_rank_ends_all(job: str, error: str) -> None:
+    result = run(mpirun(*[raising(job, error)] * 2))
+    assert result.code == 1, result.text
+    raised = re.search(r"RAISING ([\d.]+)", result.text)
+    assert raised, result.text
+    assert result.ended - float(raised[1]) < SOON_S, result.text
+    own = f"{job}: rank 1: {error}: boom"
+    assert own in result.err, result.text
+    assert "Traceback (most recent call last)" in result.err, "where it was raised"
+    before = result.err[: result.err.index(own)]
+    assert "MPI_ABORT" not in before, "the reason comes first"
+    assert "prterun" not in before
+
+
+@both_jobs
+def test_one_rank_alone_is_told_how_to_start_more(job: str, tmp_path: Path) -> None:
+    summary = tmp_path / "new folder" / "summary.json"
+    result = run(command(job, "--max-steps", "2", "--summary", str(summary)))
+    assert result.code == 0, result.text
+    assert result.err.startswith(f"{job}: 1 rank on 1 host; loading "), result.text
+    warnings = re.findall("warning: one rank alone, .*", result.err)
+    assert len(warnings) == 1, result.text
+    assert f"mpirun -np 2 python {ROOT / 'jobs' / job}.py --max-steps 2" in warnings[0]
+    assert f"summary: {summary}" in result.out
+    assert summary.exists()
+
+
+def test_a_launcher_of_another_mpi_is_named() -> None:
+    result = run(command("train_pipeline", "--max-steps", "1"), PMI_RANK="0", PMI_SIZE="2")
+    assert "2 ranks were asked for, but each runs alone" in result.err, result.text
