@@ -54,6 +54,7 @@ def measure_ranks(args: argparse.Namespace) -> None:
 def measure_network(network: str, rounds: int, calibrations: int) -> dict[str, Any]:
     """Measure a network's exchanges and calibrate, in turns."""
     from benchmarks.exchange.methods import GradientSet, make_method
+    from knet_hvd.collectives.horovod import HorovodCollectives
     from knet_hvd.data_parallel.calibration.calibrate import calibrate, unfused_values
     from knet_hvd.performance import advise
 
@@ -63,7 +64,8 @@ def measure_network(network: str, rounds: int, calibrations: int) -> dict[str, A
     # Tensors that cross on their own, as compression="auto" counts them.
     num_tensors = sum(math.prod(shape) >= MIN_VALUES for _, shape in shapes)
     sizes = [math.prod(shape) for _, shape in shapes]
-    size = (num_values(shapes), num_tensors, unfused_values(sizes))
+    ranks = HorovodCollectives()
+    size = (num_values(shapes), num_tensors, unfused_values(sizes, ranks.fusion_bytes))
     exchange_times(methods, 1)  # buffers and connections are made
     round_s = sum(times[0] for times in exchange_times(methods, 1).values())
     rounds = max(rounds, min(MOST_ROUNDS, math.ceil(TURN_S / round_s)))
@@ -71,7 +73,7 @@ def measure_network(network: str, rounds: int, calibrations: int) -> dict[str, A
     predictions: dict[str, list[float]] = {name: [] for name in METHODS}
     advised = []
     for _ in range(calibrations):
-        model = calibrate()
+        model = calibrate(ranks)
         for name in METHODS:
             predictions[name].append(model.exchange_s(name, *size))
         advised.append(advise(model, *size).method)

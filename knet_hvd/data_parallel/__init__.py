@@ -1,14 +1,20 @@
-"""Data-parallel training on unpatched Horovod; the only package that imports it.
+"""Data-parallel training: gradients cross as ternary codes.
 
 ``DistributedOptimizer`` (path A) exchanges packed codes itself and is the smallest and
 the exact one. ``Compression.ternary`` (path B) is an argument of Horovod's own
-optimizer.
+optimizer. Both need Horovod, so they are loaded on first use.
 """
 
-from knet_hvd.data_parallel.allreduce.compressor import Compression, TernaryCompressor
-from knet_hvd.data_parallel.optimizer.distributed import DistributedOptimizer
-from knet_hvd.data_parallel.ranks.agreement import check_agreement
-from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Compression": "allreduce.compressor",
+    "DistributedOptimizer": "optimizer.distributed",
+    "GradientSnapshot": "reducer.snapshots",
+    "TernaryCompressor": "allreduce.compressor",
+    "check_agreement": "ranks.agreement",
+}
 
 __all__ = [
     "Compression",
@@ -17,3 +23,9 @@ __all__ = [
     "TernaryCompressor",
     "check_agreement",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

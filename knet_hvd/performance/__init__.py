@@ -2,12 +2,14 @@
 
 from knet_hvd.performance.advice import Advice, advise
 from knet_hvd.performance.cluster import Cluster, Link, Network
-from knet_hvd.performance.cost_model import (
-    EXCHANGE_METHODS,
-    FLOAT_METHODS,
-    CostModel,
-    ExchangeMethod,
-    MethodCost,
+from knet_hvd.performance.cost_model import CostModel, MethodCost
+from knet_hvd.performance.exchange_formulas import (
+    ALLGATHER,
+    ALLTOALL,
+    FP16,
+    FP32,
+    ExchangeFormula,
+    cheapest,
 )
 from knet_hvd.performance.scaling import images_per_s, step_s
 from knet_hvd.performance.time_curve import TimeCurve
@@ -15,16 +17,17 @@ from knet_hvd.performance.wire_bytes import (
     allgather_bytes,
     allreduce_bytes,
     alltoall_bytes,
-    cheapest_exchange,
 )
 
 __all__ = [
-    "EXCHANGE_METHODS",
-    "FLOAT_METHODS",
+    "ALLGATHER",
+    "ALLTOALL",
+    "FP16",
+    "FP32",
     "Advice",
     "Cluster",
     "CostModel",
-    "ExchangeMethod",
+    "ExchangeFormula",
     "Link",
     "MethodCost",
     "Network",
@@ -33,7 +36,7 @@ __all__ = [
     "allgather_bytes",
     "allreduce_bytes",
     "alltoall_bytes",
-    "cheapest_exchange",
+    "cheapest",
     "images_per_s",
     "step_s",
 ]

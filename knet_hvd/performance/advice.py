@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from knet_hvd.performance.cost_model import CostModel, ExchangeMethod
+from knet_hvd.performance.cost_model import CostModel
+from knet_hvd.performance.exchange_formulas import FP32, ExchangeFormula
 
 WORTHWHILE = 1.1
 """Times faster than fp32 that a lossy method has to be to be advised."""
@@ -13,25 +14,30 @@ class Advice:
     """What to do, and why.
 
     Attributes:
-        method: The method advised.
-        exchange_s: Predicted seconds of every method.
-        bucket_values: Values to exchange together by that method.
+        formula: Describes the exchange that is advised.
+        exchange_s: Predicted seconds of every exchange, by name.
+        bucket_values: Values to exchange together.
     """
 
-    method: ExchangeMethod
-    exchange_s: dict[ExchangeMethod, float]
+    formula: ExchangeFormula
+    exchange_s: dict[str, float]
     bucket_values: int | None = None
+
+    @property
+    def method(self) -> str:
+        """Name of the exchange that is advised."""
+        return self.formula.name
 
     @property
     def compresses(self) -> bool:
         """Whether ternary codes are advised."""
-        return self.method in ("allgather", "alltoall")
+        return self.formula.sends_codes
 
     @property
     def speedup(self) -> float:
         """Times that an exchange by the fastest compression is faster than fp32."""
-        others = [s for method, s in self.exchange_s.items() if method != "fp32"]
-        return self.exchange_s["fp32"] / min(others)
+        others = [s for method, s in self.exchange_s.items() if method != FP32.name]
+        return self.exchange_s[FP32.name] / min(others)
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -39,7 +45,7 @@ class Advice:
             f"{method} {1e3 * seconds:.1f} ms"
             for method, seconds in sorted(self.exchange_s.items(), key=lambda x: x[1])
         )
-        if self.method != "fp32":
+        if self.formula != FP32:
             text = f"use {self.method}: {self.speedup:.1f} times faster than fp32"
         elif self.speedup < 1:
             text = f"do not compress here: fp32 is {1 / self.speedup:.1f} times faster"
@@ -69,7 +75,7 @@ def advise(
     Raises:
         ValueError: If the model lacks fp32, or anything to compare it with.
     """
-    if "fp32" not in model.methods or len(model.methods) < 2:
+    if FP32.name not in model.methods or len(model.methods) < 2:
         known = ", ".join(model.methods)
         raise ValueError(f"advice compares fp32 with other methods; got {known}")
     seconds = {
@@ -77,6 +83,6 @@ def advise(
         for method in model.methods
     }
     fastest = min(seconds, key=lambda method: seconds[method])
-    worth_it = seconds["fp32"] >= WORTHWHILE * seconds[fastest]
-    chosen: ExchangeMethod = fastest if worth_it else "fp32"
-    return Advice(chosen, seconds, model.bucket_values(chosen))
+    worth_it = seconds[FP32.name] >= WORTHWHILE * seconds[fastest]
+    chosen = fastest if worth_it else FP32.name
+    return Advice(model.methods[chosen].formula, seconds, model.bucket_values(chosen))

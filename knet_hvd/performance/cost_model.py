@@ -8,21 +8,13 @@ crosses the network.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from knet_hvd import ops
-from knet_hvd.compression import LevelsCodec
+from knet_hvd.performance.exchange_formulas import ExchangeFormula
 from knet_hvd.performance.time_curve import TimeCurve
-from knet_hvd.performance.wire_bytes import allgather_bytes, allreduce_bytes, alltoall_bytes
 
-ExchangeMethod = Literal["fp32", "fp16", "allgather", "alltoall"]
-"""Horovod's float exchanges, and ours of ternary codes."""
-
-EXCHANGE_METHODS: tuple[ExchangeMethod, ...] = ("fp32", "fp16", "allgather", "alltoall")
-FLOAT_METHODS: tuple[ExchangeMethod, ...] = ("fp32", "fp16")
-"""Those of Horovod, which joins gradients in its fusion buffer."""
-
-_CODE_BITS = ops.code_bits("trit5")
+_ENCODES = 2
+"""Passes of the codec before anything crosses: statistics and codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +22,14 @@ class MethodCost:
     """What one method takes.
 
     Attributes:
+        formula: Describes the method.
         curve: Seconds against the number of fp32 values of one gradient.
         tensor_s: Seconds for each further tensor of the same values.
         unfused_share: Time of a gradient too large for Horovod's fusion buffer, which
             crosses from where it lies, over that of smaller ones with as many values.
     """
 
+    formula: ExchangeFormula
     curve: TimeCurve
     tensor_s: float
     unfused_share: float = 1.0
@@ -53,17 +47,19 @@ class CostModel:
 
     Attributes:
         num_ranks: Ranks that exchange.
-        methods: The cost of each method that was measured.
+        methods: The cost of each method that was measured, by name.
         codec_s: Seconds a value that the codec takes on one rank, by method.
+        code_bits: Bits of a value's code.
     """
 
     num_ranks: int
-    methods: Mapping[ExchangeMethod, MethodCost]
-    codec_s: Mapping[ExchangeMethod, float]
+    methods: Mapping[str, MethodCost]
+    codec_s: Mapping[str, float]
+    code_bits: float = ops.code_bits("trit5")
 
     def exchange_s(
         self,
-        method: ExchangeMethod,
+        method: str,
         num_values: float,
         num_tensors: int = 1,
         unfused_values: float = 0.0,
@@ -88,7 +84,7 @@ class CostModel:
         cost = self.methods[method]
         return cost.exchange_s(num_values, num_tensors, unfused_values)
 
-    def bucket_values(self, method: ExchangeMethod) -> int:
+    def bucket_values(self, method: str) -> int:
         """Return how many values to exchange together.
 
         Larger buckets would hardly be faster by the value, and smaller ones are
@@ -101,7 +97,7 @@ class CostModel:
 
     def step_s(
         self,
-        method: ExchangeMethod,
+        method: str,
         num_values: float,
         num_tensors: int = 1,
         *,
@@ -148,8 +144,12 @@ class CostModel:
         codec = {}
         for method, cost in self.methods.items():
             own = self.codec_s.get(method, 0.0)
-            codec[method] = own * _codec_growth(method, self.num_ranks, num_ranks)
-            bits = wire_bits(method, num_ranks) / wire_bits(method, self.num_ranks)
+            decodes = cost.formula.num_decodes
+            codec[method] = (
+                own * (_ENCODES + decodes(num_ranks)) / (_ENCODES + decodes(self.num_ranks))
+            )
+            wire_bits = cost.formula.wire_bits
+            bits = wire_bits(num_ranks, self.code_bits) / wire_bits(self.num_ranks, self.code_bits)
             latency = cost.curve.latency_s
             seconds = [
                 latency * messages
@@ -159,27 +159,7 @@ class CostModel:
             ]
             curve = replace(cost.curve, seconds=tuple(_rising(seconds)))
             methods[method] = replace(cost, curve=curve)
-        return CostModel(num_ranks, methods, codec)
-
-
-def wire_bits(method: ExchangeMethod, num_ranks: int) -> float:
-    """Return the bits a value that each rank sends, by the formulas of the exchanges.
-
-    Args:
-        method: Any.
-        num_ranks: Ranks that exchange.
-    """
-    if method == "allgather":
-        return allgather_bytes(_CODE_BITS, num_ranks)
-    if method == "alltoall":
-        levels = LevelsCodec(num_ranks).bits_per_value
-        return alltoall_bytes(_CODE_BITS + levels, num_ranks)
-    return allreduce_bytes(16 if method == "fp16" else 32, num_ranks)
-
-
-def _codec_growth(method: ExchangeMethod, before: int, after: int) -> float:
-    """Return how a rank's codec time grows: all-gather decodes every rank's payload."""
-    return (2 + after) / (2 + before) if method == "allgather" else 1.0
+        return CostModel(num_ranks, methods, codec, self.code_bits)
 
 
 def _rising(seconds: Sequence[float]) -> list[float]:

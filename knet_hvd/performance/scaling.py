@@ -16,14 +16,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from knet_hvd import ops
-from knet_hvd.compression import LevelsCodec
 from knet_hvd.performance.cluster import BACKWARD_SHARE, Cluster, Network
-from knet_hvd.performance.wire_bytes import (
-    allgather_bytes,
-    allreduce_bytes,
-    alltoall_bytes,
-    cheapest_exchange,
-)
+from knet_hvd.performance.exchange_formulas import ALLGATHER, ALLTOALL, FP32, cheapest
+from knet_hvd.performance.wire_bytes import allreduce_bytes
 
 Method = Literal["fp32", "fp16", "ternary"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -63,17 +58,13 @@ def inter_node_traffic(num_values: float, num_nodes: int, method: Method) -> Tra
     Raises:
         ValueError: If the levels codec does not know so many nodes.
     """
-    steps = num_nodes - 1
     if method != "ternary":
         num_bytes = allreduce_bytes(_FLOAT_BYTES[method] * num_values, num_nodes)
-        return Traffic(num_bytes, 2 * steps)
-    level_bits = LevelsCodec(num_nodes).bits_per_value
+        return Traffic(num_bytes, FP32.num_messages(num_nodes))
+    exchange = cheapest((ALLGATHER, ALLTOALL), num_nodes, CODE_BITS)
+    num_bytes = exchange.wire_bits(num_nodes, CODE_BITS) / 8 * num_values
     share_scales = math.ceil(math.log2(num_nodes))
-    if cheapest_exchange(num_nodes, CODE_BITS, level_bits) == "allgather":
-        num_bytes = allgather_bytes(CODE_BITS / 8 * num_values, num_nodes)
-        return Traffic(num_bytes, steps + share_scales)
-    num_bytes = alltoall_bytes((CODE_BITS + level_bits) / 8 * num_values, num_nodes)
-    return Traffic(num_bytes, 2 * steps + share_scales)
+    return Traffic(num_bytes, exchange.num_messages(num_nodes) + share_scales)
 
 
 def intra_node_s(network: Network, cluster: Cluster, num_gpus: int, method: Method) -> float:

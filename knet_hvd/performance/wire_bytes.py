@@ -5,10 +5,6 @@ gloo and NCCL use for large messages. ``benchmarks/exchange/wire_bytes.py`` comp
 the bytes that network interfaces count.
 """
 
-from typing import Literal
-
-ExchangeName = Literal["allgather", "alltoall"]
-
 
 def allreduce_bytes(num_bytes: float, num_ranks: int) -> float:
     """Return what a rank sends to reduce a buffer of ``num_bytes`` on all ranks."""
@@ -23,20 +19,3 @@ def allgather_bytes(num_bytes: float, num_ranks: int) -> float:
 def alltoall_bytes(num_bytes: float, num_ranks: int) -> float:
     """Return what a rank sends of a buffer of ``num_bytes`` cut into equal shards."""
     return num_bytes * (num_ranks - 1) / num_ranks
-
-
-def cheapest_exchange(num_ranks: int, code_bits: float, level_bits: float) -> ExchangeName:
-    """Return the exchange of ternary codes that sends fewest bits.
-
-    Args:
-        num_ranks: N.
-        code_bits: Bits a value of the wire format, 1.6 or 2.
-        level_bits: Bits a value of the levels codec for N ranks.
-
-    Returns:
-        ``"allgather"`` (code_bits * (N - 1)) or ``"alltoall"`` ((code_bits +
-        level_bits) * (N - 1) / N).
-    """
-    gathered = allgather_bytes(code_bits, num_ranks)
-    sharded = alltoall_bytes(code_bits + level_bits, num_ranks)
-    return "allgather" if gathered <= sharded else "alltoall"

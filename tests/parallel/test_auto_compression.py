@@ -7,18 +7,19 @@ import pytest
 import torch
 
 import knet_hvd
+from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.data_parallel.calibration import auto
-from knet_hvd.data_parallel.calibration.auto import named_choice
+from knet_hvd.data_parallel.calibration.auto import advised_choice
 from knet_hvd.data_parallel.calibration.calibrate import calibrate, unfused_values
-from knet_hvd.performance import Advice
+from knet_hvd.performance import ALLTOALL, FP16, FP32, Advice, ExchangeFormula
 
 pytestmark = pytest.mark.skipif(hvd.size() == 1, reason="one rank exchanges nothing")
 
 
 def test_all_ranks_get_the_same_model() -> None:
     state = torch.get_rng_state()
-    model = calibrate(config=TernaryConfig(), limit_s=0.005)
+    model = calibrate(HorovodCollectives(), TernaryConfig(), limit_s=0.005)
     assert torch.equal(torch.get_rng_state(), state), "the user's random numbers moved"
     models = hvd.allgather_object(repr({**model.methods}))
     assert len(set(models)) == 1
@@ -33,9 +34,9 @@ def test_only_gradients_above_the_fusion_buffer_are_not_copied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("HOROVOD_FUSION_THRESHOLD", raising=False)
-    assert unfused_values([2**25, 2**25 + 1, 10]) == 2**25 + 1
+    assert unfused_values([2**25, 2**25 + 1, 10], HorovodCollectives().fusion_bytes) == 2**25 + 1
     monkeypatch.setenv("HOROVOD_FUSION_THRESHOLD", "0")
-    assert unfused_values([100, 10]) == 110
+    assert unfused_values([100, 10], HorovodCollectives().fusion_bytes) == 110
 
 
 def test_auto_trains_as_the_method_it_chose() -> None:
@@ -81,8 +82,8 @@ def test_bf16_leaves_no_choice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "arguments"),
-    [("fp32", ("none", "auto")), ("fp16", ("fp16", "auto")), ("alltoall", ("ternary", "alltoall"))],
+    ("formula", "arguments"),
+    [(FP32, ("none", "auto")), (FP16, ("fp16", "auto")), (ALLTOALL, ("ternary", "alltoall"))],
 )
-def test_a_choice_becomes_arguments(method: str, arguments: tuple[str, str]) -> None:
-    assert named_choice(Advice(method, {}), "auto") == arguments
+def test_a_choice_becomes_arguments(formula: ExchangeFormula, arguments: tuple[str, str]) -> None:
+    assert advised_choice(Advice(formula, {}), "auto") == arguments

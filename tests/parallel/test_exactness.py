@@ -75,15 +75,15 @@ def test_many_buckets(max_bucket_values: int, exchange: str) -> None:
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("name", ["rms", "bucketed", "max, crumb4"])
-@pytest.mark.parametrize("chunk_values", [1, 1300])
-def test_chunks(chunk_values: int, name: str, exchange: str) -> None:
+@pytest.mark.parametrize("payload_values", [1, 1300])
+def test_payloads(payload_values: int, name: str, exchange: str) -> None:
     """Cut anywhere between blocks, gradients are those of the whole tensor."""
     check_steps(
         make_parameters([(90, 77), (900,), (64, 20)]),
         CONFIGS[name],
         hvd.size(),
         path=exchange,
-        chunk_values=chunk_values,
+        payload_values=payload_values,
     )
 
 

@@ -15,6 +15,8 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
+from knet_hvd.collectives import check_devices
+from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.compression import ErrorFeedback, LevelsCodec, TernaryCodec, TernaryConfig
 from knet_hvd.compression.scales import magnitude
 from knet_hvd.data_parallel.allreduce.parameter_state import ParameterState, ParameterTable
@@ -99,7 +101,9 @@ class TernaryCompressor:
             for state in self._states:
                 shape = list(state.parameter.shape)
                 facts[state.name] = f"{state.parameter.dtype} {shape}"
-            check_agreement(facts, "arguments of Compression.ternary", process_set)
+            collectives = HorovodCollectives(process_set)
+            check_devices(collectives, [state.parameter for state in self._states])
+            check_agreement(facts, "arguments of Compression.ternary", collectives)
 
     def compress(self, tensor: Tensor) -> tuple[Tensor, _Context]:
         """Return what Horovod sums in place of a gradient, and the way back.

@@ -14,8 +14,8 @@ from torch import Tensor
 from knet_hvd import ops
 from knet_hvd.compression import TernaryCodec
 
-CHUNK_VALUES = 4 * 2**20
-"""Default values of a chunk."""
+PAYLOAD_VALUES = 4 * 2**20
+"""Default values of a payload."""
 
 MAX_BUCKET_VALUES = 4 * 2**20
 """Default values beyond which a bucket takes no further parameter."""
@@ -46,8 +46,8 @@ class Slice:
 
 
 @dataclass(slots=True)
-class Chunk:
-    """What crosses the network in one payload: codec and wire work on two at once.
+class PayloadPlan:
+    """What crosses the network at once, so that codec and wire work at the same time.
 
     The codes of its slices lie in their order, whole blocks each, and so do their
     scales in the bucket, without a gap.
@@ -56,7 +56,7 @@ class Chunk:
     name: str
     slices: list[Slice] = field(default_factory=list)
     num_values: int = 0
-    payload_bytes: int = 0
+    num_bytes: int = 0
 
     @property
     def scales(self) -> tuple[int, int]:
@@ -76,14 +76,14 @@ class Chunk:
 
 @dataclass(slots=True)
 class TernaryBucket:
-    """Parameters whose scales are shared together, and whose codes cross in chunks."""
+    """Parameters whose scales are shared together, and whose codes cross in payloads."""
 
     index: int
     optimizer: int = 0
     parameters: list[NamedParameter] = field(default_factory=list)
     scales: list[tuple[int, int]] = field(default_factory=list)
     """First and number of each parameter's scales."""
-    chunks: list[Chunk] = field(default_factory=list)
+    payloads: list[PayloadPlan] = field(default_factory=list)
     num_scales: int = 0
 
     @property
@@ -94,22 +94,22 @@ class TernaryBucket:
     @property
     def num_values(self) -> int:
         """Values of all its parameters."""
-        return sum(chunk.num_values for chunk in self.chunks)
+        return sum(payload.num_values for payload in self.payloads)
 
-    def add(self, parameter: NamedParameter, codec: TernaryCodec, chunk_values: int) -> None:
-        """Append a parameter, cut so that chunks hold about ``chunk_values`` values.
+    def add(self, parameter: NamedParameter, codec: TernaryCodec, payload_values: int) -> None:
+        """Append a parameter, cut so that payloads hold about ``payload_values`` values.
 
-        Every cut falls between blocks and between buckets of scales, so that the bytes
+        Every cut falls between blocks and between scale groups, so that the bytes
         are those of the whole gradient.
         """
         self.parameters.append(parameter)
         numel, scale_group_size = parameter.tensor.numel(), codec.config.scale_group_size
         unit = math.lcm(ops.block_values(codec.config.wire_format), scale_group_size or 1)
-        step = max(unit, chunk_values // unit * unit)
-        for first in range(0, numel, step):
-            count = min(step, numel - first)
+        part_values = max(unit, payload_values // unit * unit)
+        for first in range(0, numel, part_values):
+            count = min(part_values, numel - first)
             scale = self.num_scales + (first // scale_group_size if scale_group_size else 0)
-            self._append(first, count, (scale, codec.num_scales(count)), codec, step)
+            self._append(first, count, (scale, codec.num_scales(count)), codec, part_values)
         self.scales.append((self.num_scales, codec.num_scales(numel)))
         self.num_scales += codec.num_scales(numel)
 
@@ -119,15 +119,15 @@ class TernaryBucket:
         count: int,
         scales: tuple[int, int],
         codec: TernaryCodec,
-        chunk_values: int,
+        payload_values: int,
     ) -> None:
-        """Put a range of the last parameter into the last chunk or a new one."""
-        if not self.chunks or self.chunks[-1].num_values + count > chunk_values:
-            self.chunks.append(Chunk(f"{self.name}.{len(self.chunks)}"))
-        chunk = self.chunks[-1]
-        chunk.slices.append(Slice(len(self.parameters) - 1, (first, count), scales))
-        chunk.num_values += count
-        chunk.payload_bytes += codec.payload_bytes(count)
+        """Put a range of the last parameter into the last payload or a new one."""
+        if not self.payloads or self.payloads[-1].num_values + count > payload_values:
+            self.payloads.append(PayloadPlan(f"{self.name}.{len(self.payloads)}"))
+        payload = self.payloads[-1]
+        payload.slices.append(Slice(len(self.parameters) - 1, (first, count), scales))
+        payload.num_values += count
+        payload.num_bytes += codec.payload_bytes(count)
 
 
 @dataclass(slots=True)
@@ -155,7 +155,7 @@ def plan_buckets(
     codec: TernaryCodec,
     max_values: int,
     groups: Sequence[frozenset[str]] = (),
-    chunk_values: int = CHUNK_VALUES,
+    payload_values: int = PAYLOAD_VALUES,
     optimizer: int = 0,
 ) -> tuple[list[TernaryBucket], list[FloatBucket]]:
     """Assign every parameter to a bucket.
@@ -165,7 +165,7 @@ def plan_buckets(
         codec: Its configuration says which stay in floating point.
         max_values: A ternary bucket takes no further parameter beyond this.
         groups: Names that belong in one bucket, whatever its size.
-        chunk_values: A payload holds about that many values.
+        payload_values: A payload holds about that many values.
         optimizer: Number of the optimizer: buckets of another one have other names.
 
     Returns:
@@ -189,5 +189,5 @@ def plan_buckets(
         if current is None or (group is None and current.num_values + tensor.numel() > max_values):
             current = open_buckets[key] = TernaryBucket(len(ternary), optimizer)
             ternary.append(current)
-        current.add(parameter, codec, chunk_values)
+        current.add(parameter, codec, payload_values)
     return ternary, list(floats.values())

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 
-import horovod.torch as hvd
 import torch
 from torch import Tensor
 
 from knet_hvd import ops
 from knet_hvd.compression import LevelsCodec
-from knet_hvd.data_parallel.buckets.plan import Chunk, TernaryBucket
-from knet_hvd.data_parallel.exchanges.base import Exchange, Steps
-from knet_hvd.performance import allgather_bytes, alltoall_bytes
+from knet_hvd.data_parallel.buckets.plan import PayloadPlan, TernaryBucket
+from knet_hvd.data_parallel.exchanges.base import Exchange, Reduction
+from knet_hvd.performance import ALLTOALL
 
 
 class AlltoallExchange(Exchange):
@@ -20,23 +19,12 @@ class AlltoallExchange(Exchange):
     """
 
     __slots__ = ()
+    formula = ALLTOALL
 
     @property
     def levels(self) -> LevelsCodec:
         """The codec of the sums."""
-        return LevelsCodec(self.num_ranks)
-
-    def _shards(self, chunk: Chunk) -> list[int]:
-        """Return the bytes of each rank's shard, whole blocks."""
-        blocks, ranks = chunk.payload_bytes // ops.BLOCK_BYTES, self.num_ranks
-        ends = [blocks * (rank + 1) // ranks for rank in range(ranks)]
-        return [
-            (end - begin) * ops.BLOCK_BYTES for begin, end in zip([0, *ends], ends, strict=False)
-        ]
-
-    def _values(self, num_bytes: int) -> int:
-        planes = ops.block_values(self.codec.config.wire_format) // ops.BLOCK_BYTES
-        return num_bytes * planes
+        return LevelsCodec(self.collectives.size)
 
     def run(
         self,
@@ -44,54 +32,64 @@ class AlltoallExchange(Exchange):
         payloads: Iterator[Tensor],
         scales: Tensor,
         outputs: list[Tensor],
-    ) -> Steps:
+    ) -> Reduction:
         """See ``Exchange.run``."""
-        codes = [
-            hvd.alltoall_async(
-                payload,
-                splits=torch.tensor(self._shards(chunk), dtype=torch.int32),
-                name=f"knet_hvd.codes.{chunk.name}",
-                process_set=self.process_set,
-            )
-            for chunk, payload in zip(bucket.chunks, payloads, strict=True)
-        ]
+        rank, num_ranks = self.collectives.rank, self.collectives.size
+        codes = []
+        for plan, payload in zip(bucket.payloads, payloads, strict=True):
+            shards = self._shard_bytes(plan)
+            received_sizes = [shards[rank]] * num_ranks
+            name = f"codes.{plan.name}"
+            codes.append(self.collectives.all_to_all(payload, shards, received_sizes, name))
         levels = []
-        for chunk, handle in zip(bucket.chunks, codes, strict=True):
-            received, _ = yield handle
+        for plan, handle in zip(bucket.payloads, codes, strict=True):
+            received = yield handle
             with torch.profiler.record_function("knet_hvd::sum"):
-                words = self._pack_own_sums(chunk, received)
-            name = f"knet_hvd.levels.{chunk.name}"
-            levels.append(hvd.allgather_async(words, name=name, process_set=self.process_set))
-        for chunk, handle in zip(bucket.chunks, levels, strict=True):
+                words = self._pack_own_sums(plan, received)
+            sizes = self._shard_words(plan)
+            levels.append(self.collectives.all_gather(words, sizes, f"levels.{plan.name}"))
+        for plan, handle in zip(bucket.payloads, levels, strict=True):
             gathered = yield handle
             with torch.profiler.record_function("knet_hvd::decode"):
-                self._decode(chunk, gathered, scales, outputs)
+                self._decode(plan, gathered, scales, outputs)
 
-    def _pack_own_sums(self, chunk: Chunk, received: Tensor) -> Tensor:
+    def _shard_bytes(self, plan: PayloadPlan) -> list[int]:
+        """Return the bytes of each rank's shard, whole blocks."""
+        blocks, ranks = plan.num_bytes // ops.BLOCK_BYTES, self.collectives.size
+        ends = [blocks * (rank + 1) // ranks for rank in range(ranks)]
+        return [
+            (end - begin) * ops.BLOCK_BYTES for begin, end in zip([0, *ends], ends, strict=False)
+        ]
+
+    def _shard_values(self, plan: PayloadPlan) -> list[int]:
+        """Return the codes of each rank's shard."""
+        values_per_byte = ops.block_values(self.codec.config.wire_format) // ops.BLOCK_BYTES
+        return [num_bytes * values_per_byte for num_bytes in self._shard_bytes(plan)]
+
+    def _shard_words(self, plan: PayloadPlan) -> list[int]:
+        """Return the words that hold the sums of each rank's shard."""
+        return [self.levels.num_words(numel) for numel in self._shard_values(plan)]
+
+    def _pack_own_sums(self, plan: PayloadPlan, received: Tensor) -> Tensor:
         """Add all ranks' codes of this rank's shard; return the words."""
-        num_bytes = self._shards(chunk)[self.process_set.rank()]
-        payloads = received.view(self.num_ranks, num_bytes)
-        numel = self._values(num_bytes)
+        numel = self._shard_values(plan)[self.collectives.rank]
+        num_bytes = self._shard_bytes(plan)[self.collectives.rank]
+        payloads = received.view(self.collectives.size, num_bytes)
         device = received.device
         sums = self.buffers.get("sums", numel, torch.int16, device)
         ops.unpack_sum(payloads, self.codec.config.wire_format, sums)
         size = self.levels.num_words(numel)
-        words = self.buffers.get(f"levels {chunk.name}", size, torch.int64, device)
+        words = self.buffers.get(f"levels {plan.name}", size, torch.int64, device)
         return self.levels.pack(sums, words)
 
-    def _decode(self, chunk: Chunk, words: Tensor, scales: Tensor, outputs: list[Tensor]) -> None:
+    def _decode(
+        self, plan: PayloadPlan, words: Tensor, scales: Tensor, outputs: list[Tensor]
+    ) -> None:
         """Unpack the words of all shards and decode their sums."""
-        values = [self._values(shard) for shard in self._shards(chunk)]
-        counts = [self.levels.num_words(numel) for numel in values]
+        values = self._shard_values(plan)
         sums = self.buffers.get("sums", sum(values), torch.int16, words.device)
-        for shard, out in zip(words.split(counts), sums.split(values), strict=True):
+        shards = words.split(self._shard_words(plan))
+        for shard, out in zip(shards, sums.split(values), strict=True):
             self.levels.unpack(shard, out)
-        own_scales = scales.narrow(0, *chunk.scales)
-        self.codec.dequantize(sums, own_scales, chunk.parts(outputs), self.divisor)
-
-    def wire_bytes(self, chunk: Chunk) -> float:
-        """See ``Exchange.wire_bytes``."""
-        shards, ranks = self._shards(chunk), self.num_ranks
-        words = [self.levels.num_words(self._values(shard)) for shard in shards]
-        codes = alltoall_bytes(chunk.payload_bytes, ranks)
-        return codes + allgather_bytes(8 * sum(words) / ranks, ranks)
+        own_scales = scales.narrow(0, *plan.scales)
+        self.codec.dequantize(sums, own_scales, plan.parts(outputs), self.divisor)

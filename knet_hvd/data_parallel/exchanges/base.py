@@ -1,26 +1,26 @@
 """Exchanges: how packed codes cross the network and come back as gradients.
 
-An exchange is a generator: it starts a Horovod operation, yields its handle, and goes
-on with the result once somebody sends it in. So nothing here waits, and the steps of
-several buckets can be in flight at once.
+An exchange is a generator: it starts a collective operation, yields its handle, and
+continues with the result once somebody sends it in. So nothing here waits, and several
+buckets can be in flight at once.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import ClassVar
 
-import horovod.torch as hvd
 from torch import Tensor
 
+from knet_hvd import ops
+from knet_hvd.collectives import Collectives, Handle
 from knet_hvd.compression import TernaryCodec
 from knet_hvd.data_parallel.buckets.buffers import BufferPool
-from knet_hvd.data_parallel.buckets.plan import Chunk, TernaryBucket
+from knet_hvd.data_parallel.buckets.plan import PayloadPlan, TernaryBucket
+from knet_hvd.performance import ExchangeFormula
 
-Steps = Generator[int, Any, None]
-"""Yields Horovod handles, receives their results."""
-
-ExchangeChoice = Literal["auto", "allgather", "alltoall"]
+Reduction = Generator[Handle, Tensor, None]
+"""Yields handles of operations, receives their results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +29,18 @@ class Exchange(ABC):
 
     Attributes:
         codec: The ternary codec, the same on all ranks but for the rank.
-        process_set: The ranks that take part.
+        collectives: The ranks that take part.
         divisor: What sums are divided by: number of ranks for a mean, 1 for a sum.
         buffers: Memory for codes and sums.
     """
 
+    formula: ClassVar[ExchangeFormula]
+    """Its name, the bits that it sends, and how often it decodes."""
+
     codec: TernaryCodec
-    process_set: hvd.ProcessSet
+    collectives: Collectives
     divisor: int
     buffers: BufferPool = field(default_factory=BufferPool)
-
-    @property
-    def num_ranks(self) -> int:
-        """Number of ranks that take part."""
-        return int(self.process_set.size())
 
     @abstractmethod
     def run(
@@ -51,17 +49,19 @@ class Exchange(ABC):
         payloads: Iterator[Tensor],
         scales: Tensor,
         outputs: list[Tensor],
-    ) -> Steps:
+    ) -> Reduction:
         """Exchange one bucket's payloads and decode the result.
 
         Args:
             bucket: Where each parameter lies in the buffers.
-            payloads: This rank's codes of each chunk, uint8; encoding one overlaps with
-                sending those before it.
+            payloads: This rank's codes of each payload, uint8; encoding one overlaps
+                with sending those before it.
             scales: Shared scales, fp32 [num_scales].
             outputs: A contiguous tensor [n] for each parameter, overwritten.
         """
 
-    @abstractmethod
-    def wire_bytes(self, chunk: Chunk) -> float:
-        """Return the bytes that this rank sends for a chunk, scales not counted."""
+    def wire_bytes(self, plan: PayloadPlan) -> float:
+        """Return the bytes that this rank sends for a payload, scales not counted."""
+        bits = ops.code_bits(self.codec.config.wire_format)
+        num_values = 8 * plan.num_bytes / bits
+        return self.formula.wire_bits(self.collectives.size, bits) / 8 * num_values

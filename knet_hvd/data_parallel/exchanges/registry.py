@@ -1,15 +1,24 @@
-"""The exchanges by name."""
+"""The exchanges by name: the only list of them."""
 
-import horovod.torch as hvd
+from typing import TYPE_CHECKING, Literal
 
 from knet_hvd import ops
-from knet_hvd.compression import LevelsCodec, TernaryCodec
+from knet_hvd.collectives import Collectives
+from knet_hvd.compression import TernaryCodec
 from knet_hvd.data_parallel.exchanges.allgather import AllgatherExchange
 from knet_hvd.data_parallel.exchanges.alltoall import AlltoallExchange
-from knet_hvd.data_parallel.exchanges.base import Exchange, ExchangeChoice
-from knet_hvd.performance import cheapest_exchange
+from knet_hvd.data_parallel.exchanges.base import Exchange
+from knet_hvd.performance import cheapest
 
-_KINDS: dict[str, type[Exchange]] = {"allgather": AllgatherExchange, "alltoall": AlltoallExchange}
+EXCHANGES: dict[str, type[Exchange]] = {
+    exchange.formula.name: exchange for exchange in (AllgatherExchange, AlltoallExchange)
+}
+"""Of two that send as much, ``"auto"`` takes the first."""
+
+if TYPE_CHECKING:
+    ExchangeChoice = str
+else:  # command lines list the names
+    ExchangeChoice = Literal[("auto", *EXCHANGES)]
 
 
 def check_exchange(choice: str) -> None:
@@ -18,19 +27,16 @@ def check_exchange(choice: str) -> None:
     Raises:
         ValueError: If there is none of that name.
     """
-    if choice not in ("auto", *_KINDS):
-        names = ", ".join(_KINDS)
+    if choice != "auto" and choice not in EXCHANGES:
+        names = ", ".join(EXCHANGES)
         raise ValueError(f"exchange: expected auto, {names}; got {choice!r}")
 
 
 def make_exchange(
-    choice: ExchangeChoice, codec: TernaryCodec, process_set: hvd.ProcessSet, divisor: int
+    choice: ExchangeChoice, codec: TernaryCodec, collectives: Collectives, divisor: int
 ) -> Exchange:
     """Return the exchange of that name; ``"auto"`` takes the one that sends least."""
     if choice == "auto":
-        num_ranks = int(process_set.size())
-        block = ops.block_values(codec.config.wire_format)
-        choice = cheapest_exchange(
-            num_ranks, 8 * ops.BLOCK_BYTES / block, LevelsCodec(num_ranks).bits_per_value
-        )
-    return _KINDS[choice](codec, process_set, divisor)
+        formulas = [exchange.formula for exchange in EXCHANGES.values()]
+        choice = cheapest(formulas, collectives.size, ops.code_bits(codec.config.wire_format)).name
+    return EXCHANGES[choice](codec, collectives, divisor)

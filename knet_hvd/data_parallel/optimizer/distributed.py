@@ -9,26 +9,31 @@ import torch
 from horovod.torch.optimizer import DistributedOptimizer as HorovodDistributedOptimizer
 from torch import Tensor
 
+from knet_hvd.collectives import Collectives, check_devices
+from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.compression import ErrorFeedback, TernaryCodec, TernaryConfig
 from knet_hvd.compression.levels import MAX_RANKS
 from knet_hvd.data_parallel.allreduce.compressor import TernaryCompressor
 from knet_hvd.data_parallel.buckets.plan import (
-    CHUNK_VALUES,
     MAX_BUCKET_VALUES,
+    PAYLOAD_VALUES,
     NamedParameter,
     plan_buckets,
 )
-from knet_hvd.data_parallel.calibration.auto import choose_compression, named_choice
-from knet_hvd.data_parallel.exchanges.base import ExchangeChoice
-from knet_hvd.data_parallel.exchanges.registry import check_exchange, make_exchange
+from knet_hvd.data_parallel.calibration.auto import advised_choice, choose_compression
+from knet_hvd.data_parallel.exchanges.registry import (
+    ExchangeChoice,
+    check_exchange,
+    make_exchange,
+)
 from knet_hvd.data_parallel.optimizer.horovod import HorovodOptimizer, wrap_horovod
 from knet_hvd.data_parallel.optimizer.parameters import group_names, named_parameters_of
 from knet_hvd.data_parallel.optimizer.ternary import TernaryOptimizer
 from knet_hvd.data_parallel.ranks.agreement import check_agreement
 from knet_hvd.data_parallel.ranks.optimizer_numbers import take_number
 from knet_hvd.data_parallel.reducer.base import Reducer
-from knet_hvd.data_parallel.reducer.bucket_reduction import BucketSteps
 from knet_hvd.data_parallel.reducer.reducer import GradientReducer
+from knet_hvd.data_parallel.reducer.state import ReductionState
 from knet_hvd.performance import Advice
 
 _CHOICES = ("ternary", "auto", "none", "fp16")
@@ -49,7 +54,7 @@ def DistributedOptimizer(
     ternary: TernaryConfig | None = None,
     exchange: ExchangeChoice = "auto",
     max_bucket_values: int | None = None,
-    chunk_values: int = CHUNK_VALUES,
+    payload_values: int = PAYLOAD_VALUES,
 ) -> Any:
     """Wrap an optimizer so that it averages ternary gradients over all ranks.
 
@@ -81,7 +86,7 @@ def DistributedOptimizer(
             fewer bytes with this number of ranks.
         max_bucket_values: Gradients cross in buckets of about that many values, as
             backward produces them; 4 Mi if not given, or what ``"auto"`` measured.
-        chunk_values: Codes cross in payloads of about that many values, so that larger
+        payload_values: Codes cross in payloads of about that many values, so that larger
             gradients are encoded, sent and decoded at the same time.
 
     Returns:
@@ -100,6 +105,7 @@ def DistributedOptimizer(
     _check_numbers(op, gradient_predivide_factor, backward_passes_per_step, process_set)
     parameters = named_parameters_of(optimizer, named_parameters)
     grouping = group_names(parameters, groups if groups is not None else num_groups)
+    number = 0
     if process_set.included():
         name = getattr(compression, "__name__", type(compression).__name__)
         settings = (
@@ -108,15 +114,18 @@ def DistributedOptimizer(
             backward_passes_per_step,
             exchange,
             max_bucket_values,
-            chunk_values,
+            payload_values,
             [sorted(group) for group in grouping],
         )
-        _check_ranks_agree(parameters, config, settings, process_set)
-    number = take_number(process_set) if process_set.included() else 0
+        collectives = HorovodCollectives(process_set)
+        check_devices(collectives, [parameter.tensor for parameter in parameters])
+        _check_ranks_agree(parameters, config, settings, collectives)
+        number = take_number(collectives)
     advice = None
     if compression == "auto":
-        advice = choose_compression(parameters, config, exchange, process_set)
-        compression, exchange = named_choice(advice, exchange)
+        if process_set.included():
+            advice = choose_compression(parameters, config, exchange, collectives)
+        compression, exchange = advised_choice(advice, exchange)
     if compression in ("none", "fp16"):
         return wrap_horovod(
             optimizer,
@@ -140,16 +149,16 @@ def DistributedOptimizer(
             codec,
             max_bucket_values or _bucket_values(advice),
             grouping,
-            chunk_values,
+            payload_values,
             number,
         )
-        steps = BucketSteps(
+        state = ReductionState(
             codec,
-            make_exchange(exchange, codec, process_set, divisor),
-            hvd.Compression.none if compression == "ternary" else compression,
+            make_exchange(exchange, codec, collectives, divisor),
+            None if isinstance(compression, str) else compression,
             ErrorFeedback() if config.error_feedback else None,
         )
-        reducer = GradientReducer(steps, *buckets)
+        reducer = GradientReducer(state, *buckets)
     wrapped = _wrap(optimizer, parameters, reducer, backward_passes_per_step, sparse_as_dense)
     wrapped.compression_advice = advice
     return wrapped
@@ -198,13 +207,13 @@ def _check_ranks_agree(
     parameters: list[NamedParameter],
     config: TernaryConfig,
     settings: tuple[object, ...],
-    process_set: hvd.ProcessSet,
+    collectives: Collectives,
 ) -> None:
     """Raise on every rank unless all have the same parameters and settings."""
     facts = {"settings": settings, "ternary": asdict(config)}
     facts |= {p.name: f"{p.tensor.dtype} {list(p.tensor.shape)}" for p in parameters}
     what = "parameters and settings of DistributedOptimizer"
-    check_agreement(facts, what, process_set)
+    check_agreement(facts, what, collectives)
 
 
 def _wrap(

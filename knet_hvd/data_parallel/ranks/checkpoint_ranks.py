@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import horovod.torch as hvd
 import torch
 
+from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.data_parallel.ranks.agreement import gather_texts
 
 _PATIENCE_S = 600.0
@@ -26,7 +27,7 @@ class HorovodRanks:
 
     def gather_texts(self, text: str, what: str, *, after_disk: bool = False) -> list[str]:
         """Return the texts of all ranks: see ``Ranks``; a watchdog is quicker."""
-        return gather_texts(text, what, _PATIENCE_S)
+        return gather_texts(text, what, HorovodCollectives(), _PATIENCE_S)
 
     def start_maximum(self, values: Sequence[int]) -> Callable[[], list[int]]:
         """Begin to compare numbers: see ``Ranks``; one comparison at a time."""

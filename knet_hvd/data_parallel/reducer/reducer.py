@@ -1,51 +1,52 @@
-"""The gradient reducer: runs every bucket's steps, overlapping with backward.
+"""The gradient reducer: runs every bucket's reduction, overlapping with backward.
 
-Nothing waits until ``finish``: operations are started where they can be, and gone on
-with where they have ended. Horovod pairs operations by name, so ranks need not start
-them in the same order.
+Nothing waits until ``finish``: a reduction continues where its operation has ended.
+Operations have names, so ranks need not start them in the same order.
 """
 
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import horovod.torch as hvd
 import torch
 from torch import Tensor
 
+from knet_hvd.collectives import Handle
 from knet_hvd.data_parallel.buckets.plan import FloatBucket, TernaryBucket
+from knet_hvd.data_parallel.exchanges.base import Reduction
 from knet_hvd.data_parallel.reducer.base import Reducer
-from knet_hvd.data_parallel.reducer.bucket_reduction import BucketSteps
+from knet_hvd.data_parallel.reducer.bucket_reduction import reduce_bucket
 from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
+from knet_hvd.data_parallel.reducer.state import ReductionState
 from knet_hvd.errors import KnetError
 from knet_hvd.performance import allreduce_bytes
 
 
 @dataclass(slots=True)
 class _InFlight:
-    """A bucket's steps, and the Horovod operation that the next one waits for."""
+    """A bucket's reduction, and the operation whose result it needs next."""
 
-    steps: Generator[int, Any, None]
-    handle: int | None
+    reduction: Reduction
+    handle: Handle | None
 
     @property
     def is_done(self) -> bool:
-        """Whether the last step has been made."""
+        """Whether the reduction has ended."""
         return self.handle is None
 
     def wait(self) -> None:
-        """Wait for the operation in flight, and make the step that follows it."""
+        """Wait for the operation in flight, and continue the reduction."""
         if self.handle is not None:
             with torch.profiler.record_function("knet_hvd::exchange"):
-                result = hvd.synchronize(self.handle)
+                result = self.handle.wait()
             try:
-                self.handle = self.steps.send(result)
+                self.handle = self.reduction.send(result)
             except StopIteration:
                 self.handle = None
 
     def advance(self) -> None:
-        """Make the steps whose operations have ended."""
-        while self.handle is not None and hvd.poll(self.handle):
+        """Continue as long as operations have ended."""
+        while self.handle is not None and self.handle.poll():
             self.wait()
 
 
@@ -54,18 +55,12 @@ class GradientReducer(Reducer):
 
     def __init__(
         self,
-        steps: BucketSteps,
+        state: ReductionState,
         ternary_buckets: Sequence[TernaryBucket],
         float_buckets: Sequence[FloatBucket],
     ) -> None:
-        """Keep the plan; nothing is exchanged yet.
-
-        Args:
-            steps: What to do with a bucket.
-            ternary_buckets: See ``plan_buckets``.
-            float_buckets: See ``plan_buckets``.
-        """
-        self.steps = steps
+        """Keep what ``plan_buckets`` returned; nothing is exchanged yet."""
+        self.state = state
         self._buckets: list[TernaryBucket | FloatBucket] = [*ternary_buckets, *float_buckets]
         self._in_flight: dict[int, _InFlight] = {}
         self._done: set[int] = set()
@@ -102,29 +97,29 @@ class GradientReducer(Reducer):
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Reducer.state_dict``."""
-        feedback = self.steps.error_feedback
+        feedback = self.state.error_feedback
         residuals = feedback.state_dict() if feedback is not None else {}
-        return {"step": self.steps.step, "residuals": residuals}
+        return {"step": self.state.step, "residuals": residuals}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See ``Reducer.load_state_dict``."""
-        self.steps.step = int(state["step"])
-        if self.steps.error_feedback is not None:
-            self.steps.error_feedback.load_state_dict(state["residuals"])
+        self.state.step = int(state["step"])
+        if self.state.error_feedback is not None:
+            self.state.error_feedback.load_state_dict(state["residuals"])
 
     def request_snapshots(self, names: Iterable[str]) -> None:
         """See ``Reducer.request_snapshots``."""
-        self.steps.snapshot_names = frozenset(names)
+        self.state.snapshot_names = frozenset(names)
 
     @property
     def snapshots(self) -> dict[str, GradientSnapshot]:
         """See ``Reducer.snapshots``."""
-        return self.steps.snapshots
+        return self.state.snapshots
 
     @property
     def scales(self) -> dict[str, Tensor]:
         """See ``Reducer.scales``."""
-        return self.steps.scales
+        return self.state.scales
 
     def mark_ready(self, parameter: Tensor) -> None:
         """Note that a gradient is complete; start its bucket if it was the last."""
@@ -152,14 +147,11 @@ class GradientReducer(Reducer):
                     f"parameter {parameter.name}: sparse gradient; pass "
                     "sparse_as_dense=True to DistributedOptimizer"
                 )
-        steps = self.steps.run(bucket)
-        self._in_flight[number] = _InFlight(steps, next(steps))
+        reduction = reduce_bucket(self.state, bucket)
+        self._in_flight[number] = _InFlight(reduction, next(reduction))
 
     def poll(self) -> bool:
-        """Go on without waiting; return whether `finish` would not wait.
-
-        For callers that have made all gradients, and do not want to wait for ever.
-        """
+        """See ``Reducer.poll``; for callers that have made all gradients."""
         for number in range(len(self._buckets)):
             if number not in self._in_flight and number not in self._done:
                 self._start(number)
@@ -171,8 +163,8 @@ class GradientReducer(Reducer):
 
         Parameters that got no gradient on this rank take part with zeros.
         """
-        # Scales are asked for one bucket ahead: behind the codes of a bucket they would
-        # wait until those have crossed, and far ahead of them the network stands idle.
+        # Scales are asked for one bucket ahead: after the codes of a bucket they would
+        # wait until those have crossed, and far ahead of them the network is idle.
         ahead: _InFlight | None = None
         for number in range(len(self._buckets)):
             if number not in self._in_flight and number not in self._done:
@@ -185,7 +177,7 @@ class GradientReducer(Reducer):
             self._in_flight[min(self._in_flight)].wait()
             self._advance_all()
         self.reset()
-        self.steps.step += 1
+        self.state.step += 1
 
     def reset(self) -> None:
         """Forget which gradients have arrived in this step."""
@@ -195,11 +187,11 @@ class GradientReducer(Reducer):
 
     def wire_bytes(self) -> float:
         """Return the bytes that this rank sends in a step, by formula."""
-        num_ranks = self.steps.exchange.num_ranks
+        num_ranks = self.state.exchange.collectives.size
         total = 0.0
         for bucket in self._buckets:
             if isinstance(bucket, TernaryBucket):
-                total += sum(map(self.steps.exchange.wire_bytes, bucket.chunks))
+                total += sum(map(self.state.exchange.wire_bytes, bucket.payloads))
                 total += allreduce_bytes(4 * bucket.num_scales, num_ranks)
             else:
                 size = torch.empty((), dtype=bucket.dtype).element_size()
@@ -209,6 +201,6 @@ class GradientReducer(Reducer):
     def uncompressed_wire_bytes(self) -> float:
         """Return the bytes that Horovod would send in the gradients' own dtypes."""
         return sum(
-            allreduce_bytes(t.numel() * t.element_size(), self.steps.exchange.num_ranks)
+            allreduce_bytes(t.numel() * t.element_size(), self.state.exchange.collectives.size)
             for t in self._bucket_of
         )

@@ -11,6 +11,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
+from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.data_parallel.optimizer.distributed import DistributedOptimizer
 from knet_hvd.data_parallel.ranks.agreement import check_agreement
@@ -120,7 +121,7 @@ class ReplicaGroup:
             RankMismatchError: If they differ.
         """
         with horovod_errors():
-            check_agreement(facts, what, self.process_set)
+            check_agreement(facts, what, HorovodCollectives(self.process_set))
 
     def total(self, value: int) -> int:
         """Return the sum over the group's ranks.

@@ -7,7 +7,7 @@ import horovod.torch as hvd
 
 from knet_hvd.checkpoint import StopSignals, check_num_steps
 from knet_hvd.data import ShardedBatches
-from knet_hvd.data_parallel.calibration.auto import named_choice
+from knet_hvd.data_parallel.calibration.auto import advised_choice
 from knet_hvd.data_parallel.ranks.checkpoint_ranks import HorovodRanks
 from knet_hvd.flat_config import Scalar, to_flat_dict
 from knet_hvd.training.checkpoints import TrainingHooks
@@ -94,6 +94,6 @@ def _details(config: TrainingConfig, optimizer: Any) -> dict[str, Scalar]:
     exchange: str = config.exchange
     advice = optimizer.compression_advice
     if config.compression == "auto" and config.exchange != "allreduce":
-        compression, exchange = named_choice(advice, config.exchange)
+        compression, exchange = advised_choice(advice, config.exchange)
     found = {"advice": str(advice)} if advice is not None else {}
     return {"compression": compression, "exchange": exchange, **found}

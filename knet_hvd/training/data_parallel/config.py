@@ -2,10 +2,16 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from knet_hvd.checkpoint import CheckpointConfig
 from knet_hvd.compression import TernaryConfig
+from knet_hvd.data_parallel.exchanges.registry import EXCHANGES
+
+if TYPE_CHECKING:
+    JobExchange = str
+else:  # the command line lists the names
+    JobExchange = Literal[("auto", *EXCHANGES, "allreduce")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +38,7 @@ class TrainingConfig(CheckpointConfig):
     """How gradients cross the network; none and fp16 are Horovod's own. auto: times all
     for some seconds and takes the fastest, none unless another is 1.1 times faster."""
 
-    exchange: Literal["auto", "allgather", "alltoall", "allreduce"] = "auto"
+    exchange: JobExchange = "auto"
     """How ternary codes cross it. auto: allgather or alltoall, whichever sends less;
     allreduce: Horovod's own optimizer with Compression.ternary."""
 

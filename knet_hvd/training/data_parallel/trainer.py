@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from knet_hvd.checkpoint import StopSignals
+from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.data import ImageDataset, ShardedBatches, load_dataset
 from knet_hvd.data_parallel.ranks.agreement import check_agreement
 from knet_hvd.flat_config import to_flat_dict
@@ -55,7 +56,7 @@ class DataParallelTrainer:
         facts = to_flat_dict(
             replace(config, data_dir=None, logdir=None, summary=None, profile=None)
         )
-        check_agreement(facts, "the job's configuration")
+        check_agreement(facts, "the job's configuration", HorovodCollectives())
         self.config = config
         self._on_progress = on_progress
         make = make_checkpoints or partial(JobCheckpoints, config, signals)

@@ -39,18 +39,18 @@ def assert_disjoint(parts: list[tuple[int, int]], total: int) -> None:
 
 
 def check_slices(bucket: TernaryBucket, how: TernaryCodec) -> None:
-    """Slices cover every value once, in order, and fill their chunk's buffers."""
+    """Slices cover every value once, in order, and fill their payload's buffers."""
     counts = [parameter.tensor.numel() for parameter in bucket.parameters]
     assert_disjoint(bucket.scales, bucket.num_scales)
     assert [n for _, n in bucket.scales] == [how.num_scales(n) for n in counts]
-    for chunk in bucket.chunks:
-        sizes = [how.payload_bytes(part.values[1]) for part in chunk.slices]
-        assert chunk.payload_bytes == sum(sizes)
-        begin, count = chunk.scales
-        own = [(first - begin, n) for first, n in (p.scales for p in chunk.slices)]
+    for payload in bucket.payloads:
+        sizes = [how.payload_bytes(part.values[1]) for part in payload.slices]
+        assert payload.num_bytes == sum(sizes)
+        begin, count = payload.scales
+        own = [(first - begin, n) for first, n in (p.scales for p in payload.slices)]
         assert_disjoint(own, count)
-        assert chunk.num_values == sum(part.values[1] for part in chunk.slices)
-    slices = [part for chunk in bucket.chunks for part in chunk.slices]
+        assert payload.num_values == sum(part.values[1] for part in payload.slices)
+    slices = [part for payload in bucket.payloads for part in payload.slices]
     assert [part.parameter for part in slices] == sorted(p.parameter for p in slices)
     for number, numel in enumerate(counts):
         own = [part for part in slices if part.parameter == number]
@@ -70,22 +70,22 @@ def check_slices(bucket: TernaryBucket, how: TernaryCodec) -> None:
     min_values=st.integers(1, 1500),
     wire_format=st.sampled_from(ops.WIRE_FORMATS),
     scale_group_size=st.sampled_from([0, 128, 640]),
-    chunk_values=st.sampled_from([0, 640, 2000, 10**6]),
+    payload_values=st.sampled_from([0, 640, 2000, 10**6]),
 )
 def test_every_parameter_in_one_bucket_and_slices_apart(
-    sizes, max_values, min_values, wire_format, scale_group_size, chunk_values
+    sizes, max_values, min_values, wire_format, scale_group_size, payload_values
 ) -> None:
     how = codec(min_values=min_values, wire_format=wire_format, scale_group_size=scale_group_size)
-    ternary, floats = plan_buckets(named(sizes), how, max_values, chunk_values=chunk_values)
+    ternary, floats = plan_buckets(named(sizes), how, max_values, payload_values=payload_values)
     found = [name for bucket in (*ternary, *floats) for name in names(bucket)]
     assert sorted(found) == sorted(parameter.name for parameter in named(sizes))
     for index, bucket in enumerate(ternary):
         assert bucket.index == index
         check_slices(bucket, how)
         unit = math.lcm(ops.block_values(wire_format), scale_group_size or 1)
-        for chunk in bucket.chunks:
-            whole = len(chunk.slices) == 1
-            assert whole or chunk.num_values <= max(unit, chunk_values)
+        for payload in bucket.payloads:
+            whole = len(payload.slices) == 1
+            assert whole or payload.num_values <= max(unit, payload_values)
         counts = [parameter.tensor.numel() for parameter in bucket.parameters]
         assert min(counts) >= min_values
         assert len(counts) == 1 or sum(counts) <= max_values
@@ -125,8 +125,8 @@ def plan_as_text(dtype: torch.dtype = torch.float32) -> list[object]:
     parts = [
         (b.index, b.parameters[s.parameter].name, s.values, s.scales)
         for b in ternary
-        for chunk in b.chunks
-        for s in chunk.slices
+        for payload in b.payloads
+        for s in payload.slices
     ]
     return [parts, [(b.index, b.dtype, names(b)) for b in floats]]
 

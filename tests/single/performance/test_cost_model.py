@@ -6,16 +6,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knet_hvd.performance import CostModel, MethodCost, TimeCurve, advise
-from knet_hvd.performance.cost_model import EXCHANGE_METHODS, wire_bits
+from knet_hvd.performance import (
+    ALLGATHER,
+    ALLTOALL,
+    FP16,
+    FP32,
+    CostModel,
+    ExchangeFormula,
+    MethodCost,
+    TimeCurve,
+    advise,
+)
 
 SECONDS = st.floats(1e-4, 10)
+FORMULAS = {formula.name: formula for formula in (FP32, FP16, ALLGATHER, ALLTOALL)}
+
+
+def line(ns: float) -> TimeCurve:
+    return TimeCurve((1e3, 1e6), (1e-3, 1e-3 + ns * 1e-9 * (1e6 - 1e3)))
 
 
 def model(num_ranks: int = 2, **slopes: float) -> CostModel:
     """Return a model whose methods take 1 ms and so many ns for each value."""
     costs = {
-        method: MethodCost(TimeCurve((1e3, 1e6), (1e-3, 1e-3 + ns * 1e-9 * (1e6 - 1e3))), 1e-4)
+        method: MethodCost(
+            FORMULAS[method], TimeCurve((1e3, 1e6), (1e-3, 1e-3 + ns * 1e-9 * (1e6 - 1e3))), 1e-4
+        )
         for method, ns in slopes.items()
     }
     return CostModel(num_ranks, costs, dict.fromkeys(slopes, 0.0))
@@ -57,7 +73,7 @@ def test_values_and_tensors_cost() -> None:
 
 
 def test_a_gradient_that_is_not_copied_is_faster() -> None:
-    cost = MethodCost(TimeCurve((1e3, 1e6), (1.0, 10.0)), 1e-4, unfused_share=0.7)
+    cost = MethodCost(FP32, TimeCurve((1e3, 1e6), (1.0, 10.0)), 1e-4, unfused_share=0.7)
     assert cost.exchange_s(1e6, 1, unfused_values=0) == 10
     assert cost.exchange_s(1e6, 1, unfused_values=1e6) == pytest.approx(7)
     assert cost.exchange_s(1e6, 1, unfused_values=0.5e6) == pytest.approx(8.5)
@@ -85,18 +101,20 @@ def test_backward_hides_an_exchange_only_as_far_as_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "num_ranks", "bits"),
+    ("formula", "num_ranks", "bits"),
     [
-        ("fp32", 2, 32),
-        ("fp32", 4, 48),
-        ("fp16", 2, 16),
-        ("allgather", 2, 1.6),
-        ("allgather", 4, 4.8),
-        ("alltoall", 4, 0.75 * (1.6 + 3.2)),
+        (FP32, 2, 32),
+        (FP32, 4, 48),
+        (FP16, 2, 16),
+        (ALLGATHER, 2, 1.6),
+        (ALLGATHER, 4, 4.8),
+        (ALLTOALL, 4, 0.75 * (1.6 + 3.2)),
     ],
 )
-def test_wire_bits_are_those_of_the_design(method: str, num_ranks: int, bits: float) -> None:
-    assert wire_bits(method, num_ranks) == pytest.approx(bits)
+def test_wire_bits_are_those_of_the_design(
+    formula: ExchangeFormula, num_ranks: int, bits: float
+) -> None:
+    assert formula.wire_bits(num_ranks, 1.6) == pytest.approx(bits)
 
 
 def test_the_network_part_grows_as_the_bytes_do() -> None:
@@ -110,9 +128,9 @@ def test_the_network_part_grows_as_the_bytes_do() -> None:
 
 @given(st.integers(2, 512))
 def test_the_calibrated_number_of_ranks_changes_nothing(num_ranks: int) -> None:
-    built = model(num_ranks, **dict.fromkeys(EXCHANGE_METHODS, 20.0))
+    built = model(num_ranks, **dict.fromkeys(FORMULAS, 20.0))
     same = built.at_ranks(num_ranks)
-    for method in EXCHANGE_METHODS:
+    for method in FORMULAS:
         assert same.exchange_s(method, 1e7) == pytest.approx(built.exchange_s(method, 1e7))
 
 

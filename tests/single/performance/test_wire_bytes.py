@@ -5,7 +5,17 @@ import pytest
 from knet_hvd import ops
 from knet_hvd.compression import LevelsCodec, TernaryConfig
 from knet_hvd.data_parallel.allreduce.words import word_bits
-from knet_hvd.performance import allgather_bytes, allreduce_bytes, alltoall_bytes, cheapest_exchange
+from knet_hvd.performance import (
+    ALLGATHER,
+    ALLTOALL,
+    FP16,
+    FP32,
+    allgather_bytes,
+    allreduce_bytes,
+    alltoall_bytes,
+    cheapest,
+)
+from knet_hvd.performance.exchange_formulas import FloatAllreduce
 
 RANKS = range(2, 513)
 
@@ -36,20 +46,21 @@ def test_bits_a_value_of_the_exchanges(num_ranks, gathered, sharded, full) -> No
 
 
 @pytest.mark.parametrize("code_bits", [1.6, 2.0])
-def test_cheapest_exchange(code_bits) -> None:
+def test_the_cheapest_formula(code_bits: float) -> None:
     """All-gather for two ranks, all-to-all from three on; always the cheaper one."""
-    assert cheapest_exchange(1, code_bits, level_bits(1)) == "allgather"
-    assert cheapest_exchange(2, code_bits, level_bits(2)) == "allgather"
+    formulas = (ALLGATHER, ALLTOALL)
+    assert cheapest(formulas, 1, code_bits) == ALLGATHER
+    assert cheapest(formulas, 2, code_bits) == ALLGATHER
     for num_ranks in RANKS[1:]:
-        levels = level_bits(num_ranks)
-        assert cheapest_exchange(num_ranks, code_bits, levels) == "alltoall"
+        assert cheapest(formulas, num_ranks, code_bits) == ALLTOALL
         gathered = allgather_bytes(code_bits, num_ranks)
-        assert alltoall_bytes(code_bits + levels, num_ranks) <= gathered
+        assert alltoall_bytes(code_bits + level_bits(num_ranks), num_ranks) <= gathered
 
 
-def test_a_tie_goes_to_the_simpler_exchange() -> None:
-    assert cheapest_exchange(2, 2.0, 2.0) == "allgather"
-    assert cheapest_exchange(2, 2.0, 1.99) == "alltoall"
+def test_a_tie_goes_to_the_first() -> None:
+    other = FloatAllreduce("as many bits", 16)
+    assert cheapest((FP16, other, FP32), 2, 1.6) == FP16
+    assert cheapest((other, FP16, FP32), 2, 1.6) == other
 
 
 def test_code_bits_are_those_of_the_payloads() -> None:
