@@ -31,6 +31,7 @@ from knet_hvd.data_parallel.allreduce.words import (
 )
 from knet_hvd.data_parallel.gradient_versions import GradientVersion
 from knet_hvd.data_parallel.ranks.agreement import check_agreement
+from knet_hvd.data_parallel.ranks.fixed_ranks import FixedRanks
 from knet_hvd.errors import KnetError
 from knet_hvd.performance import allreduce_bytes
 
@@ -89,6 +90,7 @@ class TernaryCompressor:
             )
         if op not in (hvd.Average, hvd.Sum):
             raise ValueError("op: Compression.ternary supports hvd.Average and hvd.Sum")
+        self._ranks = FixedRanks.now()
         self._process_set = process_set
         self._states = ParameterTable(named_parameters, config)
         self._num_ranks = int(process_set.size()) if process_set.included() else 1
@@ -113,9 +115,10 @@ class TernaryCompressor:
 
         Raises:
             KnetError: If it is anything else (a sparse gradient made dense, Adasum), or a gradient
-                of another optimizer crosses under the same name.
+                of another optimizer crosses under the same name, or the ranks have changed.
         """
         state = self._states.find(tensor)
+        self._ranks.check("Compression.ternary")
         self._claim(state.name)
         scale = None if state.stays_float else state.scale
         context = _Context(state, tensor, GradientVersion.of(tensor), scale)

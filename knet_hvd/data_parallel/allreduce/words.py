@@ -73,6 +73,14 @@ class SummedHeader:
         """
         own = fingerprint(scale, step)
         expected = (num_ranks * own, num_ranks * own * own)
+        for fewer in range(1, num_ranks):
+            if own and (self.marks, self.squares) == (fewer * own, fewer * own * own):
+                raise RankMismatchError(
+                    f"{name}: {fewer} of {num_ranks} ranks took part. Has a rank called "
+                    "hvd.join()? Ternary gradients need all ranks in every step: give them the "
+                    "same number of batches. Or is `op` not the one that "
+                    "Compression.ternary was given?"
+                )
         if (self.marks, self.squares) != expected:
             raise RankMismatchError(
                 f"{name}: ranks used different scales (check words: {expected} "

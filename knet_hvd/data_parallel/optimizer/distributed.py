@@ -30,6 +30,7 @@ from knet_hvd.data_parallel.optimizer.horovod import HorovodOptimizer, wrap_horo
 from knet_hvd.data_parallel.optimizer.parameters import group_names, named_parameters_of
 from knet_hvd.data_parallel.optimizer.ternary import TernaryOptimizer
 from knet_hvd.data_parallel.ranks.agreement import check_agreement
+from knet_hvd.data_parallel.ranks.fixed_ranks import FixedRanks
 from knet_hvd.data_parallel.ranks.optimizer_numbers import take_number
 from knet_hvd.data_parallel.reducer.base import Reducer
 from knet_hvd.data_parallel.reducer.reducer import GradientReducer
@@ -235,6 +236,7 @@ def _wrap(
     state = dict(optimizer.__dict__)
     state.pop("step", None)  # a scheduler's patch, bound to the optimizer wrapped here
     wrapped.__dict__.update(state)
+    wrapped._ranks = FixedRanks.now()
     wrapped._reducer = reducer
     wrapped._managed = {p.tensor: p.name for p in parameters}
     wrapped.backward_passes_per_step = backward_passes_per_step

@@ -12,6 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from knet_hvd.data_parallel.gradient_versions import GradientVersion
 from knet_hvd.data_parallel.optimizer.averaging import WireBytes
+from knet_hvd.data_parallel.ranks.fixed_ranks import FixedRanks
 from knet_hvd.data_parallel.reducer.base import Reducer
 from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
 from knet_hvd.errors import KnetError
@@ -31,6 +32,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
     """
 
     compression_advice: Advice | None
+    _ranks: FixedRanks
     _reducer: Reducer
     _managed: dict[Tensor, str]
     _passes_left: dict[Tensor, int]
@@ -57,6 +59,8 @@ class TernaryOptimizer(torch.optim.Optimizer):
         self._exchanging = {}
 
     def _on_gradient(self, parameter: Tensor) -> None:
+        if not self._exchanging:
+            self._ranks.check("knet_hvd.DistributedOptimizer")
         self._synchronized = False
         if self._passes_left[parameter] == 0:
             raise KnetError(
@@ -97,8 +101,8 @@ class TernaryOptimizer(torch.optim.Optimizer):
         """Wait until all gradients are averaged, for example to clip them before step.
 
         Raises:
-            KnetError: If a gradient was changed since backward, or a parameter was unfrozen after
-                the optimizer was made.
+            KnetError: If a gradient was changed since backward; if a parameter was unfrozen, or the
+                ranks changed, after the optimizer was made.
         """
         self._prepare()
         self._reducer.finish()
@@ -110,6 +114,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
         self._synchronized = True
 
     def _prepare(self) -> None:
+        self._ranks.check("knet_hvd.DistributedOptimizer")
         self._check_unfrozen()
         for parameter, version in self._exchanging.items():
             version.check(self._managed[parameter], parameter)
