@@ -4,8 +4,25 @@
 #include <immintrin.h>
 
 #include "core/codec.h"
+#include "cpu/simd_philox.h"
 
 namespace {
+
+// For simd_philox.h.
+struct Lanes256 {
+  using Vector = __m256i;
+  static Vector set(uint32_t value) { return _mm256_set1_epi64x(value); }
+  static Vector add(Vector a, Vector b) { return _mm256_add_epi64(a, b); }
+  static Vector multiply_low(Vector a, Vector b) { return _mm256_mul_epu32(a, b); }
+  static Vector high_half(Vector x) { return _mm256_srli_epi64(x, 32); }
+  static Vector xor_all(Vector a, Vector b, Vector c) {
+    return _mm256_xor_si256(_mm256_xor_si256(a, b), c);
+  }
+  static Vector even_offsets() { return _mm256_setr_epi64x(0, 2, 4, 6); }
+  static Vector interleave(Vector even, Vector odd) {
+    return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+  }
+};
 
 struct Avx2 {
   static constexpr const char* kName = "avx2";
@@ -13,45 +30,8 @@ struct Avx2 {
   using Int = __m256i;
   using Float = __m256;
 
-  // Four counters to a vector, in the low half of each 64-bit lane, where the multiplier wants
-  // them.
-  struct Counters {
-    __m256i c0, c1, c2, c3;
-  };
-
-  static void philox_round(Counters& c, __m256i k0, __m256i k1) {
-    const __m256i p0 = _mm256_mul_epu32(c.c0, _mm256_set1_epi64x(0xD2511F53));
-    const __m256i p1 = _mm256_mul_epu32(c.c2, _mm256_set1_epi64x(0xCD9E8D57));
-    c.c0 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), c.c1), k0);
-    c.c2 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), c.c3), k1);
-    c.c1 = p1;
-    c.c3 = p0;
-  }
-
-  static __m256i interleave(__m256i even, __m256i odd) {
-    return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
-  }
-
   static void random_words(uint32_t index, const knet::RandomKey& key, Int words[4]) {
-    const __m256i first =
-        _mm256_add_epi64(_mm256_set1_epi64x(index), _mm256_setr_epi64x(0, 2, 4, 6));
-    const __m256i c1 = _mm256_set1_epi64x(key.stream);
-    const __m256i c2 = _mm256_set1_epi64x(static_cast<uint32_t>(key.step));
-    const __m256i c3 = _mm256_set1_epi64x(static_cast<uint32_t>(key.step >> 32));
-    Counters even{first, c1, c2, c3};
-    Counters odd{_mm256_add_epi64(first, _mm256_set1_epi64x(1)), c1, c2, c3};
-    uint32_t k0 = key.seed, k1 = key.rank;
-    for (int round = 0; round < 10; ++round) {
-      const __m256i v0 = _mm256_set1_epi64x(k0), v1 = _mm256_set1_epi64x(k1);
-      philox_round(even, v0, v1);
-      philox_round(odd, v0, v1);
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
-    }
-    words[0] = interleave(even.c0, odd.c0);
-    words[1] = interleave(even.c1, odd.c1);
-    words[2] = interleave(even.c2, odd.c2);
-    words[3] = interleave(even.c3, odd.c3);
+    philox_words<Lanes256>(index, key, words);
   }
 
   static Int low16(Int words) { return _mm256_and_si256(words, _mm256_set1_epi32(0xFFFF)); }

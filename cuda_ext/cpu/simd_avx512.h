@@ -10,8 +10,25 @@
 #include <immintrin.h>
 
 #include "core/codec.h"
+#include "cpu/simd_philox.h"
 
 namespace {
+
+// For simd_philox.h.
+struct Lanes512 {
+  using Vector = __m512i;
+  static Vector set(uint32_t value) { return _mm512_set1_epi64(value); }
+  static Vector add(Vector a, Vector b) { return _mm512_add_epi64(a, b); }
+  static Vector multiply_low(Vector a, Vector b) { return _mm512_mul_epu32(a, b); }
+  static Vector high_half(Vector x) { return _mm512_srli_epi64(x, 32); }
+  static Vector xor_all(Vector a, Vector b, Vector c) {
+    return _mm512_ternarylogic_epi64(a, b, c, 0x96);
+  }
+  static Vector even_offsets() { return _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14); }
+  static Vector interleave(Vector even, Vector odd) {
+    return _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+  }
+};
 
 struct Avx512 {
   static constexpr const char* kName = "avx512";
@@ -19,45 +36,8 @@ struct Avx512 {
   using Int = __m512i;
   using Float = __m512;
 
-  // Eight counters to a vector, in the low half of each 64-bit lane, where the multiplier wants
-  // them.
-  struct Counters {
-    __m512i c0, c1, c2, c3;
-  };
-
-  static void philox_round(Counters& c, __m512i k0, __m512i k1) {
-    const __m512i p0 = _mm512_mul_epu32(c.c0, _mm512_set1_epi64(0xD2511F53));
-    const __m512i p1 = _mm512_mul_epu32(c.c2, _mm512_set1_epi64(0xCD9E8D57));
-    c.c0 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), c.c1, k0, 0x96);
-    c.c2 = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), c.c3, k1, 0x96);
-    c.c1 = p1;
-    c.c3 = p0;
-  }
-
-  static __m512i interleave(__m512i even, __m512i odd) {
-    return _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
-  }
-
   static void random_words(uint32_t index, const knet::RandomKey& key, Int words[4]) {
-    const __m512i first =
-        _mm512_add_epi64(_mm512_set1_epi64(index), _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14));
-    const __m512i c1 = _mm512_set1_epi64(key.stream);
-    const __m512i c2 = _mm512_set1_epi64(static_cast<uint32_t>(key.step));
-    const __m512i c3 = _mm512_set1_epi64(static_cast<uint32_t>(key.step >> 32));
-    Counters even{first, c1, c2, c3};
-    Counters odd{_mm512_add_epi64(first, _mm512_set1_epi64(1)), c1, c2, c3};
-    uint32_t k0 = key.seed, k1 = key.rank;
-    for (int round = 0; round < 10; ++round) {
-      const __m512i v0 = _mm512_set1_epi64(k0), v1 = _mm512_set1_epi64(k1);
-      philox_round(even, v0, v1);
-      philox_round(odd, v0, v1);
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
-    }
-    words[0] = interleave(even.c0, odd.c0);
-    words[1] = interleave(even.c1, odd.c1);
-    words[2] = interleave(even.c2, odd.c2);
-    words[3] = interleave(even.c3, odd.c3);
+    philox_words<Lanes512>(index, key, words);
   }
 
   static Int low16(Int words) { return _mm512_and_si512(words, _mm512_set1_epi32(0xFFFF)); }
