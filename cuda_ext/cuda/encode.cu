@@ -37,9 +37,9 @@ KNET_DEVICE void load_group(const T* values, int64_t first, int lane, int64_t nu
 
 // Adds weight * code to the byte of each value: digits never carry, so four bytes add as one word.
 template <DType kType>
-KNET_DEVICE void add_codes(const Run<Storage<kType>, kQuad> rows[kSlots], float scale,
-                           const uint32_t words[kQuad][4], uint32_t weight, uint32_t sums[kSlots]) {
-  const float inverse = knet::inverse_scale(scale), boost = knet::boost_of(scale);
+KNET_DEVICE void add_codes(const Run<Storage<kType>, kQuad> rows[kSlots], float inverse,
+                           float boost, const uint32_t words[kQuad][4], uint32_t weight,
+                           uint32_t sums[kSlots]) {
 #pragma unroll
   for (int slot = 0; slot < kSlots; ++slot)
 #pragma unroll
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kThreads)
   knet::RandomKey key = shared.key;
   key.stream = a.stream;
   ScaleCursor cursor(block * kPlanes, shared.groups_per_scale);
-  float scale = 0.0f;
+  float inverse = 0.0f, boost = 1.0f;
   uint32_t sums[kSlots], weight = 1;
 #pragma unroll
   for (uint32_t& sum : sums) sum = kZeroByte * 0x01010101u;
@@ -77,8 +77,11 @@ __global__ void __launch_bounds__(kThreads)
       break;
     Run<Storage<kType>, kQuad> rows[kSlots];  // eight loads in flight while Philox computes
     load_group(values, group * kGroup, lane, num_values, aligned, rows);
-    if (plane == 0 || cursor.next_is_new())
-      scale = a.scales[cursor.scale_group];
+    if (plane == 0 || cursor.next_is_new()) {
+      const float scale = a.scales[cursor.scale_group];
+      inverse = knet::inverse_scale(scale);
+      boost = knet::boost_of(scale);
+    }
     uint32_t words[kQuad][4];
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
@@ -87,7 +90,7 @@ __global__ void __launch_bounds__(kThreads)
         knet::philox4x32((a.first_group + static_cast<uint32_t>(group)) * knet::kLanes + lane + i,
                          key, words[i]);
     }
-    add_codes<kType>(rows, scale, words, weight, sums);
+    add_codes<kType>(rows, inverse, boost, words, weight, sums);
   }
   uint8_t* out = a.payload + block * knet::kBlockBytes + lane;
   const bool payload_aligned = is_aligned(a.payload, kQuad);
