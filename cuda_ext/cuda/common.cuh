@@ -155,8 +155,13 @@ const char* launch(void (*kernel)(Params...), int64_t blocks, int block_threads,
     return nullptr;
   if (blocks > knet::kMaxBlocks)
     return "more values than one grid can hold";
+#if defined(KNET_EMULATOR)
+  static_cast<void>(stream);
+  emulator::launch(kernel, static_cast<uint32_t>(blocks), block_threads, args...);
+#else
   kernel<<<static_cast<uint32_t>(blocks), block_threads, 0, static_cast<cudaStream_t>(stream)>>>(
       args...);
+#endif
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from knet_hvd import ops
 from knet_hvd.compression import ErrorFeedback, TernaryCodec, TernaryConfig, local_scales
+from knet_hvd.compression.error_feedback import choose_residual
 
 NAME = "conv.weight"
 CONFIG = TernaryConfig(error_feedback=True)
@@ -126,3 +127,23 @@ def test_clear_forgets_one_parameter() -> None:
     feedback.clear("never seen")
     assert list(feedback.state_dict()) == ["b"]
     assert torch.equal(feedback.add_to("a", gradient), gradient)
+
+
+def test_the_residual_is_chosen_where_the_values_are(device) -> None:
+    """As on the CPU: what is finite replaces the residual, anything else leaves it."""
+    before = torch.full((2, 3), 7.0, device=device)
+    for value, expected in ((1.0, 1.0), (torch.nan, 7.0), (-torch.inf, 7.0)):
+        missed = torch.ones(6, device=device)
+        missed[3] = value
+        found = choose_residual(torch.isfinite(missed).all(), missed, before)
+        assert found.tolist() == [expected] * 6
+    assert choose_residual(torch.tensor(False, device=device), missed, None).tolist() == [0.0] * 6
+
+
+def test_no_value_is_read_on_another_device() -> None:
+    """A tensor on ``meta`` has no values: a step that waited for one would raise."""
+    feedback = ErrorFeedback()
+    for _ in range(2):
+        corrected = feedback.add_to("weight", torch.ones(1000, device="meta"))
+        feedback.update("weight", corrected, torch.ones(1000, device="meta"))
+    assert feedback.state_dict()["weight"].shape == (1000,)
