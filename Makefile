@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test lint format clean
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-CPP := $(wildcard $(addprefix cuda_ext/,*.cpp */*.h */*.cuh */*.cpp */*.cu))
+CPP := $(wildcard $(addprefix cuda_ext/,*.h *.cpp */*.h */*.cuh */*.cpp */*.cu))
 LINTERS := ruff-check ruff-format mypy imports clang-format shellcheck check-cuda
 
 help: ## Show this list

@@ -41,7 +41,7 @@ gpu_key() {
 # Two things about Horovod 0.28.1 are fixed from outside, in the name of the compiler:
 # - its CMake files ask for C++14, while the headers of torch >= 2.1 need C++17;
 # - the linker would record only where MPI lies now. With $ORIGIN/../../../.. (the lib folder of
-#   whatever environment the wheel is installed in) first, the cached wheel also serves other clones.
+#   the environment that the wheel is installed in) first, the cached wheel also serves other clones.
 write_compiler_wrapper() {
   local wrapper=$1 compiler
   compiler=$(command -v "${CXX:-c++}") ||

@@ -96,7 +96,7 @@ assert hvd.size() == 2 and total.tolist() == [3, 3, 3], (hvd.size(), total)
 
 mkdir -p "$logs"
 horovod=$(sed -n 's/^horovod==//p' tools/constraints.txt)
-package=$(hash_of pyproject.toml setup.py CMakeLists.txt tools/constraints.txt cuda_ext/*.cpp cuda_ext/*/*)
+package=$(hash_of pyproject.toml setup.py CMakeLists.txt tools/constraints.txt cuda_ext/*.* cuda_ext/*/*)
 package+="-${KNET_EXT:-auto}-${KNET_CUDA:-auto}"
 # The larger set of extras serves for the smaller one.
 [[ $extras == jobs,mpi && -f $stamps/package && $(<"$stamps/package") == "$package-dev" ]] && extras+=,test,dev

@@ -2,6 +2,7 @@
 #include "cpu/digits.h"
 #include "cpu/kernels.h"
 #include "cpu/simd_avx2.h"
+#include "cpu/statistics.h"
 
 namespace knet {
 

@@ -7,7 +7,7 @@ namespace {
 
 using knet::kLevelWords;
 
-// Horner's rule from the last digit down, kLevelWords words abreast.
+// Horner's rule from the last digit down, kLevelWords words at a time.
 inline void pack_digits(const knet::PackArgs& a, int64_t begin, int64_t end) {
   const int64_t block_values = static_cast<int64_t>(kLevelWords) * a.num_digits;
   for (int64_t block = begin; block < end; ++block) {

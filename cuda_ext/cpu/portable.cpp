@@ -2,6 +2,7 @@
 #include "cpu/digits.h"
 #include "cpu/kernels.h"
 #include "cpu/simd_portable.h"
+#include "cpu/statistics.h"
 
 namespace knet {
 

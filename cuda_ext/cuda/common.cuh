@@ -36,7 +36,7 @@ KNET_DEVICE Run<T, kCount> load_run(const T* from) {
   return *reinterpret_cast<const Run<T, kCount>*>(from);
 }
 
-// Values [first, first + kCount) of [end], zero past its end, in whatever alignment.
+// Values [first, first + kCount) of [end], zero past its end, in any alignment.
 template <class T, int kCount>
 KNET_DEVICE Run<T, kCount> load_ragged(const T* from, int64_t first, int64_t end) {
   Run<T, kCount> run;

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "cuda/launch_groups.h"
+#include "cuda/statistics_launches.h"
 
 namespace knet {
 namespace {

@@ -5,6 +5,7 @@
 // cpu/kernels.h), so a thread owns one of the 32 lanes of a chunk: its loads are 4 bytes wide, but
 // a warp's row is one contiguous piece in any alignment, and many rows are in flight.
 #include "cuda/common.cuh"
+#include "cuda/statistics_launches.h"
 
 namespace {
 

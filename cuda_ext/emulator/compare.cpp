@@ -3,123 +3,16 @@
 //   compare ROUNDS SEED MAX_VALUES
 //
 // Both write to buffers that differ in nothing but who fills them, guards and alignment included.
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <random>
 #include <vector>
 
-#include "core/launchers.h"
+#include "emulator/buffers.h"
+#include "emulator/rounds.h"
 
 namespace {
-
-using namespace knet;
-
-constexpr int64_t kGuardBytes = 64;
-
-std::mt19937_64 generator;
-
-int64_t draw(int64_t first, int64_t last) {
-  return std::uniform_int_distribution<int64_t>(first, last)(generator);
-}
-
-int64_t bytes_of(DType dtype) {
-  return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2;
-}
-
-// `count` items in a buffer with guards, after `offset` items from a 256-byte boundary.
-template <class T>
-class Buffer {
- public:
-  Buffer(int64_t count, int64_t offset, int64_t item_bytes = sizeof(T))
-      : count_(count * item_bytes),
-        begin_(kGuardBytes + offset * item_bytes),
-        size_((begin_ + count_ + kGuardBytes + 255) / 256 * 256),
-        memory_(static_cast<uint8_t*>(aligned_alloc(256, static_cast<size_t>(size_))), free) {
-    memset(memory_.get(), 0x5A, static_cast<size_t>(size_));
-  }
-  T* get() const { return reinterpret_cast<T*>(memory_.get() + begin_); }
-  uint8_t* bytes() const { return memory_.get() + begin_; }
-  int64_t num_bytes() const { return count_; }
-  bool same(const Buffer& other) const {
-    return memcmp(memory_.get(), other.memory_.get(), static_cast<size_t>(size_)) == 0;
-  }
-  void fill_random() const {
-    for (int64_t i = 0; i < count_; ++i) bytes()[i] = static_cast<uint8_t>(generator());
-  }
-
- private:
-  int64_t count_, begin_, size_;
-  std::unique_ptr<uint8_t, void (*)(void*)> memory_;
-};
-
-// What the CPU writes to and what the emulated GPU writes to.
-template <class T>
-struct Pair {
-  Pair(int64_t count, int64_t offset, int64_t item_bytes = sizeof(T))
-      : cpu(count, offset, item_bytes), gpu(count, offset, item_bytes) {}
-  Buffer<T> cpu, gpu;
-};
-
-template <class T>
-void expect_same(const Pair<T>& pair, const char* what) {
-  if (pair.cpu.same(pair.gpu))
-    return;
-  std::fprintf(stderr, "compare: %s differs from the CPU's\n", what);
-  std::exit(1);
-}
-
-void expect_launched(const char* error) {
-  if (error != nullptr) {
-    std::fprintf(stderr, "compare: %s\n", error);
-    std::exit(1);
-  }
-}
-
-struct Tensor {
-  DType dtype;
-  int64_t num_values;
-  Buffer<void*> values;
-};
-
-Tensor random_tensor(int64_t max_values) {
-  const auto dtype = static_cast<DType>(draw(0, 3));
-  const int64_t kind = draw(0, 2), size = draw(0, 9) == 0 ? max_values : max_values / 20 + 1;
-  const int64_t num_values = draw(0, 3) == 0 ? draw(0, 5) * kGroup : draw(0, size);
-  Tensor tensor{dtype, num_values, Buffer<void*>(num_values, draw(0, 8), bytes_of(dtype))};
-  if (kind == 0)  // any bits: NaN, infinite, subnormal
-    tensor.values.fill_random();
-  std::normal_distribution<float> normal(0.1f, kind == 1 ? 1.0f : 1e-36f);
-  for (int64_t i = 0; kind > 0 && i < num_values; ++i)
-    store_value(tensor.values.bytes(), dtype, i, normal(generator));
-  return tensor;
-}
-
-struct Round {
-  std::vector<Tensor> tensors;
-  int64_t scale_group_size;
-  WireFormat format;
-  int64_t num_scales = 0, num_blocks = 0, num_chunks = 0;
-
-  explicit Round(int64_t max_values)
-      : scale_group_size(draw(0, 2) == 0 ? kWholeTensor : kGroup * draw(1, 90)),
-        format(static_cast<WireFormat>(draw(0, 1))) {
-    for (int64_t left = draw(0, 3) == 0 ? draw(1, 230) : draw(1, 9); left > 0; --left) {
-      tensors.push_back(random_tensor(max_values));
-      num_scales += scales_of(tensors.back());
-      num_blocks += blocks_of(tensors.back());
-      num_chunks += scales_of(tensors.back()) * chunks_of(tensors.back());
-    }
-  }
-  int64_t scales_of(const Tensor& t) const {
-    return count_scale_groups(t.num_values, scale_group_size);
-  }
-  int64_t blocks_of(const Tensor& t) const { return ceil_div(t.num_values, block_values(format)); }
-  int64_t chunks_of(const Tensor& t) const {
-    return chunks_per_scale(t.num_values, scale_group_size);
-  }
-};
 
 template <class Args>
 void run_all(const std::vector<Args>& cpu, const std::vector<Args>& gpu,

@@ -30,7 +30,7 @@ _NEAREST_THRESHOLD = 32767
 
 
 def _per_value(scales: Tensor, scale_group_size: int, numel: int) -> Tensor:
-    """Repeat scales [num_scale_groups] over the values [numel] of their buckets."""
+    """Repeat scales [num_scale_groups] over the values [numel] of their scale groups."""
     if not scale_group_size:
         return scales.expand(numel)
     return scales.repeat_interleave(scale_group_size)[:numel]

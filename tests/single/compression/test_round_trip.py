@@ -82,7 +82,7 @@ def test_mean_of_payloads_is_the_dequantized_sum(
 
 @pytest.mark.parametrize("bad", [torch.inf, torch.nan])
 def test_a_scale_that_is_not_finite_decodes_to_nan(device, dtype, bad) -> None:
-    """NaN in the whole bucket, as after an fp32 allreduce; other buckets are intact."""
+    """NaN in the whole scale group, as after an fp32 allreduce; others are intact."""
     config = TernaryConfig(scale_group_size=128)
     codec = TernaryCodec(config, 0)
     values = torch.ones(300, device=device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Scale rules against torch's own statistics, per bucket."""
+"""Scale rules against torch's own statistics, per scale group."""
 
 import pytest
 import torch
