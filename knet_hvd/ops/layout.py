@@ -20,26 +20,20 @@ _PLANES: Final[dict[WireFormat, int]] = {"trit5": 5, "crumb4": 4}
 _RADIX: Final[dict[WireFormat, int]] = {"trit5": 3, "crumb4": 4}
 
 
-def format_index(wire_format: str) -> int:
-    """Return a wire format's number, which the ops take.
+def _index_of(name: str, choices: tuple[str, ...], what: str) -> int:
+    if name not in choices:
+        raise ValueError(f"{what}: expected one of {choices}, got {name!r}")
+    return choices.index(name)
 
-    Raises:
-        ValueError: If there is no format of that name.
-    """
-    if wire_format not in WIRE_FORMATS:
-        raise ValueError(f"wire_format: expected one of {WIRE_FORMATS}, got {wire_format!r}")
-    return WIRE_FORMATS.index(wire_format)
+
+def format_index(wire_format: str) -> int:
+    """Return a wire format's number, which the ops take; ValueError if there is none."""
+    return _index_of(wire_format, WIRE_FORMATS, "wire_format")
 
 
 def rule_index(rule: str) -> int:
-    """Return a scale rule's number, which the ops take.
-
-    Raises:
-        ValueError: If there is no rule of that name.
-    """
-    if rule not in SCALE_RULES:
-        raise ValueError(f"scale_rule: expected one of {SCALE_RULES}, got {rule!r}")
-    return SCALE_RULES.index(rule)
+    """Return a scale rule's number, which the ops take; ValueError if there is none."""
+    return _index_of(rule, SCALE_RULES, "scale_rule")
 
 
 def num_planes(wire_format: WireFormat) -> int:
