@@ -2,12 +2,13 @@
 
 Knows trees of tensors and files, but neither Horovod nor MPI: what ranks tell each
 other goes through ``Ranks``, which the jobs' packages implement. Read ``store.py``
-first, then ``schedule.py``.
+first, then ``writer.py``.
 """
 
 from knet_hvd.checkpoint.background import BackgroundTask
 from knet_hvd.checkpoint.config import CheckpointConfig, check_num_steps, check_same_configuration
-from knet_hvd.checkpoint.folder import SavedJob, load_latest, open_store
+from knet_hvd.checkpoint.folder import open_store
+from knet_hvd.checkpoint.loading import SavedJob, load_latest
 from knet_hvd.checkpoint.lock import FolderLock, read_holder
 from knet_hvd.checkpoint.manifest import FORMAT_VERSION, Manifest, note_versions
 from knet_hvd.checkpoint.preemption import STOPPED_EXIT_CODE, StopSignals
@@ -18,16 +19,16 @@ from knet_hvd.checkpoint.shards import (
     tree_from_bytes,
     tree_to_bytes,
 )
-from knet_hvd.checkpoint.state_tree import Tree, snapshot
+from knet_hvd.checkpoint.state_tree import StateTree, snapshot
 from knet_hvd.checkpoint.store import CheckpointStore
-from knet_hvd.checkpoint.writer import CheckpointSchedule
+from knet_hvd.checkpoint.writer import AsyncCheckpointWriter
 
 __all__ = [
     "FORMAT_VERSION",
     "STOPPED_EXIT_CODE",
+    "AsyncCheckpointWriter",
     "BackgroundTask",
     "CheckpointConfig",
-    "CheckpointSchedule",
     "CheckpointStore",
     "DamagedCheckpointError",
     "FolderLock",
@@ -35,8 +36,8 @@ __all__ = [
     "Ranks",
     "SavedJob",
     "ShardRecord",
+    "StateTree",
     "StopSignals",
-    "Tree",
     "check_num_steps",
     "check_same_configuration",
     "load_latest",

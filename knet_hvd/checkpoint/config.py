@@ -83,7 +83,7 @@ def check_num_steps(manifest: Manifest, num_steps: int, schedule: str) -> None:
             f"the checkpoint is of step {manifest.step}, and the run is to have "
             f"{num_steps}: raise epochs or max_steps"
         )
-    before = manifest.details["num_steps"]
+    before = manifest.detail("num_steps", int)
     if schedule != "constant" and before != num_steps:
         raise CheckpointError(
             f"epochs, max_steps: the checkpoint is of a run of {before} steps; this "

@@ -10,10 +10,10 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
-from knet_hvd.checkpoint.files import sync_folder
 from knet_hvd.checkpoint.shards import DamagedCheckpointError
 from knet_hvd.checkpoint.store import MANIFEST, CheckpointStore
 from knet_hvd.errors import CheckpointError
+from knet_hvd.files import sync_folder
 
 
 def model_state(checkpoint: Path, average: bool = False) -> dict[str, Tensor]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from knet_hvd.deadline import Deadline
 from knet_hvd.errors import CheckpointError
+from knet_hvd.files import open_regular, read_regular
 
 LOCK = ".lock"
+_MAX_BYTES = 4096
 _logger = logging.getLogger("knet_hvd")
 
 
@@ -33,8 +35,9 @@ class FolderLock:
             CheckpointError: If another job has it.
             OSError: If the lock file cannot be written.
         """
-        # Not "w": that would empty the file of the job that has the lock.
-        self._file = (folder / LOCK).open("a+", encoding="utf-8")
+        # Not emptied yet: it may be the file of a job that has the lock.
+        descriptor = open_regular(folder / LOCK, os.O_RDWR | os.O_CREAT)
+        self._file = os.fdopen(descriptor, "r+", encoding="utf-8")
         try:
             self._acquire(folder, timeout_s)
             self._file.truncate(0)
@@ -78,4 +81,4 @@ def read_holder(folder: Path) -> str:
     Raises:
         OSError: If there is no lock file.
     """
-    return (folder / LOCK).read_text(encoding="utf-8").strip()
+    return read_regular(folder / LOCK, _MAX_BYTES).decode(errors="replace").strip()

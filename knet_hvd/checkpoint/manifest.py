@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from knet_hvd.checkpoint.shards import DamagedCheckpointError, ShardRecord
 from knet_hvd.errors import CheckpointError
@@ -13,6 +13,7 @@ from knet_hvd.flat_config import Scalar
 
 FORMAT_VERSION = 1
 _FORMAT = "knet_hvd checkpoint"
+Detail = TypeVar("Detail", int, str)
 _logger = logging.getLogger("knet_hvd")
 
 
@@ -59,9 +60,50 @@ class Manifest:
                 raise ValueError("its SHA-256 is another one")
             _check_version(body.pop("format"), body.pop("format_version"))
             shards = tuple(ShardRecord(**record) for record in body.pop("shards"))
-            return cls(shards=shards, **body)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            manifest = cls(shards=shards, **body)
+            # Whoever can write the file can make its hash match.
+            manifest._check_types()
+            return manifest
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedCheckpointError(f"altered: {error}") from error
+
+    def _check_types(self) -> None:
+        _check("kind", self.kind, str)
+        _check("step", self.step, int)
+        if not self.shards:
+            raise ValueError("shards: expected at least one")
+        for record in self.shards:
+            _check("sha256", record.sha256, str)
+            _check("num_bytes", record.num_bytes, int)
+        for name in ("configuration", "details", "versions"):
+            table = getattr(self, name)
+            _check(name, table, dict)
+            for key, value in table.items():
+                kinds = (str,) if name == "versions" else (bool, int, float, str)
+                _check(f"{name}, {key}", value, *kinds)
+
+    def detail(self, name: str, kind: type[Detail]) -> Detail:
+        """Return one of the details.
+
+        Raises:
+            CheckpointError: If it is missing, or of another type.
+        """
+        value = self.details.get(name)
+        if type(value) is not kind:
+            raise CheckpointError(
+                f"the checkpoint of step {self.step} says {name}: {value!r}, expected "
+                f"{kind.__name__}"
+            )
+        return value
+
+
+def _check(name: str, value: object, *kinds: type) -> None:
+    """Raise unless a value is of a type, bool not being int, and no negative number."""
+    if type(value) not in kinds:
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
+    if kinds == (int,) and int(str(value)) < 0:
+        raise ValueError(f"{name}: expected at least 0, got {value}")
 
 
 def _render(body: Any) -> bytes:

@@ -1,6 +1,7 @@
 """Shards: one rank's (or stage's) part of a checkpoint, in one safetensors file."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,9 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from knet_hvd.checkpoint.files import write_durably
-from knet_hvd.checkpoint.state_tree import Tree, join_tree, split_tree
+from knet_hvd.checkpoint.state_tree import StateTree, join_tree, split_tree
 from knet_hvd.errors import CheckpointError
+from knet_hvd.files import open_regular, write_durably
 
 _STRUCTURE = "structure"
 """Name of the tensor that holds the JSON: safetensors' own metadata is text only and
@@ -34,7 +35,7 @@ class ShardRecord:
     num_bytes: int
 
 
-def tree_to_bytes(tree: Tree) -> bytes:
+def tree_to_bytes(tree: StateTree) -> bytes:
     """Return a tree as safetensors, which cannot hold code.
 
     Args:
@@ -50,7 +51,7 @@ def tree_to_bytes(tree: Tree) -> bytes:
     return data
 
 
-def tree_from_bytes(data: bytes) -> Tree:
+def tree_from_bytes(data: bytes) -> StateTree:
     """Return the tree of ``tree_to_bytes``.
 
     Raises:
@@ -69,7 +70,7 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}.safetensors"
 
 
-def write_shard(folder: Path, index: int, step: int, tree: Tree) -> ShardRecord:
+def write_shard(folder: Path, index: int, step: int, tree: StateTree) -> ShardRecord:
     """Write one shard and wait until it is on the disk.
 
     Args:
@@ -88,7 +89,7 @@ def write_shard(folder: Path, index: int, step: int, tree: Tree) -> ShardRecord:
     return ShardRecord(hashlib.sha256(data).hexdigest(), len(data))
 
 
-def read_shard(folder: Path, index: int, step: int, record: ShardRecord) -> Tree:
+def read_shard(folder: Path, index: int, step: int, record: ShardRecord) -> StateTree:
     """Read one shard; nothing of it is interpreted before its hash was compared.
 
     Args:
@@ -102,12 +103,7 @@ def read_shard(folder: Path, index: int, step: int, record: ShardRecord) -> Tree
     """
     path = folder / shard_name(index)
     try:
-        num_bytes = path.stat().st_size
-        if num_bytes != record.num_bytes:
-            raise DamagedCheckpointError(
-                f"{path}: expected {record.num_bytes} bytes, got {num_bytes}"
-            )
-        data = path.read_bytes()
+        data = _read(path, record.num_bytes)
     except OSError as error:
         raise DamagedCheckpointError(f"{path}: {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != record.sha256:
@@ -119,3 +115,12 @@ def read_shard(folder: Path, index: int, step: int, record: ShardRecord) -> Tree
         return tree["content"]
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedCheckpointError(f"{path}: not a shard of it: {error}") from error
+
+
+def _read(path: Path, num_bytes: int) -> bytes:
+    """Return the content of a file; one of another size is not read at all."""
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+        actual = os.fstat(file.fileno()).st_size
+        if actual != num_bytes:
+            raise DamagedCheckpointError(f"{path}: expected {num_bytes} bytes, got {actual}")
+        return file.read(num_bytes)

@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
-Tree = Any
+StateTree = Any
 """Tensors, None, bool, int, float and str in dicts (keys str or int), lists, tuples."""
 
 
-def snapshot(tree: Tree) -> Tree:
+def snapshot(tree: StateTree) -> StateTree:
     """Return a copy that training no longer changes: on the CPU, and contiguous.
 
     Args:
-        tree: See ``Tree``; what is no tensor and no container is shared.
+        tree: See ``StateTree``; what is no tensor and no container is shared.
     """
     if isinstance(tree, Tensor):
         copy = tree.detach().to("cpu", copy=True)
@@ -29,11 +29,11 @@ def snapshot(tree: Tree) -> Tree:
     return tree
 
 
-def split_tree(tree: Tree) -> tuple[dict[str, Tensor], str]:
+def split_tree(tree: StateTree) -> tuple[dict[str, Tensor], str]:
     """Take a tree apart.
 
     Args:
-        tree: See ``Tree``.
+        tree: See ``StateTree``.
 
     Returns:
         Its tensors by name, and the JSON that ``join_tree`` needs.
@@ -45,7 +45,7 @@ def split_tree(tree: Tree) -> tuple[dict[str, Tensor], str]:
     return tensors, json.dumps(_encode(tree, "", tensors))
 
 
-def _encode(value: Tree, path: str, tensors: dict[str, Tensor]) -> object:
+def _encode(value: StateTree, path: str, tensors: dict[str, Tensor]) -> object:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Tensor):
@@ -67,7 +67,7 @@ def _encode(value: Tree, path: str, tensors: dict[str, Tensor]) -> object:
     )
 
 
-def join_tree(tensors: dict[str, Tensor], text: str) -> Tree:
+def join_tree(tensors: dict[str, Tensor], text: str) -> StateTree:
     """Put together what ``split_tree`` took apart.
 
     Raises:
@@ -79,7 +79,7 @@ def join_tree(tensors: dict[str, Tensor], text: str) -> Tree:
         raise ValueError(f"not the structure of a tree: {error!r}") from error
 
 
-def _decode(value: Any, tensors: dict[str, Tensor]) -> Tree:
+def _decode(value: Any, tensors: dict[str, Tensor]) -> StateTree:
     if not isinstance(value, dict):
         if isinstance(value, list):
             raise TypeError("a bare list")

@@ -6,11 +6,11 @@ the disk, so that whatever has the first name is whole unless it was altered lat
 """
 
 import logging
+import os
 import re
 import shutil
 from pathlib import Path
 
-from knet_hvd.checkpoint.files import sync_folder, write_durably
 from knet_hvd.checkpoint.manifest import Manifest
 from knet_hvd.checkpoint.shards import (
     DamagedCheckpointError,
@@ -19,11 +19,20 @@ from knet_hvd.checkpoint.shards import (
     shard_name,
     write_shard,
 )
-from knet_hvd.checkpoint.state_tree import Tree
+from knet_hvd.checkpoint.state_tree import StateTree
+from knet_hvd.files import (
+    make_folder,
+    read_regular,
+    remove,
+    sync_folder,
+    write_durably,
+)
 
 MANIFEST = "manifest.json"
-_COMPLETE = re.compile(r"step-(\d{9,})")
-_LEFTOVER = re.compile(r"step-\d{9,}\.(partial|removed)")
+_MAX_MANIFEST_BYTES = 1 << 26
+"""Some hundred bytes for each of a million ranks fit."""
+_COMPLETE = re.compile(r"step-([0-9]{9,})")
+_LEFTOVER = re.compile(r"step-[0-9]{9,}\.(partial|removed)")
 _logger = logging.getLogger("knet_hvd")
 
 
@@ -63,7 +72,7 @@ class CheckpointStore:
         found = (_COMPLETE.fullmatch(entry.name) for entry in self.folder.iterdir())
         return sorted((int(match[1]) for match in found if match), reverse=True)
 
-    def write_shard(self, step: int, index: int, tree: Tree) -> ShardRecord:
+    def write_shard(self, step: int, index: int, tree: StateTree) -> ShardRecord:
         """Write a shard of a checkpoint that is not there before ``commit``.
 
         Raises:
@@ -71,7 +80,7 @@ class CheckpointStore:
             TypeError: If the tree holds more than tensors and plain values.
         """
         partial = self._partial(step)
-        partial.mkdir(exist_ok=True)
+        make_folder(partial)
         return write_shard(partial, index, step, tree)
 
     def commit(self, manifest: Manifest) -> Path:
@@ -90,30 +99,37 @@ class CheckpointStore:
         partial, target = self._partial(manifest.step), self.path(manifest.step)
         for index, record in enumerate(manifest.shards):
             file = partial / shard_name(index)
-            if file.stat().st_size != record.num_bytes:
+            if file.lstat().st_size != record.num_bytes:
                 raise OSError(0, "shard changed while it was written", str(file))
         write_durably(partial / MANIFEST, manifest.to_bytes())
         sync_folder(partial)
-        if target.exists():  # a run that went back to an earlier step is here again
-            self._remove(target)
-        partial.rename(target)
+        self._put_in_place(partial, target)
         sync_folder(self.folder)
-        self._prune()
+        self._prune(target)
         return target
 
-    def _prune(self) -> None:
-        for step in self.steps()[self.keep :]:
-            try:
-                self._remove(self.path(step))
-            except OSError as error:
-                _logger.warning("%s could not be removed: %s", self.path(step), error)
+    def _put_in_place(self, partial: Path, target: Path) -> None:
+        """Rename; a checkpoint of the same step is there until that has worked."""
+        if not os.path.lexists(target):
+            partial.rename(target)
+            return
+        before = _put_away(target)  # a run that went back to an earlier step is here again
+        try:
+            partial.rename(target)
+        except OSError:
+            before.rename(target)
+            raise
 
-    def _remove(self, checkpoint: Path) -> None:
-        """Remove a checkpoint that shall at no moment be half there."""
-        removed = checkpoint.with_suffix(".removed")
-        shutil.rmtree(removed, ignore_errors=True)
-        checkpoint.rename(removed)
-        shutil.rmtree(removed)
+    def _prune(self, latest: Path) -> None:
+        """Remove what is no longer kept; what cannot be removed now stays until later."""
+        try:
+            for step in self.steps()[self.keep :]:
+                remove(_put_away(self.path(step)))
+            removed = latest.with_suffix(".removed")
+            if os.path.lexists(removed):
+                remove(removed)
+        except OSError as error:
+            _logger.warning("old checkpoints in %s could not be removed: %s", self.folder, error)
 
     def discard(self, step: int) -> None:
         """Remove the shards of a checkpoint that some rank could not write."""
@@ -123,7 +139,10 @@ class CheckpointStore:
         """Remove what a run that was killed left half-written or half-removed."""
         for entry in self.folder.iterdir():
             if _LEFTOVER.fullmatch(entry.name):
-                shutil.rmtree(entry, ignore_errors=True)
+                try:
+                    remove(entry)
+                except OSError as error:
+                    _logger.warning("%s could not be removed: %s", entry, error)
 
     def set_aside(self, step: int) -> Path:
         """Rename a damaged checkpoint, for a human to look at.
@@ -149,7 +168,7 @@ class CheckpointStore:
         """
         path = self.path(step) / MANIFEST
         try:
-            manifest = Manifest.from_bytes(path.read_bytes())
+            manifest = Manifest.from_bytes(read_regular(path, _MAX_MANIFEST_BYTES))
         except OSError as error:
             raise DamagedCheckpointError(f"{path}: {error.strerror}") from error
         except DamagedCheckpointError as error:
@@ -158,7 +177,7 @@ class CheckpointStore:
             raise DamagedCheckpointError(f"{path}: it is of step {manifest.step}")
         return manifest
 
-    def read_shard(self, manifest: Manifest, index: int) -> Tree:
+    def read_shard(self, manifest: Manifest, index: int) -> StateTree:
         """Read one shard.
 
         Raises:
@@ -166,3 +185,12 @@ class CheckpointStore:
         """
         folder = self.path(manifest.step)
         return read_shard(folder, index, manifest.step, manifest.shards[index])
+
+
+def _put_away(checkpoint: Path) -> Path:
+    """Rename a checkpoint that shall at no moment be half there; return where it is."""
+    removed = checkpoint.with_suffix(".removed")
+    if os.path.lexists(removed):
+        remove(removed)
+    checkpoint.rename(removed)
+    return removed

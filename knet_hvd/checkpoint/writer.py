@@ -1,4 +1,4 @@
-"""When a job writes checkpoints, the same steps on all ranks.
+"""Write checkpoints beside training, after the same steps on all ranks.
 
 A checkpoint takes three phases: every rank writes its shard in the background; when the
 flags say that all have, rank 0 learns their hashes and commits the checkpoint, in the
@@ -7,15 +7,14 @@ background as well; when the flags say that this is over, the next one may begin
 
 import logging
 from collections.abc import Callable
-from typing import Literal
+from enum import Enum, auto
 
 from knet_hvd.checkpoint.background import BackgroundTask
 from knet_hvd.checkpoint.manifest import Manifest
 from knet_hvd.checkpoint.preemption import StopSignals
-from knet_hvd.checkpoint.ranks import Ranks
+from knet_hvd.checkpoint.ranks import Flags, Ranks, StatusExchange
 from knet_hvd.checkpoint.shards import ShardRecord
-from knet_hvd.checkpoint.state_tree import Tree
-from knet_hvd.checkpoint.status_flags import FlagExchange, Flags
+from knet_hvd.checkpoint.state_tree import StateTree
 from knet_hvd.checkpoint.store import CheckpointStore
 from knet_hvd.errors import CheckpointError, PreemptionError
 
@@ -23,7 +22,18 @@ _IN_TOUCH_S = 0.5
 _logger = logging.getLogger("knet_hvd")
 
 
-class CheckpointSchedule:
+class _Phase(Enum):
+    """What the latest checkpoint is waiting for."""
+
+    IDLE = auto()
+    """It is on the disk, or could not be written."""
+    SHARDS = auto()
+    """Ranks write their shards."""
+    COMMIT = auto()
+    """Rank 0 writes the manifest and renames the folder."""
+
+
+class AsyncCheckpointWriter:
     """Save the job every so many steps, and when a signal asks it to stop.
 
     Attributes:
@@ -33,11 +43,12 @@ class CheckpointSchedule:
     def __init__(
         self,
         store: CheckpointStore,
-        every: int,
-        capture: Callable[[int], Tree],
-        describe: Callable[[int, tuple[ShardRecord, ...]], Manifest],
-        signals: StopSignals,
         ranks: Ranks,
+        signals: StopSignals,
+        *,
+        every: int,
+        capture: Callable[[int], StateTree],
+        describe: Callable[[int, tuple[ShardRecord, ...]], Manifest],
         last_step: int | None = None,
         shard: int | None = None,
         lag: int = 0,
@@ -45,15 +56,15 @@ class CheckpointSchedule:
         """Write nothing yet.
 
         Args:
-            store: Of ``open_store``.
+            store: Opened by ``open_store``.
+            ranks: All ranks of the job.
+            signals: Those that ask to stop.
             every: Steps between checkpoints.
             capture: Returns this rank's shard after so many steps.
             describe: Returns the manifest for a step and its shards.
-            signals: Those that ask to stop.
-            ranks: All ranks of the job.
-            last_step: Of the checkpoint that the job went on from.
-            shard: The number of this rank's shard, if that is not the rank.
-            lag: Steps by which a rank may be ahead of another: see ``FlagExchange``.
+            last_step: Step of the checkpoint that the job was resumed from.
+            shard: Number of this rank's shard; the rank if not given.
+            lag: Steps by which a rank may be ahead of another: see ``StatusExchange``.
         """
         self.last_step = last_step
         self._store = store
@@ -63,9 +74,9 @@ class CheckpointSchedule:
         self._signals = signals
         self._ranks = ranks
         self._shard = ranks.rank if shard is None else shard
-        self._flags = FlagExchange(ranks, lag)
+        self._flags = StatusExchange(ranks, lag)
         self._task = BackgroundTask()
-        self._phase: Literal["idle", "shards", "commit"] = "idle"
+        self._phase = _Phase.IDLE
         self._step = 0
         self._due = False
         self._failure = ""
@@ -92,9 +103,9 @@ class CheckpointSchedule:
         flags = self._flags.finish()
         self._advance(flags)
         self._due = self._due or is_last or step % self._every == 0
-        if flags.stop or (is_last and self._phase != "idle"):
+        if flags.stop or (is_last and self._phase != _Phase.IDLE):
             self._drain()
-        if (self._due or flags.stop) and self._phase == "idle":
+        if (self._due or flags.stop) and self._phase == _Phase.IDLE:
             self._begin(step)
         if flags.stop:
             self._drain()
@@ -122,18 +133,18 @@ class CheckpointSchedule:
         if step == self.last_step:
             return
         tree = self._capture(step)
-        self._phase, self._step = "shards", step
+        self._phase, self._step = _Phase.SHARDS, step
         self._flags.begin()
         self._task.start(self._store.write_shard, step, self._shard, tree)
 
     def _advance(self, flags: Flags) -> None:
         """Enter the next phase, when all ranks have ended this one."""
-        if self._phase == "idle" or flags.busy:
+        if self._phase == _Phase.IDLE or flags.busy:
             return
         if flags.failed:
             self._give_up()
-        elif self._phase == "shards":
-            self._phase = "commit"
+        elif self._phase == _Phase.SHARDS:
+            self._phase = _Phase.COMMIT
             self._flags.begin()
             records = self._gather_records()
             if self._ranks.rank == 0:
@@ -142,7 +153,7 @@ class CheckpointSchedule:
             else:
                 self._task.forget()
         else:
-            self._phase, self.last_step, self._failure = "idle", self._step, ""
+            self._phase, self.last_step, self._failure = _Phase.IDLE, self._step, ""
             self._task.forget()
 
     def _give_up(self) -> None:
@@ -159,7 +170,7 @@ class CheckpointSchedule:
         if self._ranks.rank == 0:
             self._store.discard(self._step)
             _logger.warning("%s", self._failure)
-        self._phase = "idle"
+        self._phase = _Phase.IDLE
         self._task.forget()
 
     def _gather_records(self) -> tuple[ShardRecord, ...]:
@@ -171,7 +182,7 @@ class CheckpointSchedule:
 
     def _drain(self) -> None:
         """Wait for what is being written; all ranks keep in touch meanwhile."""
-        while self._phase != "idle":
+        while self._phase != _Phase.IDLE:
             self._task.wait(_IN_TOUCH_S)
             self._advance(self._flags.exchange(self._own_flags()))
 

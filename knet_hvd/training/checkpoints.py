@@ -6,14 +6,15 @@ from typing import Generic, TypeVar
 import torch
 
 from knet_hvd.checkpoint.config import CheckpointConfig
-from knet_hvd.checkpoint.folder import SavedJob, load_latest, open_store
+from knet_hvd.checkpoint.folder import open_store
+from knet_hvd.checkpoint.loading import SavedJob, load_latest
 from knet_hvd.checkpoint.lock import FolderLock
 from knet_hvd.checkpoint.manifest import Manifest, note_versions
 from knet_hvd.checkpoint.preemption import StopSignals
 from knet_hvd.checkpoint.ranks import Ranks
 from knet_hvd.checkpoint.shards import ShardRecord
-from knet_hvd.checkpoint.state_tree import Tree
-from knet_hvd.checkpoint.writer import CheckpointSchedule
+from knet_hvd.checkpoint.state_tree import StateTree
+from knet_hvd.checkpoint.writer import AsyncCheckpointWriter
 from knet_hvd.errors import CheckpointError
 from knet_hvd.flat_config import Scalar
 from knet_hvd.training.position import Position, position_details
@@ -41,7 +42,7 @@ class TrainingHooks(Generic[Config]):
         self.config = config
         self._signals = signals or StopSignals(())
         self._saved: SavedJob | None = None
-        self._schedule: CheckpointSchedule | None = None
+        self._writer: AsyncCheckpointWriter | None = None
         self._lock: FolderLock | None = None
 
     def _open(
@@ -90,7 +91,7 @@ class TrainingHooks(Generic[Config]):
 
     def _save_from_here(
         self,
-        capture: Callable[[int], Tree],
+        capture: Callable[[int], StateTree],
         configuration: dict[str, Scalar],
         details: Mapping[str, Scalar],
         batches_per_epoch: int,
@@ -105,7 +106,7 @@ class TrainingHooks(Generic[Config]):
             configuration: The job's, flat.
             details: What else a manifest is to hold.
             batches_per_epoch: Steps of an epoch.
-            shard: See ``CheckpointSchedule``.
+            shard: See ``AsyncCheckpointWriter``.
             lag: See there.
         """
 
@@ -119,36 +120,36 @@ class TrainingHooks(Generic[Config]):
                 versions=_VERSIONS,
             )
 
-        self._schedule = CheckpointSchedule(
+        self._writer = AsyncCheckpointWriter(
             self._store,
-            self.config.checkpoint_every,
-            capture,
-            describe,
-            self._signals,
             self._ranks,
-            None if self._saved is None else self._saved.manifest.step,
+            self._signals,
+            every=self.config.checkpoint_every,
+            capture=capture,
+            describe=describe,
+            last_step=None if self._saved is None else self._saved.manifest.step,
             shard=shard,
             lag=lag,
         )
 
     def before_step(self) -> None:
-        """See ``CheckpointSchedule.before_step``."""
-        if self._schedule is not None:
-            self._schedule.before_step()
+        """See ``AsyncCheckpointWriter.before_step``."""
+        if self._writer is not None:
+            self._writer.before_step()
 
     def after_step(self, step: int, is_last: bool) -> None:
-        """See ``CheckpointSchedule.after_step``."""
-        if self._schedule is not None:
-            self._schedule.after_step(step, is_last)
+        """See ``AsyncCheckpointWriter.after_step``."""
+        if self._writer is not None:
+            self._writer.after_step(step, is_last)
 
     def finish(self, step: int) -> None:
-        """See ``CheckpointSchedule.finish``."""
-        if self._schedule is not None:
-            self._schedule.finish(step)
+        """See ``AsyncCheckpointWriter.finish``."""
+        if self._writer is not None:
+            self._writer.finish(step)
 
     def close(self) -> None:
         """Let another job have the folder."""
-        if self._schedule is not None:
-            self._schedule.close()
+        if self._writer is not None:
+            self._writer.close()
         if self._lock is not None:
             self._lock.release()

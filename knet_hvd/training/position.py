@@ -31,8 +31,7 @@ class Position:
         Args:
             manifest: Its details hold what `position_details` returned.
         """
-        details = manifest.details
-        return cls(manifest.step, int(details["epoch"]), int(details["batch"]))
+        return cls(manifest.step, manifest.detail("epoch", int), manifest.detail("batch", int))
 
     def remaining_at(self, step: int, num_steps: int) -> float:
         """Return what is left of a schedule, 1 to 0, in a run from this position.

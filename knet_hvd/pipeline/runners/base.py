@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from knet_hvd.checkpoint import Tree
+from knet_hvd.checkpoint import StateTree
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.links import StageLinks
@@ -78,11 +78,11 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    def state(self) -> Tree:
+    def state(self) -> StateTree:
         """Return what is under way on this stage; after `settle`."""
 
     @abstractmethod
-    def load_state(self, state: Tree) -> None:
+    def load_state(self, state: StateTree) -> None:
         """Go on with what was under way.
 
         Args:

@@ -7,13 +7,13 @@ summation by it, and the run that goes on has to find the same.
 import torch
 from torch import Tensor
 
-from knet_hvd.checkpoint import Tree
+from knet_hvd.checkpoint import StateTree
 from knet_hvd.pipeline.decouplers.base import present
 from knet_hvd.pipeline.stage import Batch
 from knet_hvd.pipeline.weights.stash import Stash
 
 
-def pack(tensor: Tensor | None) -> Tree:
+def pack(tensor: Tensor | None) -> StateTree:
     """Return a tensor's values and layout; None remains None.
 
     Args:
@@ -24,7 +24,7 @@ def pack(tensor: Tensor | None) -> Tree:
     return {"values": tensor.detach(), "strides": list(tensor.stride())}
 
 
-def unpack(tree: Tree) -> Tensor | None:
+def unpack(tree: StateTree) -> Tensor | None:
     """Return the tensor of `pack`, in memory of its own.
 
     Args:
@@ -37,7 +37,7 @@ def unpack(tree: Tree) -> Tensor | None:
     return tensor.copy_(values)
 
 
-def pack_batch(batch: Batch) -> Tree:
+def pack_batch(batch: Batch) -> StateTree:
     """Return all that a stage holds of a batch.
 
     Args:
@@ -60,7 +60,7 @@ def pack_batch(batch: Batch) -> Tree:
     }
 
 
-def unpack_batch(tree: Tree, needs_gradient: bool) -> Batch:
+def unpack_batch(tree: StateTree, needs_gradient: bool) -> Batch:
     """Return the batch of `pack_batch`.
 
     Args:
@@ -85,7 +85,7 @@ def unpack_batch(tree: Tree, needs_gradient: bool) -> Batch:
     )
 
 
-def _unpack_stash(tree: Tree) -> Stash | None:
+def _unpack_stash(tree: StateTree) -> Stash | None:
     random_state = unpack(tree.get("random_state"))  # older checkpoints have none
     if random_state is None:
         return None

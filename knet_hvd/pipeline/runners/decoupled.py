@@ -13,7 +13,7 @@ from collections import deque
 
 from torch import Tensor
 
-from knet_hvd.checkpoint import Tree
+from knet_hvd.checkpoint import StateTree
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.decouplers.base import present
@@ -111,7 +111,7 @@ class DecoupledRunner(Runner):
         if gradient is not None:
             self._arrived.append(gradient)
 
-    def state(self) -> Tree:
+    def state(self) -> StateTree:
         """Return batches without a gradient, and gradients not yet learned from.
 
         And what the microbatches of an unfinished step have left in the parameters.
@@ -123,7 +123,7 @@ class DecoupledRunner(Runner):
             "staleness": self.staleness,
         }
 
-    def load_state(self, state: Tree) -> None:
+    def load_state(self, state: StateTree) -> None:
         """Go on with the batches and gradients that were under way."""
         needs_gradient = self._links.input_gradients is not None
         pending = (unpack_batch(each, needs_gradient) for each in state["pending"])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from knet_hvd.checkpoint import Tree
+from knet_hvd.checkpoint import StateTree
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.links import StageLinks
@@ -64,11 +64,11 @@ class LockedRunner(Runner):
     def settle(self, num_sent: int) -> None:
         """Do nothing: between two steps nothing is under way."""
 
-    def state(self) -> Tree:
+    def state(self) -> StateTree:
         """Return an empty tree: between two steps nothing is under way."""
         return {}
 
-    def load_state(self, state: Tree) -> None:
+    def load_state(self, state: StateTree) -> None:
         """Do nothing: between two steps nothing is under way."""
 
     def _backward(self, batch: Batch) -> None:

@@ -44,7 +44,7 @@ class JobCheckpoints(TrainingHooks[TrainingConfig]):
     @property
     def advice(self) -> str:
         """What ``compression="auto"`` had found when the checkpoint's job began."""
-        return str(self._saved.manifest.details["advice"]) if self._saved else ""
+        return self._saved.manifest.detail("advice", str) if self._saved else ""
 
     def chosen(self, config: TrainingConfig) -> TrainingConfig:
         """Return a configuration whose ``auto`` is what the checkpoint's job chose.
@@ -56,8 +56,10 @@ class JobCheckpoints(TrainingHooks[TrainingConfig]):
             return config
         if len(saved.manifest.shards) != hvd.size():
             return config
-        details: Any = saved.manifest.details
-        return replace(config, compression=details["compression"], exchange=details["exchange"])
+        names: Any = {
+            name: saved.manifest.detail(name, str) for name in ("compression", "exchange")
+        }
+        return replace(config, **names)
 
     def begin(self, state: JobState, batches: ShardedBatches, num_steps: int) -> None:
         """Bring the job to where the checkpoint was, and prepare to save it.

@@ -9,7 +9,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor, nn
 
-from knet_hvd.checkpoint import Tree, snapshot
+from knet_hvd.checkpoint import StateTree, snapshot
 from knet_hvd.data_parallel.optimizer.averaging import AveragingOptimizer
 from knet_hvd.errors import CheckpointError, KnetError
 from knet_hvd.training.data_parallel.ema import MovingAverage
@@ -39,7 +39,7 @@ class JobState:
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
     before_capture: Callable[[], None] = lambda: None
 
-    def capture(self, step: int, whole: bool = False) -> Tree:
+    def capture(self, step: int, whole: bool = False) -> StateTree:
         """Return this rank's shard; nothing of it changes with the next step.
 
         Args:
@@ -66,7 +66,7 @@ class JobState:
         }
         return shard | snapshot(shared)
 
-    def restore(self, shards: dict[int, Tree], num_saved: int, step: int) -> None:
+    def restore(self, shards: dict[int, StateTree], num_saved: int, step: int) -> None:
         """Bring this rank to the state that a checkpoint holds.
 
         With as many ranks as wrote it, bit for bit. With another number, every rank

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from knet_hvd.checkpoint import Tree, snapshot
+from knet_hvd.checkpoint import StateTree, snapshot
 from knet_hvd.comm import World
 from knet_hvd.errors import CheckpointError, KnetError
 from knet_hvd.pipeline.decouplers import Decoupler
@@ -53,7 +53,7 @@ class StageState:
     def _decoupler(self) -> Decoupler:
         return self.runner.decoupler
 
-    def capture(self, step: int) -> Tree:
+    def capture(self, step: int) -> StateTree:
         """Return this rank's shard; nothing of it changes with the next step.
 
         All ranks have to call it after the same step. Activations of that step have
@@ -104,7 +104,7 @@ class StageState:
         if self.next_rank is not None:
             self.runner.settle(found[self.next_rank]["sent"])
 
-    def restore(self, own: Tree, first: Tree) -> None:
+    def restore(self, own: StateTree, first: StateTree) -> None:
         """Bring this rank to the state that a checkpoint holds, bit for bit.
 
         Args:
@@ -151,11 +151,11 @@ def not_finite(stage: Stage, step: int) -> str:
     return ""
 
 
-def _state(optimizer: Optimizer | None) -> Tree:
+def _state(optimizer: Optimizer | None) -> StateTree:
     return None if optimizer is None else optimizer.state_dict()
 
 
-def _load(optimizer: Optimizer | None, state: Tree) -> None:
+def _load(optimizer: Optimizer | None, state: StateTree) -> None:
     if optimizer is not None:
         optimizer.load_state_dict(state)
 

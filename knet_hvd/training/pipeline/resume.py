@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 from knet_hvd.checkpoint import Manifest, check_same_configuration
+from knet_hvd.errors import CheckpointError
 from knet_hvd.flat_config import Scalar, to_flat_dict
 from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.training.pipeline.config import PipelineConfig
@@ -57,11 +58,27 @@ def plan_details(plan: Plan) -> dict[str, Scalar]:
 def saved_plan(manifest: Manifest) -> Plan:
     """Return the plan of a checkpoint's job.
 
-    Args:
-        manifest: Of the checkpoint.
+    Raises:
+        CheckpointError: If the manifest says no plan for the ranks that wrote shards.
     """
-    cuts, order = (json.loads(str(manifest.details[key])) for key in ("cuts", "order"))
-    return Plan(tuple(cuts), tuple(order), 0.0)
+    cuts, order = (_numbers(manifest.detail(key, str)) for key in ("cuts", "order"))
+    if sorted(order) != list(range(len(manifest.shards))):
+        raise CheckpointError(
+            f"the checkpoint says that its stages are on the ranks {list(order)}, and has "
+            f"{len(manifest.shards)} shards"
+        )
+    return Plan(cuts, order, 0.0)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return a list of integers that is written as JSON."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, list) or any(type(value) is not int for value in values):
+        raise CheckpointError(f"the checkpoint's stages: expected integers, got {text[:80]!r}")
+    return tuple(values)
 
 
 def check_cuts(saved: Plan, present: Plan) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from knet_hvd.checkpoint import Tree
+from knet_hvd.checkpoint import StateTree
 from knet_hvd.training.position import Position
 
 NO_STEP = -1
@@ -19,7 +19,7 @@ class Commit:
     """
 
     position: Position
-    shard: Tree
+    shard: StateTree
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from knet_hvd.checkpoint import Tree, tree_from_bytes, tree_to_bytes
+from knet_hvd.checkpoint import StateTree, tree_from_bytes, tree_to_bytes
 from knet_hvd.training.elastic.worker.commit_memory import NO_STEP, Commit, CommitMemory, Meeting
 from knet_hvd.training.position import Position
 
@@ -58,7 +58,7 @@ def _pack(commit: Commit | None, memory: CommitMemory) -> dict[str, Any] | None:
     }
 
 
-def _send_tree(tree: Tree | None, root: int) -> Tree:
+def _send_tree(tree: StateTree | None, root: int) -> StateTree:
     """Return the root's tree on every rank, a copy of its own on the root as well."""
     data = b"" if hvd.rank() != root else tree_to_bytes(tree)
     length = hvd.broadcast(torch.tensor([len(data)]), root, name="knet_hvd.elastic.length")
