@@ -32,7 +32,7 @@ METHODS = {
 def lenet_cells(args: argparse.Namespace) -> Iterator[tuple[str, int, list[str]]]:
     """Yield the cells of TernGrad's LeNet experiment (section 5.1): total batch 64."""
     common = ["--data", "mnist", "--model", "lenet", "--weight-decay", "5e-4"]
-    common += ["--schedule", "polynomial", "--average-decay", "0.9999"]
+    common += ["--learning-rate-schedule", "polynomial", "--average-decay", "0.9999"]
     common += ["--inputs", "unit"]  # as in Caffe; standardized, SGD at 0.1 diverges
     common += ["--epochs", "100", "--max-steps", str(args.steps)]
     for ranks in args.ranks:
@@ -47,7 +47,7 @@ def cifarnet_cells(args: argparse.Namespace) -> Iterator[tuple[str, int, list[st
     settings = ["--data", "cifar10", "--model", "cifarnet", "--optimizer", "adam"]
     settings += ["--learning-rate", "2e-4", "--batch-size", "64", "--augment"]
     settings += ["--crop-size", "24", "--precision", args.precision]
-    settings += ["--schedule", "polynomial", "--average-decay", "0.9999"]
+    settings += ["--learning-rate-schedule", "polynomial", "--average-decay", "0.9999"]
     for ranks in args.ranks:
         yield (f"cifarnet-adam-{ranks}ranks", ranks, [*settings, "--epochs", str(args.epochs)])
 

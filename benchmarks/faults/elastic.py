@@ -32,7 +32,7 @@ def settings(args: argparse.Namespace, seed: int) -> list[str]:
     flags = ["--batch-size", "16", "--ternary.error-feedback", "--seed", str(seed)]
     flags += ["--epochs", str(args.epochs), "--model", args.model]
     # With a rate that falls to 0, less of the difference is chance.
-    flags += ["--learning-rate", "0.01", "--schedule", args.schedule]
+    flags += ["--learning-rate", "0.01", "--learning-rate-schedule", args.schedule]
     if args.data_dir is not None:
         flags += ["--data", "mnist", "--data-dir", str(args.data_dir)]
     return flags

@@ -17,10 +17,11 @@ from knet_hvd.checkpoint.state_tree import StateTree
 from knet_hvd.checkpoint.writer import AsyncCheckpointWriter
 from knet_hvd.errors import CheckpointError
 from knet_hvd.flat_config import Scalar
+from knet_hvd.training.config import JobConfig
 from knet_hvd.training.position import Position, position_details
 
 _VERSIONS = {"torch": torch.__version__}
-Config = TypeVar("Config", bound=CheckpointConfig)
+Config = TypeVar("Config", bound=JobConfig)
 
 
 class TrainingHooks(Generic[Config]):
@@ -65,7 +66,15 @@ class TrainingHooks(Generic[Config]):
                 checkpoint is of another configuration.
         """
         self._kind, self._ranks = kind, ranks
-        self._store, self._lock = open_store(self.config, ranks)
+        self._store, self._lock = open_store(
+            CheckpointConfig(
+                checkpoint_dir=self.config.checkpoint_dir,
+                checkpoint_every=self.config.checkpoint_every,
+                keep_checkpoints=self.config.keep_checkpoints,
+                resume=self.config.resume,
+            ),
+            ranks,
+        )
         try:
             self._saved = load_latest(self._store, kind, shards_to_read, ranks)
             if self._saved is None and self.config.resume == "must":

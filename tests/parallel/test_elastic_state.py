@@ -83,7 +83,7 @@ def test_workers_meet_anew_when_one_of_them_hears_of_hosts(
     """Everything is rebuilt from the commit, and the run ends as if it had not."""
     config = TrainingConfig(
         **{"model": "mlp", "compression": compression, "exchange": exchange},
-        **{"batch_size": 120 // hvd.size(), "epochs": 4, "schedule": "polynomial"},
+        **{"batch_size": 120 // hvd.size(), "epochs": 4, "learning_rate_schedule": "polynomial"},
         **{"ternary": TernaryConfig(error_feedback=True), "learning_rate": 0.05},
         **{"elastic": True, "commit_every": 4},
     )

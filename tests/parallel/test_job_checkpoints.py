@@ -31,7 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
         **{"optimizer": "adam", "ternary": FEEDBACK, "average_decay": 0.9},
         **{"learning_rate": 0.001, "exchange": "allgather"},
     },
-    "augment, schedule": {"augment": True, "schedule": "polynomial"},
+    "augment, schedule": {"augment": True, "learning_rate_schedule": "polynomial"},
     "dropout, batch norm": {"model": "alexnet", "width": 0.05, "ternary": FEEDBACK},
 }
 
@@ -207,9 +207,9 @@ def test_another_configuration_names_what_differs(folder: Path) -> None:
 
 
 def test_a_schedule_that_would_change(folder: Path) -> None:
-    train(make_config(folder, epochs=1, schedule="polynomial"))
+    train(make_config(folder, epochs=1, learning_rate_schedule="polynomial"))
     with pytest.raises(CheckpointError, match=r"run of 5 steps; .* to have 10"):
-        DataParallelTrainer(make_config(folder, epochs=2, schedule="polynomial"))
+        DataParallelTrainer(make_config(folder, epochs=2, learning_rate_schedule="polynomial"))
 
 
 def test_nothing_to_go_on_from(folder: Path) -> None:

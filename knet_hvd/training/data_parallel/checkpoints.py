@@ -77,7 +77,7 @@ class JobCheckpoints(TrainingHooks[TrainingConfig]):
             return
         if self._saved is not None:
             manifest = self._saved.manifest
-            check_num_steps(manifest, num_steps, self.config.schedule)
+            check_num_steps(manifest, num_steps, self.config.learning_rate_schedule)
             state.restore(self._saved.shards, len(manifest.shards), manifest.step)
             self._saved.shards.clear()
         used = self.chosen(self.config)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from knet_hvd.checkpoint import StateTree, snapshot
 from knet_hvd.data_parallel.optimizer.averaging import AveragingOptimizer
 from knet_hvd.errors import CheckpointError, KnetError
-from knet_hvd.training.data_parallel.ema import MovingAverage
+from knet_hvd.training.ema import ParameterEma
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +34,7 @@ class JobState:
 
     model: nn.Module
     optimizer: AveragingOptimizer
-    average: MovingAverage
+    average: ParameterEma
     seed: int
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))
     before_capture: Callable[[], None] = lambda: None

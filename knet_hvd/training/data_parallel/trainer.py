@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,19 +12,22 @@ from torch import Tensor, nn
 from knet_hvd.checkpoint import StopSignals
 from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.data import ImageDataset, ShardedBatches, load_dataset
+from knet_hvd.data_parallel.exchanges.registry import check_exchange
 from knet_hvd.data_parallel.ranks.agreement import check_agreement
 from knet_hvd.flat_config import to_flat_dict
 from knet_hvd.metrics import open_logger, profile_steps, progress
+from knet_hvd.metrics.process_memory import keep_freed_blocks
 from knet_hvd.models import build_model, parameters_sha256
 from knet_hvd.training.data_parallel.checkpoints import JobCheckpoints
 from knet_hvd.training.data_parallel.config import TrainingConfig
-from knet_hvd.training.data_parallel.ema import MovingAverage
 from knet_hvd.training.data_parallel.evaluation import evaluate
-from knet_hvd.training.data_parallel.inputs import ModelInputs
 from knet_hvd.training.data_parallel.monitor import TrainingMonitor
 from knet_hvd.training.data_parallel.optimizer import make_optimizer
 from knet_hvd.training.data_parallel.rank_state import JobState, check_finite
 from knet_hvd.training.elastic.worker.commits import ElasticCommits
+from knet_hvd.training.ema import ParameterEma
+from knet_hvd.training.inputs import ImagePreprocessor
+from knet_hvd.training.learning_rate import set_learning_rate
 
 
 class DataParallelTrainer:
@@ -53,10 +55,9 @@ class DataParallelTrainer:
             DataError: If a data file is missing or malformed.
             ValueError: If the model or another setting is unknown.
         """
-        facts = to_flat_dict(
-            replace(config, data_dir=None, logdir=None, summary=None, profile=None)
-        )
-        check_agreement(facts, "the job's configuration", HorovodCollectives())
+        if config.exchange != "allreduce":
+            check_exchange(config.exchange)
+        check_agreement(config.facts(), "the job's configuration", HorovodCollectives())
         self.config = config
         self._on_progress = on_progress
         make = make_checkpoints or partial(JobCheckpoints, config, signals)
@@ -68,8 +69,10 @@ class DataParallelTrainer:
             raise
 
     def _build(self, config: TrainingConfig) -> None:
+        if config.keep_freed_memory:
+            keep_freed_blocks()
         self.dataset: ImageDataset = load_dataset(config.data, config.data_dir)
-        self._inputs = ModelInputs(self.dataset, config)
+        self._inputs = ImagePreprocessor(self.dataset, config)
         torch.manual_seed(config.seed)
         self.model = build_model(
             config.model,
@@ -95,7 +98,7 @@ class DataParallelTrainer:
             self.num_steps = min(self.num_steps, config.max_steps)
         chosen = self._checkpoints.chosen(config)
         self.optimizer = make_optimizer(self.model, chosen)
-        average = MovingAverage(config.average_decay)
+        average = ParameterEma(config.average_decay)
         hvd.broadcast_parameters(self.model.state_dict(), root_rank=0)
         torch.manual_seed(config.seed * 1009 + hvd.rank())  # dropout differs by rank
         self._state = JobState(self.model, self.optimizer, average, config.seed)
@@ -188,19 +191,21 @@ class DataParallelTrainer:
 
     def _step(self, images: Tensor, labels: Tensor, step: int, monitor: TrainingMonitor) -> None:
         """Make one training step."""
-        if self.config.schedule == "polynomial":
-            start = self._checkpoints.position
-            remaining = start.remaining_at(step, self.num_steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * remaining**0.5
+        config = self.config
+        remaining = self._checkpoints.position.remaining_at(step, self.num_steps)
+        set_learning_rate(
+            self.optimizer.param_groups,
+            config.learning_rate_schedule,
+            config.learning_rate,
+            remaining,
+        )
         self.model.train()
         self.optimizer.zero_grad()
         monitor.before_step(step)
         loss = nn.functional.cross_entropy(self._forward(images), labels)
         loss.backward()
         self.optimizer.step()
-        if self.config.average_decay:
-            self._state.average.update(self.model, step)
+        self._state.average.update(self.model, step)
         self._state.loss = loss.detach()
         monitor.after_step(step, loss.detach(), labels.numel() * hvd.size())
 
@@ -214,8 +219,8 @@ class DataParallelTrainer:
 
     def evaluate(self) -> float:
         """Return the test accuracy, each rank having evaluated its share."""
-        shadow = self._state.average.shadow
-        return evaluate(self.model, shadow, self.dataset, self._forward)
+        with self._state.average.applied(self.model):
+            return evaluate(self.model, self.dataset, self._forward)
 
     def _summary(self, accuracy: float, steps: int, elapsed_s: float) -> dict[str, Any]:
         images = (steps - self.resumed_step) * self.config.batch_size * hvd.size()

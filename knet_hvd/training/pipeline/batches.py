@@ -6,10 +6,10 @@ costs nothing, and a stage needs no neighbour to know the labels of a step.
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
-from knet_hvd.data import ImageDataset, ShardedBatches, augment
+from knet_hvd.data import ImageDataset, ShardedBatches
+from knet_hvd.training.inputs import ImagePreprocessor
 from knet_hvd.training.pipeline.config import PipelineConfig
 
 
@@ -35,6 +35,7 @@ class BatchSource:
             ValueError: If the data set is smaller than a batch.
         """
         self._dataset = dataset if images else None
+        self._preprocess = ImagePreprocessor(dataset, config) if images else None
         self._labels = {"train": dataset.train_labels, "test": dataset.test_labels}
         self._batches = ShardedBatches(
             # The order depends on the number of images only: labels stand for them.
@@ -44,7 +45,7 @@ class BatchSource:
             rank=replica,
             num_ranks=config.replicas,
             seed=config.seed,
-            transform=augment if config.augment and images else None,
+            transform=self._preprocess.transform if self._preprocess else None,
         )
         self.num_batches = len(self._batches)
         self._share = slice(replica, None, config.replicas)
@@ -91,9 +92,4 @@ class BatchSource:
 
     def _inputs(self, images: Tensor) -> Tensor | None:
         """Return what the network takes: normalized, in channels last."""
-        if self._dataset is None:
-            return None
-        inputs = self._dataset.normalize(images)
-        # A copy: one channel would count as both layouts.
-        layout = torch.empty_like(inputs, memory_format=torch.channels_last)
-        return layout.copy_(inputs)
+        return None if self._preprocess is None else self._preprocess(images)

@@ -19,6 +19,7 @@ from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.runners.base import Runner
 from knet_hvd.pipeline.stage import Stage
+from knet_hvd.training.inputs import input_shape
 from knet_hvd.training.pipeline.batches import BatchSource
 from knet_hvd.training.pipeline.config import PipelineConfig
 
@@ -76,7 +77,7 @@ def build_stage_job(
         ValueError: If a setting is unknown or does not fit.
     """
     dataset = load_dataset(config.data, config.data_dir)
-    in_shape, num_classes = dataset.in_shape, dataset.num_classes
+    in_shape, num_classes = input_shape(dataset, config), dataset.num_classes
     if config.release_above_mb is not None:
         release_freed_blocks(int(1e6 * config.release_above_mb))
     elif config.keep_freed_memory:

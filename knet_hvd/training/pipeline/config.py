@@ -1,38 +1,26 @@
 """Configuration of a pipeline training job."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
-from knet_hvd.checkpoint import CheckpointConfig
 from knet_hvd.comm import Encoding
 from knet_hvd.comm.throttle import parse_slow_rank
-from knet_hvd.compression import TernaryConfig
 from knet_hvd.pipeline.decouplers.local_loss import AuxiliaryConfig
 from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
 from knet_hvd.pipeline.setting_checks import check_decoupler_settings
-from knet_hvd.pipeline.stage import Precision
+from knet_hvd.training.config import RUN_ONLY, JobConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PipelineConfig(CheckpointConfig):
+class PipelineConfig(JobConfig):
     """Train an image classifier that is cut into stages, one on each rank.
 
     Raises:
         ValueError: If a setting is out of range.
     """
 
-    data: Literal["digits", "mnist", "cifar10"] = "digits"
-    """Data set: digits is embedded in scikit-learn and needs no file."""
-
-    data_dir: Path | None = None
-    """Folder of the official MNIST (IDX) or CIFAR-10 (binary) files."""
-
     model: str = "mnist4"
     """mnist4, mnist8, vgg16, lenet, mlp, cifarnet or alexnet."""
-
-    width: float = 1.0
-    """Width factor of the model's layers."""
 
     stages: int | None = None
     """Stages of the pipeline; if not given, as many as the ranks hold: their number by
@@ -45,36 +33,29 @@ class PipelineConfig(CheckpointConfig):
     compression: Literal["none", "fp16", "ternary"] = "ternary"
     """How gradients cross between replicas; none and fp16 are Horovod's own."""
 
-    ternary: TernaryConfig = field(default_factory=TernaryConfig)
-    """Settings of the ternary codes between replicas."""
-
-    cuts: tuple[int, ...] = ()
+    cuts: tuple[int, ...] = field(default=(), metadata=RUN_ONLY)
     """Blocks before each cut, such as `1 3`; see placement if empty."""
 
     cut_between: Literal["blocks", "layers"] = "blocks"
     """Where cuts may be. layers: within blocks too, as between a convolution and its
     normalization; every layer then counts as a block."""
 
-    placement: Literal["equal", "measured"] = "equal"
+    placement: Literal["equal", "measured"] = field(default="equal", metadata=RUN_ONLY)
     """Where to cut if no cuts are given. equal: stages of equally many blocks, on ranks
     in their order; measured: so that the slowest stage or link is as fast as can be."""
 
-    memory_limits_mb: tuple[float, ...] = ()
+    memory_limits_mb: tuple[float, ...] = field(default=(), metadata=RUN_ONLY)
     """Memory of each rank for `measured`, in millions of bytes; 0 for no limit."""
 
     weights_layout: Literal["contiguous", "channels_last"] = "contiguous"
     """How convolutions' weights lie in memory; channels_last: as images do, so that no
     pass has to copy them, for a lower peak."""
 
-    keep_freed_memory: bool = True
-    """Keep freed memory for the next step; no: as the C library sees fit, which gives
-    much back to the system and takes it again in every step. Linux only."""
-
-    release_above_mb: float | None = None
+    release_above_mb: float | None = field(default=None, metadata=RUN_ONLY)
     """Give freed memory back to the system at once instead, in blocks of this many
     millions of bytes and more, such as 1: a lower peak that costs time. Linux only."""
 
-    slow_rank: str | None = None
+    slow_rank: str | None = field(default=None, metadata=RUN_ONLY)
     """Slow a rank down, for tests: `1:3.0` has rank 1 take three times as long."""
 
     decoupler: Literal["backprop", "synthetic", "conditioned", "local", "delayed"] = "local"
@@ -115,15 +96,15 @@ class PipelineConfig(CheckpointConfig):
     gradient_encodings: tuple[Encoding, ...] = ("fp32",)
     """How gradients cross: one for all cuts, or one for each."""
 
-    credits: int = 4
+    credits: int = field(default=4, metadata=RUN_ONLY)
     """Frames that each end of a link holds at least."""
 
-    mpi_progress: Literal["auto", "on", "off"] = "auto"
+    mpi_progress: Literal["auto", "on", "off"] = field(default="auto", metadata=RUN_ONLY)
     """Whether a thread keeps messages moving while a rank computes; auto: where a
-    neighbour is on another host."""
+    neighbor is on another host."""
 
-    timeout_s: float = 25.0
-    """Longest wait for a neighbouring rank before it is taken for lost."""
+    timeout_s: float = field(default=25.0, metadata=RUN_ONLY)
+    """Longest wait for a neighboring rank before it is taken for lost."""
 
     optimizer: Literal["sgd", "momentum", "adam"] = "adam"
     """momentum is SGD with momentum 0.9."""
@@ -131,64 +112,18 @@ class PipelineConfig(CheckpointConfig):
     learning_rate: float = 0.001
     """Learning rate at the start."""
 
-    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
-    """cosine: falls to 0 over the run."""
-
-    weight_decay: float = 0.0
-    """L2 penalty of the optimizer."""
-
-    epochs: int = 10
-    """Passes over the training data."""
-
-    max_steps: int | None = None
-    """Stop after this many steps, if that is earlier."""
-
     batch_size: int = 64
-    """Images a replica a step: with replicas a step takes replicas * batch_size."""
-
-    augment: bool = False
-    """Random crops and flips (meant for cifar10)."""
-
-    precision: Precision = "fp32"
-    """bf16: autocast of stages and synthesizers; parameters, gradients and what crosses
-    a cut stay fp32. Faster on CPUs with AMX or AVX-512 BF16."""
-
-    seed: int = 0
-    """Seed of the initial parameters, the order of images and dropout."""
+    """Images per step and replica: with replicas a step takes replicas * batch_size."""
 
     deterministic: bool = False
     """Take gradients that come back after exactly `max_delay` steps, not as soon as
     they are there (with replicas always so): the same command then gives the same
     weights, bit for bit."""
 
-    logdir: Path | None = None
-    """Folder for TensorBoard, one run for each stage; none is written without it."""
-
-    summary: Path | None = None
-    """JSON file for the results."""
-
-    log_every: int = 20
-    """Steps between scalars in TensorBoard."""
-
     def __post_init__(self) -> None:
-        CheckpointConfig.__post_init__(self)
-        for name in (
-            "epochs",
-            "batch_size",
-            "log_every",
-            "microbatches",
-            "credits",
-            "stages",
-            "replicas",
-            "max_steps",
-            "max_delay",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        for name in ("learning_rate", "timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected > 0, got {getattr(self, name)}")
+        JobConfig.__post_init__(self)
+        for name in ("microbatches", "credits", "stages", "replicas", "max_delay"):
+            self.expect_at_least_1(name)
         if self.release_above_mb is not None and not self.release_above_mb > 0:
             raise ValueError(f"release_above_mb: expected > 0, got {self.release_above_mb}")
         parse_slow_rank(self.slow_rank)

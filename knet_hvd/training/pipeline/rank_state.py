@@ -17,6 +17,7 @@ from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.runners.base import Runner
 from knet_hvd.pipeline.stage import Stage
+from knet_hvd.training.ema import ParameterEma
 
 _PATIENCE = 2
 """How many timeouts to wait for stages that have not made the step yet."""
@@ -38,6 +39,7 @@ class StageState:
         replicas: Of this stage.
         world: All ranks.
         next_rank: The rank of the next stage, if any.
+        average: Of the stage's parameters.
         before_capture: Called whenever the state is captured.
     """
 
@@ -47,6 +49,7 @@ class StageState:
     replicas: Replicas
     world: World
     next_rank: int | None
+    average: ParameterEma
     before_capture: Callable[[], None] = lambda: None
 
     @property
@@ -86,6 +89,7 @@ class StageState:
             return snapshot(shard)
         shard["model"] = dict(self.stage.blocks.state_dict())
         shard["optimizer"] = _state(self.stage.optimizer)
+        shard["average"] = self.average.shadow
         shard["decoupler"] = dict(self._decoupler.modules.state_dict())
         shard["decoupler_optimizer"] = _state(self._decoupler.optimizer)
         return snapshot(shard)
@@ -127,6 +131,7 @@ class StageState:
                 f"rank {self.world.rank}: the checkpoint is of another stage "
                 f"{self.stage.index}: {text}"
             ) from error
+        self.average.shadow = dict(first["average"])
         optimizers = (self.stage.optimizer, self._decoupler.optimizer)
         for optimizer, state in zip(optimizers, own["compression"], strict=True):
             self.replicas.load_compression_state(optimizer, state)

@@ -7,18 +7,8 @@ from knet_hvd.checkpoint import Manifest, check_same_configuration
 from knet_hvd.errors import CheckpointError
 from knet_hvd.flat_config import Scalar, to_flat_dict
 from knet_hvd.pipeline.placement.search import Plan
+from knet_hvd.training.config import may_differ
 from knet_hvd.training.pipeline.config import PipelineConfig
-
-MAY_DIFFER = frozenset(
-    (
-        *("checkpoint_dir", "checkpoint_every", "keep_checkpoints", "resume"),
-        *("data_dir", "epochs", "max_steps", "logdir", "summary", "log_every"),
-        *("slow_rank", "timeout_s", "credits", "memory_limits_mb", "mpi_progress"),
-        *("release_above_mb", "keep_freed_memory"),
-        *("cuts", "placement"),  # the cuts themselves are compared
-    )
-)
-"""Settings that do not change what a step computes."""
 
 
 def resolved(config: PipelineConfig, num_stages: int) -> dict[str, Scalar]:
@@ -43,7 +33,7 @@ def check_configuration(manifest: Manifest, present: dict[str, Scalar]) -> None:
     """
     # A setting that did not exist when the checkpoint was written had its default.
     saved = to_flat_dict(PipelineConfig()) | dict(manifest.configuration)
-    check_same_configuration(saved, present, MAY_DIFFER)
+    check_same_configuration(saved, present, may_differ(PipelineConfig))
 
 
 def plan_details(plan: Plan) -> dict[str, Scalar]:

@@ -1,10 +1,8 @@
 """The training loop of the pipeline job."""
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,10 +11,11 @@ from torch import Tensor
 from knet_hvd.checkpoint import StopSignals
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.errors import KnetError, PreemptionError
-from knet_hvd.flat_config import to_flat_dict
-from knet_hvd.metrics import progress
+from knet_hvd.metrics import profile_steps, progress
 from knet_hvd.pipeline.placement.planning import plan_table
 from knet_hvd.pipeline.replicas.base import open_replicas
+from knet_hvd.training.ema import ParameterEma
+from knet_hvd.training.learning_rate import set_learning_rate
 from knet_hvd.training.pipeline.build import build_stage_job
 from knet_hvd.training.pipeline.checkpoints import PipelineCheckpoints
 from knet_hvd.training.pipeline.config import PipelineConfig
@@ -47,8 +46,7 @@ class PipelineTrainer:
             DataError: If a data file is missing or malformed.
             ValueError: If a setting is unknown or does not fit.
         """
-        facts = to_flat_dict(replace(config, data_dir=None, logdir=None, summary=None))
-        check_agreement(world, facts, "the job's configuration")
+        check_agreement(world, config.facts(), "the job's configuration")
         self.config = config
         self._world = world
         self._checkpoints = PipelineCheckpoints(config, world, signals)
@@ -71,7 +69,13 @@ class PipelineTrainer:
             self.num_steps = min(self.num_steps, config.max_steps)
         torch.manual_seed(config.seed * 1009 + world.rank)  # dropout differs by stage
         self._state = StageState(
-            *(job.stage, job.runner, job.links, job.replicas, world, job.next_rank)
+            stage=job.stage,
+            runner=job.runner,
+            links=job.links,
+            replicas=job.replicas,
+            world=world,
+            next_rank=job.next_rank,
+            average=ParameterEma(config.average_decay),
         )
         self._checkpoints.begin(self._state, job.plan, batches, self.num_steps)
 
@@ -131,7 +135,11 @@ class PipelineTrainer:
         self._job.memory.restart_peak()
         # The last stage alone knows loss and accuracy, so its rank shows them.
         bar_rank = self._replicas.index if self.stage.is_last else 1
-        with monitor.logger, progress(desc="training", rank=bar_rank, total=self.num_steps) as bar:
+        with (
+            monitor.logger,
+            profile_steps(self.config.profile, self._world.rank) as self._after_profiled_step,
+            progress(desc="training", rank=bar_rank, total=self.num_steps) as bar,
+        ):
             bar.update(self._step)
             for epoch in range(start.epoch, self.config.epochs):
                 self._train_epoch(epoch, first_batch, monitor, bar)
@@ -181,6 +189,8 @@ class PipelineTrainer:
         self._checkpoints.before_step()
         self._set_learning_rate()
         self._runner.step(self._step, inputs, labels)
+        self._state.average.update(self.stage.blocks, self._step)
+        self._after_profiled_step()
         monitor.after_step(self._step, len(labels), time.perf_counter())
         self._step += 1
         is_last = self._step == self.num_steps
@@ -189,13 +199,13 @@ class PipelineTrainer:
         self._checkpoints.after_step(self._step, is_last)
 
     def _set_learning_rate(self) -> None:
-        if self.config.learning_rate_schedule == "constant":
-            return
-        angle = math.pi * self._step / self.num_steps
-        rate = self.config.learning_rate * 0.5 * (1 + math.cos(angle))
         if self.stage.optimizer is not None:
-            for group in self.stage.optimizer.param_groups:
-                group["lr"] = rate
+            set_learning_rate(
+                self.stage.optimizer.param_groups,
+                self.config.learning_rate_schedule,
+                self.config.learning_rate,
+                1 - self._step / self.num_steps,
+            )
 
     def _check_finite(self) -> None:
         """Stop a run that has diverged."""
@@ -211,7 +221,8 @@ class PipelineTrainer:
         """
         self._replicas.before_evaluation(self.stage, self._runner.decoupler)
         batches = self._job.source.evaluation(split, self.config.microbatch_size)
-        correct = count_correct(self.stage, self._links, batches, first_step=0)
+        with self._state.average.applied(self.stage.blocks):
+            correct = count_correct(self.stage, self._links, batches, first_step=0)
         if self.stage.is_last:
             correct = self._replicas.total(correct)
         return correct / self._job.source.num_samples(split)

@@ -7,10 +7,27 @@ from torch import Tensor
 
 from knet_hvd.data import ImageDataset, augment, center_crop
 from knet_hvd.data.sharding import Transform
-from knet_hvd.training.data_parallel.config import TrainingConfig
+from knet_hvd.training.config import JobConfig
 
 
-class ModelInputs:
+def input_shape(dataset: ImageDataset, config: JobConfig) -> tuple[int, int, int]:
+    """Return channels, height and width of an image as the model sees it.
+
+    Raises:
+        ValueError: If `crop_size` is larger than the images.
+    """
+    channels, height, width = dataset.in_shape
+    if config.crop_size is None:
+        return dataset.in_shape
+    if config.crop_size > min(height, width):
+        raise ValueError(
+            f"crop_size: expected at most {min(height, width)}, the side of "
+            f"{config.data}'s images, got {config.crop_size}"
+        )
+    return channels, config.crop_size, config.crop_size
+
+
+class ImagePreprocessor:
     """Crop, normalize and lay out images as a job's configuration says.
 
     Attributes:
@@ -18,7 +35,7 @@ class ModelInputs:
         transform: What changes the training images of a batch; None for nothing.
     """
 
-    def __init__(self, dataset: ImageDataset, config: TrainingConfig) -> None:
+    def __init__(self, dataset: ImageDataset, config: JobConfig) -> None:
         """Keep the settings.
 
         Args:
@@ -31,15 +48,7 @@ class ModelInputs:
         self._dataset = dataset
         self._unit_range = config.inputs == "unit"
         self._crop_size = config.crop_size
-        channels, height, width = dataset.in_shape
-        if config.crop_size is not None:
-            if config.crop_size > min(height, width):
-                raise ValueError(
-                    f"crop_size: expected at most {min(height, width)}, the side of "
-                    f"{config.data}'s images, got {config.crop_size}"
-                )
-            height = width = config.crop_size
-        self.in_shape = (channels, height, width)
+        self.in_shape = input_shape(dataset, config)
         self.transform: Transform | None = None
         if config.augment:
             self.transform = partial(augment, crop_size=config.crop_size)

@@ -1,0 +1,158 @@
+"""The settings that both jobs have. Imports nothing heavy: see ``cli``."""
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from knet_hvd.compression.config import TernaryConfig
+from knet_hvd.flat_config import Scalar, to_flat_dict
+from knet_hvd.training.field_types import check_types
+
+RUN_ONLY = {"affects_step": False}
+"""Metadata of settings that do not change what a step computes: a run that continues from a
+checkpoint may have others."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobConfig:
+    """Train an image classifier.
+
+    Raises:
+        TypeError: If a setting is of another type than its field.
+        ValueError: If a setting is out of range.
+    """
+
+    data: Literal["digits", "mnist", "cifar10"] = "digits"
+    """Data set: digits is embedded in scikit-learn and needs no file."""
+
+    data_dir: Path | None = field(default=None, metadata=RUN_ONLY)
+    """Folder of the official MNIST (IDX) or CIFAR-10 (binary) files."""
+
+    model: str = "lenet"
+    """lenet, mlp, cifarnet, alexnet, vgg16, mnist4 or mnist8."""
+
+    width: float = 1.0
+    """Width factor of the model's layers."""
+
+    epochs: int = field(default=10, metadata=RUN_ONLY)
+    """Passes over the training data."""
+
+    max_steps: int | None = field(default=None, metadata=RUN_ONLY)
+    """Stop after this many steps, if that is earlier."""
+
+    batch_size: int = 32
+    """Images per step and rank (in a pipeline: per step and replica)."""
+
+    optimizer: Literal["sgd", "momentum", "adam"] = "momentum"
+    """momentum is SGD with momentum 0.9."""
+
+    learning_rate: float = 0.01
+    """Learning rate at the start."""
+
+    learning_rate_schedule: Literal["constant", "polynomial", "cosine"] = "constant"
+    """polynomial: falls to 0 with power 0.5, as in the TernGrad paper; cosine: falls to 0
+    along half a cosine."""
+
+    weight_decay: float = 0.0
+    """L2 penalty of the optimizer."""
+
+    seed: int = 0
+    """Seed of the initial parameters, the order of images, dropout and codes."""
+
+    logdir: Path | None = field(default=None, metadata=RUN_ONLY)
+    """Folder for TensorBoard (in a pipeline: one run per stage); none is written without it."""
+
+    summary: Path | None = field(default=None, metadata=RUN_ONLY)
+    """JSON file for the results."""
+
+    log_every: int = field(default=20, metadata=RUN_ONLY)
+    """Steps between scalars in TensorBoard."""
+
+    augment: bool = False
+    """Random crops and flips (meant for cifar10)."""
+
+    crop_size: int | None = None
+    """Side of the square that the model sees of an image, in pixels: at random with
+    augment, else the middle. The paper's CifarNet sees 24 of 32."""
+
+    inputs: Literal["standardized", "unit"] = "standardized"
+    """standardized: mean 0 and deviation 1 a channel; unit: 0 to 1, as in the paper."""
+
+    average_decay: float = 0.0
+    """Evaluate an exponential moving average of the parameters with this decay
+    (the paper: 0.9999); 0 evaluates the parameters themselves."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast of forward and backward; parameters, gradients and what crosses
+    the network stay fp32. Faster on CPUs with AMX or AVX-512 BF16."""
+
+    checkpoint_dir: Path | None = field(default=None, metadata=RUN_ONLY)
+    """Folder for checkpoints, seen by all ranks; none are written without it. With it,
+    SIGUSR1 and SIGTERM make the job save its state and exit with code 75."""
+
+    checkpoint_every: int = field(default=500, metadata=RUN_ONLY)
+    """Steps between checkpoints; one more is written at the end."""
+
+    keep_checkpoints: int = field(default=3, metadata=RUN_ONLY)
+    """How many of the latest checkpoints stay."""
+
+    resume: Literal["auto", "never", "must"] = field(default="auto", metadata=RUN_ONLY)
+    """auto: continue from the latest good checkpoint if there is one; never: the folder
+    must be empty; must: a checkpoint must be there."""
+
+    timeout_s: float = field(default=600.0, metadata=RUN_ONLY)
+    """Longest time without progress, a step or an evaluation, before the job is taken
+    to hang, and ended."""
+
+    profile: Path | None = field(default=None, metadata=RUN_ONLY)
+    """Folder for a trace of steps 10 to 14 on each rank, to open in ui.perfetto.dev."""
+
+    keep_freed_memory: bool = field(default=True, metadata=RUN_ONLY)
+    """Keep freed memory for the next step; no: as the C library sees fit, which gives
+    much back to the system and takes it again in every step. Linux only."""
+
+    ternary: TernaryConfig = field(default_factory=TernaryConfig)
+    """Settings of the ternary codes of gradients."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("epochs", "batch_size", "log_every", "max_steps", "crop_size"):
+            self.expect_at_least_1(name)
+        for name in ("checkpoint_every", "keep_checkpoints"):
+            self.expect_at_least_1(name)
+        for name in ("learning_rate", "timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected > 0, got {getattr(self, name)}")
+        if not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay: expected 0 to 1, got {self.average_decay}")
+        if self.checkpoint_dir is None and self.resume == "must":
+            raise ValueError("resume must: expected a checkpoint_dir to resume from")
+
+    def expect_at_least_1(self, name: str) -> None:
+        """Raise unless a number is at least 1 or None.
+
+        Raises:
+            ValueError: Names the setting.
+        """
+        value = getattr(self, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+
+    def facts(self) -> dict[str, Scalar]:
+        """Return what has to be the same on every rank: all but paths of its own host."""
+        return to_flat_dict(replace(self, data_dir=None, logdir=None, summary=None, profile=None))
+
+    def not_default(self) -> dict[str, Scalar]:
+        """Return the settings that differ from the defaults, flat."""
+        defaults = to_flat_dict(type(self)())
+        return {
+            name: value for name, value in to_flat_dict(self).items() if defaults.get(name) != value
+        }
+
+
+def may_differ(config: type[JobConfig]) -> frozenset[str]:
+    """Return the settings that a run may change when it continues from a checkpoint."""
+    names: list[Any] = [
+        each.name for each in fields(config) if not each.metadata.get("affects_step", True)
+    ]
+    return frozenset(names)
