@@ -31,7 +31,7 @@ FEEDBACK = TernaryConfig(error_feedback=True)
 CASES: dict[str, dict[str, Any]] = {
     "backprop": {"decoupler": "backprop", "microbatches": 4},
     "local": {"decoupler": "local", "learning_rate_schedule": "cosine"},
-    "delayed": {"decoupler": "delayed"},
+    "delayed, average": {"decoupler": "delayed", "average_decay": 0.9, "inputs": "unit"},
     "synthetic": {"decoupler": "synthetic", "optimizer": "momentum"},
     # batch normalization and convolutions, whose inputs have a layout to keep
     "images": {"decoupler": "delayed", "model": "vgg16", "width": 0.04},
@@ -190,7 +190,7 @@ def test_gradients_that_come_when_they_come(
 @needs_mpi_ranks(2)
 @pytest.mark.parametrize(
     ("case", "compression"),
-    [("backprop", "ternary"), ("delayed", "ternary"), ("synthetic", "none")],
+    [("backprop", "ternary"), ("delayed, average", "ternary"), ("synthetic", "none")],
 )
 def test_replicas_go_on_in_the_same_bits(
     case: str, compression: str, folder: Path, world: World, signals: StopSignals
