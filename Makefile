@@ -1,4 +1,5 @@
-# Everything happens in .venv; nothing outside this folder is changed but the cache of Horovod's wheel.
+# Everything happens in .venv. Outside this folder only the cache of Horovod's wheel is written. As root, `make test`
+# also makes two network namespaces, knet-h1 and knet-h2, and removes them (benchmarks/slow_hosts.sh).
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test lint format clean
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

@@ -4,11 +4,15 @@
 # what Horovod and Open MPI send across machines can be timed and counted. Needs root and
 # iproute2 (Debian: apt-get install iproute2).
 #
-#   slow_hosts.sh up [N=2] [RATE=1gbit]   hosts h1 ... hN at 10.77.0.1 ... N
-#   slow_hosts.sh mpirun ARGS...          mpirun from h1, one rank a host
+#   slow_hosts.sh up [N=2] [RATE=1gbit]   hosts knet-h1 ... knet-hN at 10.201.77.1 ... N
+#   slow_hosts.sh mpirun ARGS...          mpirun from the first host, one rank a host
 #   slow_hosts.sh run HOST COMMAND...     run a command on one host
 #   slow_hosts.sh bytes                   bytes that each host has sent so far
-#   slow_hosts.sh down                    remove everything
+#   slow_hosts.sh down                    remove them
+#
+# Everything it makes has a name that begins with knet-: namespaces, interfaces of this
+# machine and /etc/netns/knet-*, whose hosts file `ip netns exec` mounts over /etc/hosts in
+# the namespace. Nothing else is changed, and `down` removes nothing else.
 #
 # The hosts share this machine's cores, so ranks that wait must yield theirs; without that a
 # 1 KB allreduce takes 16 ms instead of 1. Nor may each host bind its rank to its first core,
@@ -17,47 +21,63 @@
 #   slow_hosts.sh up 2 1gbit && slow_hosts.sh mpirun python train.py && slow_hosts.sh down
 set -euo pipefail
 self=$(readlink -f "$0")
-bridge=knetbr0
-subnet=10.77.0
-hosts_file=/etc/hosts
+prefix=knet-h
+bridge=knet-br0
+subnet=10.201.77
+files=/etc/netns
 
-hosts() { ip netns list | awk '/^h[0-9]+( |$)/{print $1}' | sort -V; }
+hosts() { ip netns list | awk -v name="^${prefix}[0-9]+\$" '$1 ~ name { print $1 }' | sort -V; }
 
 # A UTS namespace too, so that `hostname` names the host: Horovod tells machines apart by it.
 enter() {
   local host=$1
   shift
+  # shellcheck disable=SC2016 # the inner shell expands it
   exec unshare --uts sh -c 'hostname "$0"; exec ip netns exec "$0" "$@"' "$host" "$@"
+}
+
+add_host() {
+  local host=$1 number=$2 rate=$3 all=$4 i
+  mkdir -p "$files/$host"
+  {
+    echo "127.0.0.1 localhost"
+    for i in $(seq "$all"); do echo "$subnet.$i $prefix$i"; done
+  } >"$files/$host/hosts"
+  ip netns add "$host"
+  ip link add "$prefix$number" type veth peer name eth0 netns "$host"
+  ip link set "$prefix$number" master "$bridge" up
+  ip -n "$host" addr add "$subnet.$number/24" dev eth0
+  ip -n "$host" link set eth0 up
+  ip -n "$host" link set lo up
+  if [ "$rate" != unlimited ]; then
+    ip netns exec "$host" tc qdisc add dev eth0 root tbf rate "$rate" burst 512kb latency 200ms
+  fi
 }
 
 up() {
   local count=$1 rate=$2 i
-  ip link show "$bridge" >/dev/null 2>&1 && down
+  down
+  trap down EXIT # what a failure left; taken back below
   ip link add "$bridge" type bridge
   ip link set "$bridge" up
-  for i in $(seq "$count"); do
-    ip netns add "h$i"
-    ip link add "knetv$i" type veth peer name eth0 netns "h$i"
-    ip link set "knetv$i" master "$bridge" up
-    ip -n "h$i" addr add "$subnet.$i/24" dev eth0
-    ip -n "h$i" link set eth0 up
-    ip -n "h$i" link set lo up
-    if [ "$rate" != unlimited ]; then
-      ip netns exec "h$i" tc qdisc add dev eth0 root tbf rate "$rate" burst 512kb latency 200ms
-    fi
-    grep -q "^$subnet.$i " "$hosts_file" || echo "$subnet.$i h$i" >>"$hosts_file"
-  done
+  for i in $(seq "$count"); do add_host "$prefix$i" "$i" "$rate" "$count"; done
+  trap - EXIT
 }
 
 down() {
-  local host rest
+  local host folder
   for host in $(hosts); do
-    ip link del "knetv${host#h}" 2>/dev/null || true
+    ip link del "$host" 2>/dev/null || true
     ip netns del "$host"
   done
   ip link del "$bridge" 2>/dev/null || true
-  rest=$(grep -v "^10\.77\.0\." "$hosts_file" || true)
-  printf '%s\n' "$rest" >"$hosts_file" # in place: it may be a mount, which cannot be replaced
+  for folder in "$files/$prefix"[0-9]*; do
+    if [ -d "$folder" ]; then
+      rm -f "$folder/hosts"
+      rmdir "$folder"
+    fi
+  done
+  rmdir --ignore-fail-on-non-empty "$files" 2>/dev/null || true
 }
 
 run_mpirun() {
@@ -69,7 +89,7 @@ run_mpirun() {
   chmod +x "$agent"
   # shellcheck disable=SC2064 # the name of now
   trap "rm -f '$agent'" EXIT
-  PRTE_MCA_plm_ssh_agent=$agent "$self" run h1 mpirun --allow-run-as-root --host "$slots" \
+  PRTE_MCA_plm_ssh_agent=$agent "$self" run "${prefix}1" mpirun --allow-run-as-root --host "$slots" \
     -np "$(hosts | wc -l)" --bind-to none --mca mpi_yield_when_idle 1 --mca pml ob1 --mca btl tcp,self \
     --mca btl_tcp_if_include "$subnet.0/24" "$@"
 }
@@ -84,7 +104,7 @@ case "${1:-}" in
   rsh) # HOST COMMAND-LINE, as mpirun calls ssh
     host=$2
     shift 2
-    case $host in "$subnet".*) host=h${host##*.} ;; esac
+    case $host in "$subnet".*) host=$prefix${host##*.} ;; esac
     enter "$host" /bin/sh -c "$*"
     ;;
   mpirun)
@@ -97,7 +117,7 @@ case "${1:-}" in
     done
     ;;
   *)
-    sed -n '2,18p' "$self"
+    sed -n '2,22p' "$self"
     exit 2
     ;;
 esac

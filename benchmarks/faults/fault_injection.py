@@ -106,7 +106,7 @@ def preempt(job: RunningJob) -> Callable[[], None]:
 
 def cut_network(job: RunningJob) -> Callable[[], None]:
     """Take a host off the network (of slow_hosts.sh)."""
-    port = f"knetv{job.random.choice([1, 2])}"
+    port = f"knet-h{job.random.choice([1, 2])}"
     subprocess.run(["ip", "link", "set", port, "down"], check=True)
 
     def undo() -> None:
