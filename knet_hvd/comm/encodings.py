@@ -40,6 +40,11 @@ def max_payload_bytes(num_values: int, encoding: Encoding) -> int:
     return num_values * (2 if encoding == "bf16" else 4)
 
 
+def may_carry(agreed: Encoding, actual: Encoding) -> bool:
+    """Return whether a frame of a link may be in an encoding: see ``encode``."""
+    return actual == agreed or (agreed == "relu-sparse" and actual == "fp32")
+
+
 def encode(tensor: Tensor, encoding: Encoding, out: Tensor) -> tuple[Encoding, int]:
     """Write the values of a tensor.
 

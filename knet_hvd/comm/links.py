@@ -15,7 +15,7 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from knet_hvd.comm.encodings import Encoding, decode, encode, max_payload_bytes
+from knet_hvd.comm.encodings import Encoding, decode, encode, max_payload_bytes, may_carry
 from knet_hvd.comm.frames import HEADER_BYTES, Header, read_header, write_header
 from knet_hvd.comm.waiting import poll
 from knet_hvd.comm.world import World
@@ -201,6 +201,8 @@ class ReceiveLink:
         frame = slot.buffer[: slot.status.Get_count(MPI.BYTE)]
         header = read_header(frame)
         self.spec.check_shape(header.shape)
+        if not may_carry(self.spec.encoding, header.encoding):
+            raise KnetError(f"{self.spec}: expected {self.spec.encoding}, got {header.encoding}")
         if (header.step, header.microbatch) != (step, microbatch):
             raise KnetError(
                 f"{self.spec}: expected step {step}, microbatch {microbatch}, got step "
@@ -217,5 +219,6 @@ class ReceiveLink:
     def close(self) -> None:
         """Take the posted receives back; nothing may be under way any more."""
         for slot in self._slots:
-            slot.request.Cancel()
-            slot.request.Wait()
+            if slot.request != MPI.REQUEST_NULL:  # it is after a frame that was refused
+                slot.request.Cancel()
+                slot.request.Wait()

@@ -70,9 +70,9 @@ def center_crop(images: Tensor, crop_size: int) -> Tensor:
 def _check_images(images: Tensor, crop_size: int | None) -> None:
     """Raise unless squares of this size can be cut out of the images."""
     if images.dtype != torch.uint8:
-        raise TypeError(f"images must be uint8, got {images.dtype}")
+        raise TypeError(f"images: expected uint8, got {images.dtype}")
     if images.dim() != 4:
-        raise ValueError(f"images must be [n, c, h, w], got {list(images.shape)}")
+        raise ValueError(f"images: expected [n, c, h, w], got {list(images.shape)}")
     if crop_size is not None and not 1 <= crop_size <= min(images.shape[2:]):
         raise ValueError(
             f"crop_size: expected 1 to {min(images.shape[2:])}, the images' smaller "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.data.dataset import ImageDataset
+from knet_hvd.data.folders import find_file
 from knet_hvd.errors import DataError
 
 CIFAR10_FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
@@ -37,10 +38,10 @@ def load_cifar10(data_dir: Path, *, records_per_file: int = 10_000) -> ImageData
     Raises:
         DataError: A file is missing, truncated or malformed.
     """
-    directory = data_dir
-    if not (directory / CIFAR10_FILES[0]).is_file():
-        directory = data_dir / _SUBDIRECTORY
-    *train, test = (_read_records(directory / name, records_per_file) for name in CIFAR10_FILES)
+    paths = [
+        find_file(data_dir, ("", _SUBDIRECTORY), (name,), CIFAR10_FILES) for name in CIFAR10_FILES
+    ]
+    *train, test = (_read_records(path, records_per_file) for path in paths)
     images, labels = zip(*train, strict=True)
     return ImageDataset.from_splits((torch.cat(images), torch.cat(labels)), test, _NUM_CLASSES)
 
@@ -52,11 +53,6 @@ def _read_records(path: Path, num_records: int) -> tuple[Tensor, Tensor]:
         # The length first: a file of any size may lie there under that name.
         actual = path.stat().st_size
         content = bytearray(path.read_bytes() if actual == expected else b"")
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} is missing: name with --data-dir the directory of the CIFAR-10 "
-            f"files {', '.join(CIFAR10_FILES)}"
-        ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error}): {_FIX}") from error
     if len(content) != expected:

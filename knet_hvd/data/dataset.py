@@ -56,7 +56,7 @@ class ImageDataset:
             _check_split(images, labels, num_classes)
         if train[0].shape[1:] != test[0].shape[1:]:
             raise ValueError(
-                "training and test images must have one shape, got "
+                "train, test: expected images of one shape, got "
                 f"{list(train[0].shape[1:])} and {list(test[0].shape[1:])}"
             )
         mean, std = _channel_statistics(train[0])
@@ -92,10 +92,10 @@ class ImageDataset:
             ValueError: The images do not have this data set's channels.
         """
         if images.dtype != torch.uint8:
-            raise TypeError(f"images must be uint8, got {images.dtype}")
+            raise TypeError(f"images: expected uint8, got {images.dtype}")
         if images.dim() != 4 or images.shape[1] != len(self.mean):
             raise ValueError(
-                f"images must be [n, {len(self.mean)}, h, w], got {list(images.shape)}"
+                f"images: expected [n, {len(self.mean)}, h, w], got {list(images.shape)}"
             )
         scaled = images.to(torch.float32) / 255
         if unit_range:
@@ -109,18 +109,18 @@ def _check_split(images: Tensor, labels: Tensor, num_classes: int) -> None:
     """Raise unless images and labels are a split of `num_classes` classes."""
     if images.dtype != torch.uint8 or labels.dtype != torch.int64:
         raise TypeError(
-            f"images must be uint8 and labels int64, got {images.dtype} and {labels.dtype}"
+            f"images, labels: expected uint8 and int64, got {images.dtype} and {labels.dtype}"
         )
     if images.dim() != 4 or images.numel() == 0:
-        raise ValueError(f"images must be a non-empty [n, c, h, w], got {list(images.shape)}")
+        raise ValueError(f"images: expected [n, c, h, w], not empty, got {list(images.shape)}")
     if labels.shape != images.shape[:1]:
         raise ValueError(
-            f"labels must be [{len(images)}] as there are {len(images)} images, "
+            f"labels: expected [{len(images)}], as there are {len(images)} images, "
             f"got {list(labels.shape)}"
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
-        raise ValueError(f"labels must be 0 to {num_classes - 1}, got {low} to {high}")
+        raise ValueError(f"labels: expected 0 to {num_classes - 1}, got {low} to {high}")
 
 
 def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.data.dataset import ImageDataset
+from knet_hvd.data.folders import find_file
 from knet_hvd.errors import DataError
 
 MNIST_FILES = (
@@ -36,8 +37,9 @@ def load_mnist(data_dir: Path) -> ImageDataset:
     """Load MNIST (LeCun, Cortes and Burges 1998).
 
     Args:
-        data_dir: The directory of the files `MNIST_FILES`, each plain or with
-            `.gz` added; where both are there, the plain one is read.
+        data_dir: The folder of the files ``MNIST_FILES``, or the one above ``MNIST/raw``,
+            where torchvision keeps them. Each may have ``.gz`` added, and a dot in place
+            of its second hyphen (``train-images.idx3-ubyte``).
 
     Returns:
         Images uint8 [n, 1, 28, 28] in 10 classes (officially 60,000 for
@@ -53,13 +55,9 @@ def load_mnist(data_dir: Path) -> ImageDataset:
 
 def _find(data_dir: Path, name: str) -> Path:
     """Return the path of a file, plain or gzipped."""
-    for path in (data_dir / name, data_dir / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise DataError(
-        f"{data_dir} holds neither {name} nor {name}.gz: name with --data-dir the "
-        f"directory of the MNIST files {', '.join(MNIST_FILES)}"
-    )
+    dotted = name.replace("-idx", ".idx")
+    names = (name, f"{name}.gz", dotted, f"{dotted}.gz")
+    return find_file(data_dir, ("", "MNIST/raw", "raw"), names, MNIST_FILES)
 
 
 def _load_split(images_path: Path, labels_path: Path) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The data sets by name."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -41,8 +42,8 @@ def load_dataset(name: str, data_dir: Path | None = None) -> ImageDataset:
     if name not in _FROM_FILES:
         raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
     load, files = _FROM_FILES[name]
-    if data_dir is None or not data_dir.is_dir():
-        given = "no directory was given" if data_dir is None else f"no {data_dir}"
+    if data_dir is None or not os.path.isdir(data_dir):  # Path.is_dir may raise
+        given = "no directory was given" if data_dir is None else f"no {str(data_dir)[:200]}"
         raise DataError(
             f"data set {name!r} is read from files, but {given}: "
             f"name with --data-dir the directory that holds {', '.join(files)}"

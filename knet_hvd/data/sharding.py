@@ -48,17 +48,17 @@ class ShardedBatches:
         """Refuse settings that cannot give a batch to every rank."""
         if len(self.images) != len(self.labels):
             raise ValueError(
-                "there must be one label for each image, got "
+                "labels: expected one for each image, got "
                 f"{len(self.images)} images and {len(self.labels)} labels"
             )
         if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+            raise ValueError(f"batch_size: expected at least 1, got {self.batch_size}")
         if not 0 <= self.rank < self.num_ranks:
             raise ValueError(
-                f"rank must be 0 to num_ranks - 1 = {self.num_ranks - 1}, got {self.rank}"
+                f"rank: expected 0 to num_ranks - 1 = {self.num_ranks - 1}, got {self.rank}"
             )
         if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
+            raise ValueError(f"seed: expected 0 or more, got {self.seed}")
         if len(self.images) < self.batch_size * self.num_ranks:
             raise ValueError(
                 f"the training set must hold batch_size * num_ranks = "
@@ -93,9 +93,9 @@ class ShardedBatches:
             ValueError: The epoch is negative, or there are not so many images.
         """
         if epoch < 0:
-            raise ValueError(f"epoch must be 0 or more, got {epoch}")
+            raise ValueError(f"epoch: expected 0 or more, got {epoch}")
         if not 0 <= start_image <= len(self.images):
-            raise ValueError(f"start_image must be 0 to {len(self.images)}, got {start_image}")
+            raise ValueError(f"start_image: expected 0 to {len(self.images)}, got {start_image}")
         # Not torch.randperm: numpy guarantees this stream for all versions, and
         # ranks on unlike machines must draw the same one.
         bits = np.random.MT19937(np.random.SeedSequence((self.seed, epoch)))
@@ -126,7 +126,7 @@ class ShardedBatches:
         indices = self.indices(epoch, start_image)
         if not 0 <= start_batch <= len(indices):
             raise ValueError(
-                f"start_batch must be 0 to {len(indices)}, the number of batches an "
+                f"start_batch: expected 0 to {len(indices)}, the number of batches an "
                 f"epoch, got {start_batch}"
             )
         # Checked here and not in the generator, which would wait for next().

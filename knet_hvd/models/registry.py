@@ -55,11 +55,11 @@ def build_model(
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
     if len(in_shape) != 3 or min(in_shape) < 1:
         raise ValueError(
-            f"in_shape must be three positive numbers (channels, height, width), got {in_shape}"
+            f"in_shape: expected three positive numbers (channels, height, width), got {in_shape}"
         )
     if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     if not (math.isfinite(width) and width > 0):
-        raise ValueError(f"width must be positive and finite, got {width}")
+        raise ValueError(f"width: expected a positive and finite number, got {width}")
     model = MODELS[name](in_shape, num_classes, width)
     return layers_as_blocks(model) if layerwise else model

@@ -95,6 +95,33 @@ def test_frames_that_were_not_expected(world: World) -> None:
     receive.close()
 
 
+@pytest.mark.parametrize(
+    ("sent", "agreed", "refused"),
+    [
+        ("relu-sparse", "fp32", True),
+        ("bf16", "fp32", True),
+        ("fp32", "bf16", True),
+        ("fp32", "relu-sparse", False),
+    ],
+)
+def test_frames_in_another_encoding_than_agreed(
+    world: World, sent: str, agreed: str, refused: bool
+) -> None:
+    send, other = ring(world, encoding=sent)
+    other.close()
+    world.gather_text("", "all ranks")
+    receive = ring(world, encoding=agreed)[1]
+    values = make_tensor(world.rank, 0, rows=2)
+    send.send(values, 0)
+    if refused:
+        with pytest.raises(KnetError, match=f"expected {agreed}, got {sent}"):
+            receive.receive(0)
+    else:
+        receive.receive(0)
+    send.flush()
+    receive.close()
+
+
 @needs_mpi_ranks(2)
 def test_ends_that_disagree_find_out(world: World) -> None:
     columns = 4 if world.rank == 1 else 3

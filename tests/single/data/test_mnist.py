@@ -51,6 +51,45 @@ def test_mnist_reads_what_was_written(mnist_dir: Path) -> None:
     assert mnist.train_labels.dtype == torch.int64
 
 
+@pytest.mark.parametrize("folder", ["MNIST/raw", "raw"])
+def test_mnist_reads_the_folder_of_torchvision(mnist_dir: Path, folder: str) -> None:
+    above = mnist_dir / folder
+    above.mkdir(parents=True)
+    for name in MNIST_FILES:
+        (mnist_dir / name).rename(above / name)
+    assert len(load_dataset("mnist", mnist_dir).train_images) == 20
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_mnist_reads_file_names_with_dots(mnist_dir: Path, zipped: bool) -> None:
+    for name in MNIST_FILES:
+        file = mnist_dir / name
+        target = mnist_dir / name.replace("-idx", ".idx")
+        if zipped:
+            target.with_name(f"{target.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+            file.unlink()
+        else:
+            file.rename(target)
+    assert len(load_dataset("mnist", mnist_dir).train_images) == 20
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_a_message_names_what_is_there_instead(name: str, tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError) as error:
+        load_dataset(name, tmp_path)
+    check_one_line(error, "is missing in", f"{tmp_path} holds cifar-10-batches-py, notes.txt.")
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("path", ["x" * 5000, "/".join(["x" * 100] * 100)])
+def test_a_path_that_is_too_long_is_one_line(name: str, path: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        load_dataset(name, tmp_path / path)
+    check_one_line(error, "--data-dir")
+
+
 def test_mnist_reads_gzipped_files_too(mnist_dir: Path) -> None:
     plain = load_dataset("mnist", mnist_dir)
     for name in MNIST_FILES:

@@ -145,5 +145,5 @@ def test_mistakes_in_sharding_are_named(changes: dict[str, object], message: str
 
 @pytest.mark.parametrize(("epoch", "start"), [(-1, 0), (0, 3), (0, -1)])
 def test_mistakes_in_batches_raise_at_once(epoch: int, start: int) -> None:
-    with pytest.raises(ValueError, match="must be 0"):
+    with pytest.raises(ValueError, match="expected 0"):
         make_shards(10, 5, 1)[0].batches(epoch, start)

@@ -86,9 +86,14 @@ def test_every_loopback_address_is_this_machine() -> None:
     assert not is_local("192.0.2.1", known)
 
 
+LONG_NAMES = ("a" * 64, "a" * 5000 + ":1", ".".join(["a" * 63] * 5), "a..b", "a.")
+
+
 def test_hosts_are_read_and_nothing_else_is() -> None:
     assert parse_hosts("a:2\n\n# no host\n10.0.0.1\n", 4) == {"a": 2, "10.0.0.1": 4}
-    for text in ("-oProxyCommand=x:1", "a b", "a;true:1", "$(true)", "a:two", "a:-1"):
+    assert parse_hosts("n-1.example_x.org:3") == {"n-1.example_x.org": 3}
+    assert parse_hosts("a" * 63) == {"a" * 63: 1}
+    for text in ("-oProxyCommand=x:1", "a b", "a;true:1", "$(true)", "a:two", "a:-1", *LONG_NAMES):
         with pytest.raises(RuntimeError, match="expected host or host:slots"):
             parse_hosts(text)
 

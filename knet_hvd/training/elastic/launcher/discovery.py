@@ -9,7 +9,9 @@ from horovod.runner.elastic.discovery import HostDiscovery
 
 from knet_hvd.deadline import run_within
 
-_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?::([0-9]{1,4}))?")
+_LABEL = "[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
+"""DNS has no longer ones; Python refuses to look them up."""
+_LINE = re.compile(rf"((?=.{{1,253}}(?::|$)){_LABEL}(?:\.{_LABEL})*)(?::([0-9]{{1,4}}))?")
 _LIMIT_S = 20.0
 
 
@@ -69,6 +71,8 @@ def parse_hosts(text: str, default_slots: int = 1) -> dict[str, int]:
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            raise RuntimeError(f"host discovery script: expected host or host:slots, got {line!r}")
+            raise RuntimeError(
+                f"host discovery script: expected host or host:slots, got {line[:80]!r}"
+            )
         hosts[match[1]] = int(match[2] or default_slots)
     return hosts
