@@ -4,7 +4,7 @@
 replica, ``SendLink`` and ``ReceiveLink`` carry tensors one way in framed buffers.
 """
 
-from knet_hvd.comm.agreement import check_agreement
+from knet_hvd.agreement import check_agreement
 from knet_hvd.comm.encodings import ENCODINGS, Encoding
 from knet_hvd.comm.link_speed import LinkSpeed, measure_links
 from knet_hvd.comm.links import LinkSpec, ReceiveLink, SendLink

@@ -48,6 +48,11 @@ class World:
         self._wait(request, "all ranks to join")
         self._progress: ProgressThread | None = None
 
+    @property
+    def ranks(self) -> Sequence[int]:
+        """The numbers of all processes."""
+        return range(self.size)
+
     def hosts(self) -> list[str]:
         """Return the host's name of each rank; every rank has to call it.
 
@@ -90,7 +95,7 @@ class World:
         table = np.empty(int(ends[-1]), dtype=np.uint8)
         target = [table, lengths.tolist(), (ends - lengths).tolist(), MPI.BYTE]
         self._wait(self.comm.Iallgatherv([own, MPI.BYTE], target), what)
-        return [part.tobytes().decode() for part in np.split(table, ends[:-1])]
+        return [part.tobytes().decode(errors="replace") for part in np.split(table, ends[:-1])]
 
     def start_maximum(
         self, values: Sequence[int], what: str, timeout_factor: float = 1.0

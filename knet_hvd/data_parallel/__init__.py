@@ -13,7 +13,6 @@ _HOMES = {
     "DistributedOptimizer": "optimizer.distributed",
     "GradientSnapshot": "reducer.snapshots",
     "TernaryCompressor": "allreduce.compressor",
-    "check_agreement": "ranks.agreement",
 }
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "DistributedOptimizer",
     "GradientSnapshot",
     "TernaryCompressor",
-    "check_agreement",
 ]
 
 

@@ -140,6 +140,17 @@ def test_ends_that_disagree_find_out(world: World) -> None:
     ) in str(error.value)
 
 
+@needs_mpi_ranks(2)
+@pytest.mark.parametrize("garbage", ["null", "[" * 100_000, "7"])
+def test_a_rank_that_sends_no_facts(world: World, garbage: str) -> None:
+    if world.rank == 1:
+        for _ in range(2):
+            world.gather_text(garbage, "the links")
+        return
+    with pytest.raises(RankMismatchError, match="rank 1 sent no facts: is it of another version"):
+        check_agreement(world, {"link": 3}, "the links")
+
+
 def test_ranks_that_agree(world: World) -> None:
     check_agreement(world, {"batch_size": 3, f"only on {world.rank}": 1}, "settings")
     texts = world.gather_text("é" * world.rank, "texts of all lengths")

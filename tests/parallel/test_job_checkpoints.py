@@ -15,7 +15,7 @@ import torch
 from knet_hvd import TernaryConfig
 from knet_hvd.checkpoint import CheckpointStore, StopSignals
 from knet_hvd.collectives.horovod import HorovodCollectives
-from knet_hvd.data_parallel.ranks.agreement import gather_texts
+from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 from knet_hvd.errors import CheckpointError, PreemptionError
 from knet_hvd.training.data_parallel.config import TrainingConfig
 from knet_hvd.training.data_parallel.rank_state import merge_compression_states
@@ -36,10 +36,14 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+def gather_texts(text: str, what: str) -> list[str]:
+    return CollectiveRanks(HorovodCollectives()).gather_text(text, what)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """One folder for all ranks, whose own temporary folders differ."""
-    return Path(gather_texts(str(tmp_path), "tmp_path", HorovodCollectives())[0]) / "checkpoints"
+    return Path(gather_texts(str(tmp_path), "tmp_path")[0]) / "checkpoints"
 
 
 @pytest.fixture
@@ -162,13 +166,13 @@ def test_all_ranks_take_the_last_good_one(
 ) -> None:
     straight, _ = train(make_config(folder))
     steps = CheckpointStore(folder).steps()
-    gather_texts("", "seen", HorovodCollectives())
+    gather_texts("", "seen")
     if hvd.rank() == 0:
         name = what
         if what == "the last shard":  # which only the last rank reads
             name = f"shard-{hvd.size() - 1:05d}.safetensors"
         damage(folder / "step-000000010" / name)
-    gather_texts("", "damaged", HorovodCollectives())
+    gather_texts("", "damaged")
     resumed, _ = train(make_config(folder))
     assert resumed["resumed_step"] == steps[1]
     assert resumed["parameters_sha256"] == straight["parameters_sha256"]
@@ -179,13 +183,13 @@ def test_all_ranks_take_the_last_good_one(
 
 def test_no_good_one_is_an_error_and_not_a_new_beginning(folder: Path) -> None:
     train(make_config(folder, epochs=1, checkpoint_every=100))
-    gather_texts("", "trained", HorovodCollectives())
+    gather_texts("", "trained")
     if hvd.rank() == 0:
         damage(folder / "step-000000005" / "shard-00000.safetensors")
-    gather_texts("", "damaged", HorovodCollectives())
+    gather_texts("", "damaged")
     with pytest.raises(CheckpointError, match=r"no checkpoint .* is good: .*SHA-256"):
         DataParallelTrainer(make_config(folder))
-    gather_texts("", "refused", HorovodCollectives())
+    gather_texts("", "refused")
     assert (folder / "step-000000005").is_dir()
 
 
@@ -265,7 +269,7 @@ def test_a_disk_that_is_full_on_one_rank(
         text = f"(rank {failing}: File too large); the latest is of step 5"
         assert text in caplog.text
     assert CheckpointStore(folder).steps() == before
-    gather_texts("", "failed", HorovodCollectives())
+    gather_texts("", "failed")
     again, _ = train(config)
     assert again["resumed_step"] == 5
     assert again["parameters_sha256"] == straight["parameters_sha256"]
@@ -296,8 +300,5 @@ def test_ranks_that_are_told_to_stop_at_different_moments(
         trainer.train()
     trainer._checkpoints.close()
     steps.append(CheckpointStore(folder).steps()[0])
-    assert (
-        gather_texts(str(stop.value), "stops", HorovodCollectives())
-        == [str(stop.value)] * hvd.size()
-    )
+    assert gather_texts(str(stop.value), "stops") == [str(stop.value)] * hvd.size()
     assert steps == [5]

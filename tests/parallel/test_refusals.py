@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 import knet_hvd
-from knet_hvd import RankMismatchError, TernaryConfig
+from knet_hvd import KnetError, RankMismatchError, TernaryConfig
+from knet_hvd.agreement import check_agreement
+from knet_hvd.collectives.horovod import HorovodCollectives
+from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 from tests.parallel.helpers import make_parameters, needs_ranks, wrap
 
 SHAPES = [(30, 40), (700,), (9,)]
@@ -112,8 +115,9 @@ def test_ranks_that_disagree_all_hear_of_it(message: str) -> None:
     last = hvd.size() - 1
     others = [last] if hvd.rank() != last else list(range(last))
     assert f"rank {hvd.rank()}: ranks disagree on" in str(caught.value)
+    named = f"rank {others[0]}." if len(others) == 1 else f"ranks {others}."
     if "Number" not in message or hvd.rank() == last:  # the others have no entry less
-        assert f"something else on ranks {others}" in str(caught.value)
+        assert f" on {named}" in str(caught.value)
 
 
 @needs_ranks(2)
@@ -126,3 +130,27 @@ def test_path_b_checks_agreement_too() -> None:
 def test_horovod_compressors_by_instance_or_class_agree_on_all_ranks() -> None:
     for compression in (hvd.Compression.fp16, hvd.Compression.fp16()):
         make(compression=compression)
+
+
+@needs_ranks(2)
+@pytest.mark.parametrize("garbage", ["null", "[" * 100_000, '{"shapes": 7}', "\\x00", ""])
+def test_a_rank_that_sends_no_facts(garbage: str) -> None:
+    """Such as one of another version; every rank says so in one line."""
+    ranks = CollectiveRanks(HorovodCollectives())
+    if hvd.rank() == 1:
+        for _ in range(2):
+            ranks.gather_text(garbage, "shapes")
+        return
+    with pytest.raises(RankMismatchError) as caught:
+        check_agreement(ranks, {"p0": "float32 [3]"}, "shapes")
+    assert str(caught.value) == (
+        f"rank {hvd.rank()}: ranks disagree on shapes. "
+        "rank 1 sent no facts: is it of another version?"
+    )
+
+
+@pytest.mark.skipif(hvd.cuda_built() or hvd.rocm_built(), reason="this Horovod takes GPU tensors")
+def test_gradients_on_a_gpu_need_a_horovod_with_cuda() -> None:
+    with pytest.raises(KnetError, match="gradients on cuda:0: this Horovod was built without CUDA"):
+        HorovodCollectives().check_device(torch.device("cuda", 0))
+    HorovodCollectives().check_device(torch.device("cpu"))

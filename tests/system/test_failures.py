@@ -53,23 +53,24 @@ def test_ranks_that_disagree(what: str) -> None:
         lines = re.findall(rf"RankMismatchError: rank {rank}: .*", result.err)
         assert len(lines) == 1, result.text
         assert expected in lines[0], result.text
-        other = f"something else on ranks [{1 - rank}]"
+        other = f" on rank {1 - rank}."
         assert other in lines[0] or (what == "count" and rank == 0), result.text
 
 
 def test_a_rank_that_does_not_come() -> None:
-    result = run(mpirun(*[worker("disagree.py", "absent")] * 2))
+    absent = [worker("disagree.py", "absent")] * 2
+    result = run(mpirun(*absent), KNET_START_TIMEOUT_S="8")
     assert result.code != 0, result.text
     assert "rank 0: parameters and settings of Distr" in result.err, result.text
-    assert "not all ranks joined within 30 s" in result.err, result.text
-    assert seconds_after("READY", result) < 30 + SOON_S
+    assert "not all ranks joined within 8 s" in result.err, result.text
+    assert seconds_after("READY", result) < 8 + SOON_S
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--compression", "none"], "compression: (ternary|none) here, something else"),
-        (["--learning-rate", "0.5"], r"learning_rate: 0\.0?[15] here, something else"),
+        (["--compression", "none"], "compression: (ternary|none) here, .* on rank"),
+        (["--learning-rate", "0.5"], r"learning_rate: 0\.0?[15] here, .* on rank"),
     ],
 )
 def test_a_rank_of_the_job_with_other_flags(flags: list[str], message: str) -> None:

@@ -15,6 +15,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
+from knet_hvd.agreement import check_agreement
 from knet_hvd.collectives import check_devices
 from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.compression import ErrorFeedback, LevelsCodec, TernaryCodec, TernaryConfig
@@ -30,7 +31,7 @@ from knet_hvd.data_parallel.allreduce.words import (
     word_bits,
 )
 from knet_hvd.data_parallel.gradient_versions import GradientVersion
-from knet_hvd.data_parallel.ranks.agreement import check_agreement
+from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 from knet_hvd.data_parallel.ranks.fixed_ranks import FixedRanks
 from knet_hvd.errors import KnetError
 from knet_hvd.performance import allreduce_bytes
@@ -66,6 +67,7 @@ class TernaryCompressor:
         ternary: TernaryConfig | None = None,
         op: Any = hvd.Average,
         process_set: hvd.ProcessSet = hvd.global_process_set,
+        timeout_s: float | None = None,
     ) -> None:
         """Prepare the state of every parameter and check that ranks agree.
 
@@ -74,6 +76,8 @@ class TernaryCompressor:
             ternary: Settings; one scale a tensor by ``"rms"`` or ``"std"`` only.
             op: The ``op`` that the optimizer is given, ``hvd.Average`` or ``hvd.Sum``.
             process_set: The process set that the optimizer is given.
+            timeout_s: Seconds to wait for other ranks here; ``KNET_START_TIMEOUT_S``,
+                or 30, if not given.
 
         Raises:
             ValueError: If a setting is not supported here.
@@ -105,7 +109,8 @@ class TernaryCompressor:
                 facts[state.name] = f"{state.parameter.dtype} {shape}"
             collectives = HorovodCollectives(process_set)
             check_devices(collectives, [state.parameter for state in self._states])
-            check_agreement(facts, "arguments of Compression.ternary", collectives)
+            ranks = CollectiveRanks(collectives, timeout_s)
+            check_agreement(ranks, facts, "arguments of Compression.ternary", same_names=True)
 
     def compress(self, tensor: Tensor) -> tuple[Tensor, _Context]:
         """Return what Horovod sums in place of a gradient, and the way back.

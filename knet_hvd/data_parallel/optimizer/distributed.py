@@ -9,7 +9,8 @@ import torch
 from horovod.torch.optimizer import DistributedOptimizer as HorovodDistributedOptimizer
 from torch import Tensor
 
-from knet_hvd.collectives import Collectives, check_devices
+from knet_hvd.agreement import check_agreement
+from knet_hvd.collectives import check_devices
 from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.compression import ErrorFeedback, TernaryCodec, TernaryConfig
 from knet_hvd.compression.levels import MAX_RANKS
@@ -29,7 +30,7 @@ from knet_hvd.data_parallel.exchanges.registry import (
 from knet_hvd.data_parallel.optimizer.horovod import HorovodOptimizer, wrap_horovod
 from knet_hvd.data_parallel.optimizer.parameters import group_names, named_parameters_of
 from knet_hvd.data_parallel.optimizer.ternary import TernaryOptimizer
-from knet_hvd.data_parallel.ranks.agreement import check_agreement
+from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 from knet_hvd.data_parallel.ranks.fixed_ranks import FixedRanks
 from knet_hvd.data_parallel.ranks.optimizer_numbers import take_number
 from knet_hvd.data_parallel.reducer.base import Reducer
@@ -56,6 +57,7 @@ def DistributedOptimizer(
     exchange: ExchangeChoice = "auto",
     max_bucket_values: int | None = None,
     payload_values: int = PAYLOAD_VALUES,
+    timeout_s: float | None = None,
 ) -> Any:
     """Wrap an optimizer so that it averages ternary gradients over all ranks.
 
@@ -89,6 +91,8 @@ def DistributedOptimizer(
             backward produces them; 4 Mi if not given, or what ``"auto"`` measured.
         payload_values: Codes cross in payloads of about that many values, so that larger
             gradients are encoded, sent and decoded at the same time.
+        timeout_s: Seconds to wait for other ranks here, where a rank may be late that
+            reads data from a slow disk; ``KNET_START_TIMEOUT_S``, or 30, if not given.
 
     Returns:
         An optimizer of a subclass of ``type(optimizer)`` and ``TernaryOptimizer`` that
@@ -98,7 +102,7 @@ def DistributedOptimizer(
     Raises:
         ValueError: If an argument is out of range or not supported.
         RankMismatchError: On every rank, if ranks disagree on parameters or settings.
-        KnetError: If not all ranks get here within 30 s.
+        KnetError: If not all ranks get here in time, or a gradient's device cannot send.
     """
     config = ternary or TernaryConfig()
     _check_compression(optimizer, compression)
@@ -120,8 +124,8 @@ def DistributedOptimizer(
         )
         collectives = HorovodCollectives(process_set)
         check_devices(collectives, [parameter.tensor for parameter in parameters])
-        _check_ranks_agree(parameters, config, settings, collectives)
-        number = take_number(collectives)
+        _check_ranks_agree(parameters, config, settings, CollectiveRanks(collectives, timeout_s))
+        number = take_number(collectives, timeout_s)
     advice = None
     if compression == "auto":
         if process_set.included():
@@ -208,13 +212,13 @@ def _check_ranks_agree(
     parameters: list[NamedParameter],
     config: TernaryConfig,
     settings: tuple[object, ...],
-    collectives: Collectives,
+    ranks: CollectiveRanks,
 ) -> None:
     """Raise on every rank unless all have the same parameters and settings."""
     facts = {"settings": settings, "ternary": asdict(config)}
     facts |= {p.name: f"{p.tensor.dtype} {list(p.tensor.shape)}" for p in parameters}
     what = "parameters and settings of DistributedOptimizer"
-    check_agreement(facts, what, collectives)
+    check_agreement(ranks, facts, what, same_names=True)
 
 
 def _wrap(

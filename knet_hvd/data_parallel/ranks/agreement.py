@@ -1,134 +1,91 @@
-"""Check that ranks agree before they wait for each other."""
+"""Ranks that talk over collectives, as ``check_agreement`` needs them."""
 
-import hashlib
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from knet_hvd.collectives import Collectives, Handle
 from knet_hvd.deadline import Deadline
-from knet_hvd.errors import KnetError, RankMismatchError
+from knet_hvd.errors import KnetError
 
-_ENTRY_BYTES = 16
-_MAX_SHOWN = 5
+TIMEOUT_VARIABLE = "KNET_START_TIMEOUT_S"
+"""Environment variable: how long ranks wait for each other before they train."""
 
-
-def wait(handle: Handle, what: str, timeout_s: float) -> Tensor:
-    """Wait for an operation, but not for ever.
-
-    Raises:
-        KnetError: If some rank has not joined within ``timeout_s`` seconds, or is lost.
-    """
-    deadline = Deadline(timeout_s)
-    while not handle.poll():
-        if deadline.has_passed():
-            raise KnetError(
-                f"{what}: not all ranks joined within "
-                f"{timeout_s:g} s. "
-                "Does every rank run the same script with the same arguments?"
-            )
-        time.sleep(0.001)
-    return handle.wait()
+_TIMEOUT_S = 30.0
 
 
-def _digest(key: str, value: str) -> bytes:
-    text = f"{key}={value}".encode()
-    return hashlib.blake2b(text, digest_size=_ENTRY_BYTES).digest()
-
-
-def check_agreement(
-    facts: Mapping[str, object],
-    what: str,
-    collectives: Collectives,
-    timeout_s: float = 30.0,
-) -> None:
-    """Raise on every rank unless all ranks hold the same facts in the same order.
+def start_timeout_s(timeout_s: float | None = None) -> float:
+    """Return how many seconds to wait for other ranks before training.
 
     Args:
-        facts: What must agree, such as ``{"conv1.weight": "fp32 [20, 1, 5, 5]"}``;
-            compared by the text of the values.
-        what: What the facts describe, for the message.
-        collectives: The ranks that must agree.
-        timeout_s: How long to wait for the other ranks.
+        timeout_s: What a caller asked for; if None, ``KNET_START_TIMEOUT_S``, or 30.
 
     Raises:
-        RankMismatchError: If they differ; names the first facts that do, with this
-            rank's value and the ranks that have another.
-        KnetError: If a rank does not take part in time.
+        ValueError: If it is not a number above 0.
     """
-    if collectives.size == 1:
-        return
-    rows = b"".join(_digest(key, str(value)) for key, value in facts.items())
-    own = torch.frombuffer(bytearray(rows or b"\0" * _ENTRY_BYTES), dtype=torch.uint8)
-    tables = _gather(own, what, collectives, timeout_s)
-    if all(torch.equal(table, own) for table in tables):
-        return
-    raise RankMismatchError(_describe(facts, what, tables, collectives))
+    text = str(timeout_s) if timeout_s is not None else os.environ.get(TIMEOUT_VARIABLE)
+    if not text:
+        return _TIMEOUT_S
+    name = "timeout_s" if timeout_s is not None else TIMEOUT_VARIABLE
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ValueError(f"{name}: expected seconds > 0, got {text!r}")
+    return seconds
 
 
-def gather_texts(
-    text: str, what: str, collectives: Collectives, timeout_s: float = 30.0
-) -> list[str]:
-    """Return the texts of all ranks, in their order, on every rank.
+class CollectiveRanks:
+    """Implement ``knet_hvd.agreement.Ranks`` over collectives."""
 
-    Args:
-        text: This rank's.
-        what: What it is, the same on all ranks.
-        collectives: The ranks.
-        timeout_s: How long to wait for the other ranks.
+    def __init__(self, collectives: Collectives, timeout_s: float | None = None) -> None:
+        """Take the ranks, and how long to wait for one; see ``start_timeout_s``."""
+        self._collectives = collectives
+        self._timeout_s = start_timeout_s(timeout_s)
 
-    Raises:
-        KnetError: If a rank does not take part in time.
-    """
-    own = torch.tensor(list(text.encode()), dtype=torch.uint8)
-    parts = _gather(own, what, collectives, timeout_s)
-    return [bytes(part.tolist()).decode(errors="replace") for part in parts]
+    @property
+    def rank(self) -> int:
+        """See ``Ranks.rank``."""
+        return self._collectives.job_rank
 
+    @property
+    def ranks(self) -> Sequence[int]:
+        """See ``Ranks.ranks``."""
+        return self._collectives.ranks
 
-def largest(number: int, what: str, collectives: Collectives, timeout_s: float = 30.0) -> int:
-    """Return the largest of the ranks' numbers, on every rank.
+    def gather_text(self, text: str, what: str) -> list[str]:
+        """See ``Ranks.gather_text``."""
+        own = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        ones = [1] * self._collectives.size
+        length = torch.tensor([own.numel()])
+        handle = self._collectives.all_gather(length, ones, f"agreement.{what}.length")
+        sizes = self._wait(handle, what).tolist()
+        handle = self._collectives.all_gather(own, sizes, f"agreement.{what}.text")
+        parts = torch.split(self._wait(handle, what), sizes)
+        return [bytes(part.tolist()).decode(errors="replace") for part in parts]
 
-    Raises:
-        KnetError: If a rank does not take part in time.
-    """
-    handle = collectives.maximum(torch.tensor([number]), f"agreement.{what}")
-    return int(wait(handle, f"rank {collectives.job_rank}: {what}", timeout_s))
+    def maximum(self, number: int, what: str) -> int:
+        """Return the largest of the ranks' numbers, on every rank.
 
+        Raises:
+            KnetError: If a rank does not take part in time.
+        """
+        own = torch.tensor([number])
+        return int(self._wait(self._collectives.maximum(own, f"agreement.{what}"), what))
 
-def _gather(
-    own: Tensor, what: str, collectives: Collectives, timeout_s: float
-) -> tuple[Tensor, ...]:
-    """Return the bytes [any length] of all ranks."""
-    length = torch.tensor([own.numel()])
-    ones = [1] * collectives.size
-    handle = collectives.all_gather(length, ones, f"agreement.{what}.length")
-    sizes = wait(handle, f"rank {collectives.job_rank}: {what}", timeout_s).tolist()
-    handle = collectives.all_gather(own, sizes, f"agreement.{what}.bytes")
-    gathered = wait(handle, f"rank {collectives.job_rank}: {what}", timeout_s)
-    return torch.split(gathered, sizes)
-
-
-def _describe(
-    facts: Mapping[str, object], what: str, tables: tuple[Tensor, ...], collectives: Collectives
-) -> str:
-    """Name the facts that differ, with the ranks on which they do."""
-    ranks = collectives.ranks
-    counts = {rank: t.numel() // _ENTRY_BYTES for rank, t in zip(ranks, tables, strict=True)}
-    lines = [f"rank {collectives.job_rank}: ranks disagree on {what}."]
-    if len(set(counts.values())) > 1:
-        lines.append(f"Number of entries by rank: {counts}.")
-    keys = list(facts)
-    differing = 0
-    for index, key in enumerate(keys):
-        span = slice(index * _ENTRY_BYTES, (index + 1) * _ENTRY_BYTES)
-        mine = torch.frombuffer(bytearray(_digest(key, str(facts[key]))), dtype=torch.uint8)
-        others = [
-            rank
-            for rank, table in zip(ranks, tables, strict=True)
-            if not torch.equal(table[span], mine)
-        ]
-        if others and (differing := differing + 1) <= _MAX_SHOWN:
-            lines.append(f"{key}: {facts[key]} here, something else on ranks {others}.")
-    return " ".join(lines)
+    def _wait(self, handle: Handle, what: str) -> Tensor:
+        """Wait for an operation, but not for ever."""
+        deadline = Deadline(self._timeout_s)
+        while not handle.poll():
+            if deadline.has_passed():
+                raise KnetError(
+                    f"rank {self.rank}: {what}: not all ranks joined within "
+                    f"{self._timeout_s:g} s. Does every rank run the same script with the same "
+                    f"arguments? If one only comes late, set {TIMEOUT_VARIABLE} to more seconds"
+                )
+            time.sleep(0.001)
+        return handle.wait()

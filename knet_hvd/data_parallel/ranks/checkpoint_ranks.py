@@ -6,7 +6,7 @@ import horovod.torch as hvd
 import torch
 
 from knet_hvd.collectives.horovod import HorovodCollectives
-from knet_hvd.data_parallel.ranks.agreement import gather_texts
+from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 
 _PATIENCE_S = 600.0
 """How long ranks wait for each other while they read and write shards of any size."""
@@ -26,8 +26,8 @@ class HorovodRanks:
         return int(hvd.size())
 
     def gather_texts(self, text: str, what: str, *, after_disk: bool = False) -> list[str]:
-        """Return the texts of all ranks: see ``Ranks``; a watchdog is quicker."""
-        return gather_texts(text, what, HorovodCollectives(), _PATIENCE_S)
+        """Return the texts of all ranks: see ``Ranks``. The watchdog ends a hung job earlier."""
+        return CollectiveRanks(HorovodCollectives(), _PATIENCE_S).gather_text(text, what)
 
     def start_maximum(self, values: Sequence[int]) -> Callable[[], list[int]]:
         """Begin to compare numbers: see ``Ranks``; one comparison at a time."""

@@ -11,10 +11,11 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
+from knet_hvd.agreement import check_agreement
 from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.data_parallel.optimizer.distributed import DistributedOptimizer
-from knet_hvd.data_parallel.ranks.agreement import check_agreement
+from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 from knet_hvd.data_parallel.replicas.optimizer import ReplicaOptimizer, Wait, horovod_errors
 from knet_hvd.errors import KnetError
 
@@ -121,7 +122,8 @@ class ReplicaGroup:
             RankMismatchError: If they differ.
         """
         with horovod_errors():
-            check_agreement(facts, what, HorovodCollectives(self.process_set))
+            ranks = CollectiveRanks(HorovodCollectives(self.process_set))
+            check_agreement(ranks, facts, what, same_names=True)
 
     def total(self, value: int) -> int:
         """Return the sum over the group's ranks.

@@ -9,11 +9,12 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor, nn
 
+from knet_hvd.agreement import check_agreement
 from knet_hvd.checkpoint import StopSignals
 from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.data import ImageDataset, ShardedBatches, load_dataset
 from knet_hvd.data_parallel.exchanges.registry import check_exchange
-from knet_hvd.data_parallel.ranks.agreement import check_agreement
+from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 from knet_hvd.flat_config import to_flat_dict
 from knet_hvd.metrics import open_logger, profile_steps, progress
 from knet_hvd.metrics.process_memory import keep_freed_blocks
@@ -57,7 +58,8 @@ class DataParallelTrainer:
         """
         if config.exchange != "allreduce":
             check_exchange(config.exchange)
-        check_agreement(config.facts(), "the job's configuration", HorovodCollectives())
+        ranks = CollectiveRanks(HorovodCollectives())
+        check_agreement(ranks, config.facts(), "the job's configuration", same_names=True)
         self.config = config
         self._on_progress = on_progress
         make = make_checkpoints or partial(JobCheckpoints, config, signals)
