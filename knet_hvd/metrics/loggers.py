@@ -5,7 +5,7 @@ imported here only, and only where something is written.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,13 @@ class MetricLogger:
             ValueError: The shape or the type is another one.
         """
 
-    def hparams(self, config: Mapping[str, Scalar], metrics: Mapping[str, float]) -> None:
-        """Record a run's settings and results, to compare runs by.
+    def hparams(self, config: Mapping[str, Scalar], metrics: Sequence[str]) -> None:
+        """Record a run's settings and which of its curves to compare runs by.
 
         Args:
-            config: The settings, for instance from `to_flat_dict`.
-            metrics: The results by tag. They are recorded as scalars as well,
-                so take tags of their own, such as "final/accuracy".
+            config: The settings, for instance those that differ from the defaults.
+            metrics: Tags of scalars, whose last values are the run's results. Curves
+                that there are anyway: a scalar of its own would be a card with one point.
 
         Raises:
             TypeError: A setting is not bool, int, float or str.
@@ -111,11 +111,9 @@ class TensorBoardLogger(MetricLogger):
         # late and with a long traceback.
         _check_writable(logdir)
         self._writer = SummaryWriter(str(logdir), purge_step=first_step)
-        self._last_step = 0
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Record numbers: see `MetricLogger.scalars`."""
-        self._last_step = max(self._last_step, step)
         for tag, value in values.items():
             self._writer.add_scalar(tag, float(value), step)
 
@@ -141,7 +139,7 @@ class TensorBoardLogger(MetricLogger):
             )
         self._writer.add_image(tag, pixels.numpy(), step, dataformats="HWC")
 
-    def hparams(self, config: Mapping[str, Scalar], metrics: Mapping[str, float]) -> None:
+    def hparams(self, config: Mapping[str, Scalar], metrics: Sequence[str]) -> None:
         """Record settings and results: see `MetricLogger.hparams`."""
         from torch.utils.tensorboard import summary
 
@@ -156,9 +154,8 @@ class TensorBoardLogger(MetricLogger):
         # torch has no type hints for either.
         build: Any = summary.hparams
         file_writer: Any = self._writer.file_writer
-        for message in build(dict(config), dict(metrics)):
+        for message in build(dict(config), dict.fromkeys(metrics, 0)):
             file_writer.add_summary(message)
-        self.scalars(metrics, self._last_step)
 
     def flush(self) -> None:
         """Write out what is pending: see `MetricLogger.flush`."""

@@ -1,9 +1,7 @@
-"""Progress bars, throughput, and byte counts for people."""
+"""Progress bars, and byte counts for people."""
 
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TextIO, TypeVar, overload
 
 from knet_hvd.errors import KnetError
@@ -122,47 +120,3 @@ def format_bytes(num_bytes: float) -> str:
         if value < 1023.95 or unit == "TiB":
             break
     return f"{value:.{2 if value < 99.995 else 1}f} {unit}"
-
-
-class ThroughputMeter:
-    """Measure samples a second over a sliding window of steps."""
-
-    def __init__(self, window: int = 50, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Start without a measurement.
-
-        Args:
-            window: The number of latest steps that count.
-            clock: Returns the time in seconds.
-
-        Raises:
-            ValueError: The window is smaller than one step.
-        """
-        if window < 1:
-            raise ValueError(f"window must be at least 1 step, got {window}")
-        self._clock = clock
-        # A step lasts from one mark to the next: one mark more than steps.
-        self._marks: deque[tuple[float, int]] = deque(maxlen=window + 1)
-
-    def update(self, num_samples: int) -> None:
-        """Count the samples of the step that just ended.
-
-        The first call only starts the clock, as its step has no known start.
-
-        Args:
-            num_samples: The samples of this step.
-
-        Raises:
-            ValueError: The number is negative.
-        """
-        if num_samples < 0:
-            raise ValueError(f"num_samples must be 0 or more, got {num_samples}")
-        self._marks.append((self._clock(), num_samples))
-
-    @property
-    def samples_per_s(self) -> float:
-        """Return the samples a second over the window, 0.0 before two steps."""
-        if len(self._marks) < 2:
-            return 0.0
-        elapsed_s = self._marks[-1][0] - self._marks[0][0]
-        num_samples = sum(count for _, count in self._marks) - self._marks[0][1]
-        return num_samples / elapsed_s if elapsed_s > 0 else 0.0

@@ -12,6 +12,8 @@ RUN_ONLY = {"affects_step": False}
 """Metadata of settings that do not change what a step computes: a run that continues from a
 checkpoint may have others."""
 
+_PLACES = frozenset(("data_dir", "logdir", "summary", "profile", "checkpoint_dir"))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobConfig:
@@ -148,6 +150,20 @@ class JobConfig:
         return {
             name: value for name, value in to_flat_dict(self).items() if defaults.get(name) != value
         }
+
+    def hyperparameters(self, **named: Scalar) -> dict[str, Scalar]:
+        """Return a run's row of a table of runs: what names it, and what is not default.
+
+        Args:
+            named: Choices and sizes that tell runs apart, whether default or not.
+        """
+        own = {"model": self.model, "data": self.data, **named, **self.not_default()}
+        return {name: value for name, value in own.items() if name not in _PLACES}
+
+    def table(self) -> str:
+        """Return all settings as a table in Markdown."""
+        rows = [f"| {name} | {value} |" for name, value in to_flat_dict(self).items()]
+        return "\n".join(["| setting | value |", "|-|-|", *rows])
 
 
 def may_differ(config: type[JobConfig]) -> frozenset[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from knet_hvd.models import build_model
 from tests.system.launch import JOB, Result, mpirun, run
@@ -89,6 +90,16 @@ def test_tensorboard_shows_curves_and_histograms(ternary: dict[str, Any], logdir
     assert all(tag.endswith(".weight") for tag in scales)
     expected = {"train/loss", "test/accuracy", "wire/bytes_per_step"}
     assert expected <= set(tags["scalars"])
+    assert not any(len(events.Scalars(tag)) == 1 for tag in tags["scalars"]), "curves only"
+    shown = hyperparameters(events)
+    assert shown.keys() == {
+        "model",
+        "data",
+        "compression",
+        "num_ranks",
+        "learning_rate",
+        "histogram_every",
+    }
     losses = [event.value for event in events.Scalars("train/loss")]
     assert losses[-1] < losses[0] / 4
     accuracies = [event.value for event in events.Scalars("test/accuracy")]
@@ -96,11 +107,18 @@ def test_tensorboard_shows_curves_and_histograms(ternary: dict[str, Any], logdir
     assert accuracies[-1] == pytest.approx(ternary["test_accuracy"])
     sent = {event.value for event in events.Scalars("wire/bytes_per_step")}
     assert list(sent) == [pytest.approx(ternary["wire_bytes_per_step"])]
-    kinds = {"original", "clipped", "ternary", "averaged"}
+    kinds = {"1 original", "2 clipped", "3 ternary", "4 averaged"}
     layers = {tag.rsplit("/", 1)[0] for tag in tags["histograms"]}
     assert len(layers) == 2
     assert {f"{layer}/{kind}" for layer in layers for kind in kinds} == set(tags["histograms"])
     assert len(events.Histograms(sorted(tags["histograms"])[0])) >= 4
+
+
+def hyperparameters(events: Any) -> dict[str, Any]:
+    """Return a run's row of the HPARAMS tab."""
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    data = plugin_data_pb2.HParamsPluginData.FromString(content)
+    return dict(data.session_start_info.hparams)
 
 
 def test_horovods_own_optimizer_trains_as_well(tmp_path: Path) -> None:

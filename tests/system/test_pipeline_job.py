@@ -87,17 +87,30 @@ def test_the_summary_holds_what_a_reader_needs(decoupler: str, tmp_path: Path) -
 def test_tensorboard_shows_every_stage(tmp_path: Path) -> None:
     flags = ["--decoupler", "synthetic", "--model", "mnist8", "--epochs", "2"]
     train_job(tmp_path, *flags, "--logdir", str(tmp_path), num_ranks=3)
-    tags = []
-    for stage in range(3):
-        events = EventAccumulator(str(tmp_path / f"stage{stage}"))
+    stages = [EventAccumulator(str(tmp_path / f"stage{stage}")) for stage in range(3)]
+    for events in stages:
         events.Reload()
-        tags.append(set(events.Tags()["scalars"]))
+    tags = [set(events.Tags()["scalars"]) for events in stages]
     shared = {"stage/idle_share", "stage/staleness_steps", "wire/bytes_per_step"}
     assert all(shared <= own for own in tags)
     similarity = {"cosine_similarity", "norm_ratio", "synthesizer_loss"}
     for own in tags[:2]:
         assert {f"synthetic_gradient/{name}" for name in similarity} <= own
     assert {"train/loss", "test/accuracy"} <= tags[2]
+    assert "_hparams_/session_start_info" in stages[2].summary_metadata
+
+
+def test_bytes_per_step_are_those_of_the_steps_they_cover(tmp_path: Path) -> None:
+    # Epochs have 22 steps, so that a report after their ends covers fewer than 5 steps.
+    flags = ["--epochs", "3", "--max-steps", "60", "--log-every", "5", "--cuts", "1"]
+    summary, _ = train_job(tmp_path, *flags, "--logdir", str(tmp_path))
+    first = EventAccumulator(str(tmp_path / "stage0"))
+    first.Reload()
+    sent = [event.value for event in first.Scalars("wire/bytes_per_step")]
+    assert len(sent) == 12
+    assert set(sent) == {summary["stages"][0]["sent_bytes_per_step"]}
+    assert "stage/local_loss" in first.Tags()["scalars"]
+    assert "train/loss" not in first.Tags()["scalars"]
 
 
 def start(

@@ -5,9 +5,11 @@ from typing import Any
 from torch import Tensor
 
 from knet_hvd.data_parallel.optimizer.averaging import AveragingOptimizer
-from knet_hvd.flat_config import to_flat_dict
-from knet_hvd.metrics import MetricLogger, ThroughputMeter
+from knet_hvd.metrics import MetricLogger, StepSpan
 from knet_hvd.training.data_parallel.config import TrainingConfig
+
+_HISTOGRAMS = ("original", "clipped", "ternary", "averaged")
+"""A gradient on its way from a rank's backward pass to the optimizer."""
 
 
 class TrainingMonitor:
@@ -25,10 +27,9 @@ class TrainingMonitor:
         self._logger = logger
         self._optimizer = optimizer
         self._wire_bytes = optimizer.wire_bytes
-        self._throughput = ThroughputMeter()
+        self._span = StepSpan()
         self._active = type(logger) is not MetricLogger
-        rows = [f"| {key} | {value} |" for key, value in to_flat_dict(config).items()]
-        logger.text("configuration", "\n".join(["| setting | value |", "|-|-|", *rows]), 0)
+        logger.text("configuration", config.table(), 0)
 
     def _draws(self, step: int) -> bool:
         every = self._config.histogram_every
@@ -47,35 +48,40 @@ class TrainingMonitor:
 
     def after_step(self, step: int, loss: Tensor, num_samples: int) -> None:
         """Write what the step showed."""
-        self._throughput.update(num_samples)
+        self._span.add_step(num_samples)
         if self._active and step % self._config.log_every == 0:
             scalars = {
                 "train/loss": float(loss),
                 "train/learning_rate": float(self._optimizer.param_groups[0]["lr"]),
-                "throughput/samples_per_s": self._throughput.samples_per_s,
+                "throughput/samples_per_s": self._span.samples_per_s,
                 "wire/bytes_per_step": self._wire_bytes.compressed,
                 "wire/compression_ratio": self._wire_bytes.ratio,
             }
             for name, scales in self._optimizer.scales.items():
                 scalars[f"scale/{name}"] = float(scales.mean())
             self._logger.scalars(scalars, step)
+            self._span.restart()
         if self._draws(step):
             self._write_histograms(step)
 
     def _write_histograms(self, step: int) -> None:
         for name, snapshot in self._optimizer.snapshots.items():
-            for kind in ("original", "clipped", "ternary", "averaged"):
-                self._logger.histogram(f"gradient/{name}/{kind}", getattr(snapshot, kind), step)
+            # Numbered, since TensorBoard sorts them by name.
+            for number, kind in enumerate(_HISTOGRAMS, start=1):
+                values = getattr(snapshot, kind)
+                self._logger.histogram(f"gradient/{name}/{number} {kind}", values, step)
 
     def after_epoch(self, accuracy: float, step: int) -> None:
-        """Write the test accuracy."""
+        """Write the test accuracy; what the evaluation took is no training."""
         self._logger.scalars({"test/accuracy": accuracy}, step)
+        self._span.restart()
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the run's row of the hyperparameter table."""
-        metrics = {
-            "final/test_accuracy": summary["test_accuracy"],
-            "final/samples_per_second": summary["samples_per_second"],
-            "final/compression_ratio": summary["compression_ratio"],
-        }
-        self._logger.hparams(to_flat_dict(self._config), metrics)
+        config = self._config
+        self._logger.hparams(
+            config.hyperparameters(
+                compression=config.compression, num_ranks=int(summary["num_ranks"])
+            ),
+            ["test/accuracy", "throughput/samples_per_s", "wire/compression_ratio"],
+        )

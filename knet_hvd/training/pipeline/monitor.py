@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from knet_hvd.comm import World
-from knet_hvd.flat_config import to_flat_dict
-from knet_hvd.metrics import MetricLogger, ThroughputMeter, open_logger
+from knet_hvd.metrics import MetricLogger, StepSpan, open_logger
 from knet_hvd.metrics.figures import pixels
 from knet_hvd.pipeline.links import StageLinks
 from knet_hvd.pipeline.placement.figure import draw_plan
@@ -45,14 +44,12 @@ class StageMonitor:
         self._runner = runner
         self._links = links
         self._waiter = world.waiter
-        self._throughput = ThroughputMeter()
+        self._span = StepSpan()
         index = runner.stage.index
         logdir = None if config.logdir is None else config.logdir / f"stage{index}"
         self.logger: MetricLogger = open_logger(logdir, replicas.index, first_step)
-        rows = [f"| {key} | {value} |" for key, value in to_flat_dict(config).items()]
-        table = "\n".join(["| setting | value |", "|-|-|", *rows])
-        self.logger.text("configuration", table, 0)
-        self._mark = (0.0, 0.0, 0)
+        self.logger.text("configuration", config.table(), 0)
+        self.restart()
 
     def placement(self, plan: Plan, names: Sequence[str]) -> None:
         """Write which blocks are where: a table, and in the first stage a picture.
@@ -69,38 +66,53 @@ class StageMonitor:
         if writes and self._runner.stage.is_first:
             self.logger.image("placement", pixels(draw_plan(plan, names)), 0)
 
-    def restart(self, now_s: float) -> None:
-        """Begin to measure anew, behind something that was no training."""
-        self._mark = (now_s, self._waiter.idle_s, self._links.sent_bytes)
+    def restart(self) -> None:
+        """Restart the measurement, after a report or an evaluation."""
+        self._span.restart()
+        self._mark = (self._waiter.idle_s, self._links.sent_bytes)
 
-    def after_step(self, step: int, num_samples: int, now_s: float) -> None:
+    def after_step(self, step: int, num_samples: int) -> None:
         """Write what the steps since the last time showed.
 
         Args:
             step: The number of the step.
             num_samples: Its images on this replica.
-            now_s: The time at its end.
         """
-        self._throughput.update(num_samples * self._replicas.number)
+        self._span.add_step(num_samples * self._replicas.number)
         if self._config.logdir is None or (step + 1) % self._config.log_every:
             return
-        start_s, idle_s, sent_bytes = self._mark
-        elapsed_s = max(now_s - start_s, 1e-9)
-        sent = self._links.sent_bytes - sent_bytes
+        idle_s, sent_bytes = self._mark
         scalars = {
-            "stage/idle_share": (self._waiter.idle_s - idle_s) / elapsed_s,
+            "stage/idle_share": (self._waiter.idle_s - idle_s) / self._span.elapsed_s,
             "stage/staleness_steps": float(self._runner.staleness),
-            "wire/bytes_per_step": sent / self._config.log_every,
-            "throughput/samples_per_s": self._throughput.samples_per_s,
+            "wire/bytes_per_step": (self._links.sent_bytes - sent_bytes) / self._span.steps,
+            "throughput/samples_per_s": self._span.samples_per_s,
         }
         if self._replicas.number > 1:
             scalars["wire/gradient_bytes_per_step"] = self._replicas.gradient_bytes
         for name, value in self._runner.decoupler.metrics.items():
-            group = "train" if name == "loss" else "synthetic_gradient"
-            scalars[f"{group}/{name}"] = float(value)
+            scalars[self._tag(name)] = float(value)
         self.logger.scalars(scalars, step)
-        self.restart(now_s)
+        self.restart()
+
+    def _tag(self, metric: str) -> str:
+        """Return where a decoupler's metric belongs: a local loss is not the network's."""
+        if metric != "loss":
+            return f"synthetic_gradient/{metric}"
+        return "train/loss" if self._runner.stage.is_last else "stage/local_loss"
 
     def after_epoch(self, accuracy: float, step: int) -> None:
         """Write the test accuracy, which the last stage knows."""
         self.logger.scalars({"test/accuracy": accuracy}, step)
+
+    def finish(self) -> None:
+        """Write the run's row of the hyperparameter table, beside the accuracy's curve."""
+        if not self._runner.stage.is_last:
+            return
+        config = self._config
+        self.logger.hparams(
+            config.hyperparameters(
+                decoupler=config.decoupler, num_stages=self._runner.stage.num_stages
+            ),
+            ["test/accuracy", "throughput/samples_per_s", "wire/bytes_per_step"],
+        )

@@ -1,6 +1,5 @@
 """The training loop of the pipeline job."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -153,6 +152,7 @@ class PipelineTrainer:
                 if self._step == self.num_steps:
                     break
             train_accuracy = self.evaluate("train")
+            monitor.finish()
         self._links.close()
         summary = gather_summary(
             *(self.config, self._world, self._job, self._meter),
@@ -176,7 +176,7 @@ class PipelineTrainer:
             self._checkpoints.close()
 
     def _train_epoch(self, epoch: int, first_batch: int, monitor: StageMonitor, bar: Any) -> None:
-        monitor.restart(time.perf_counter())
+        monitor.restart()
         with self._meter.training():
             for inputs, labels in self._job.source.training(epoch, first_batch):
                 if self._step == self.num_steps:
@@ -191,7 +191,7 @@ class PipelineTrainer:
         self._runner.step(self._step, inputs, labels)
         self._state.average.update(self.stage.blocks, self._step)
         self._after_profiled_step()
-        monitor.after_step(self._step, len(labels), time.perf_counter())
+        monitor.after_step(self._step, len(labels))
         self._step += 1
         is_last = self._step == self.num_steps
         if is_last:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from knet_hvd.metrics import ThroughputMeter, format_bytes, progress
+from knet_hvd.metrics import StepSpan, format_bytes, progress
 
 
 def test_progress_shows_on_rank_0_only(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,24 +51,22 @@ def test_format_bytes_refuses_what_is_no_number_of_bytes(num_bytes: float) -> No
         format_bytes(num_bytes)
 
 
-def test_throughput_is_that_of_the_latest_steps() -> None:
-    times = iter([100.0, 101.0, 102.0, 102.5, 103.0])
-    meter = ThroughputMeter(window=2, clock=lambda: next(times))
-    assert meter.samples_per_s == 0.0
-    meter.update(999)
-    # The first step has no known start, so its samples do not count.
-    assert meter.samples_per_s == 0.0
-    meter.update(10)
-    assert meter.samples_per_s == 10.0
-    meter.update(20)
-    assert meter.samples_per_s == 15.0
-    meter.update(20)
-    meter.update(20)
-    assert meter.samples_per_s == 40.0
+def test_rates_cover_the_steps_since_the_span_began() -> None:
+    now = [100.0]
+    span = StepSpan(clock=lambda: now[0])
+    for _ in range(20):
+        span.add_step(64)
+    now[0] += 4
+    assert (span.steps, span.elapsed_s, span.samples_per_s) == (20, 4, 320)
+    span.restart()  # an epoch has ended early, and an evaluation took a while
+    now[0] += 100
+    span.restart()
+    span.add_step(64)
+    span.add_step(32)
+    now[0] += 1
+    assert (span.steps, span.samples_per_s) == (2, 96)
 
 
-def test_throughput_refuses_mistakes() -> None:
-    with pytest.raises(ValueError, match="window"):
-        ThroughputMeter(window=0)
+def test_a_span_refuses_mistakes() -> None:
     with pytest.raises(ValueError, match="num_samples"):
-        ThroughputMeter().update(-1)
+        StepSpan().add_step(-1)
