@@ -1,7 +1,5 @@
 """The exchanges by name: the only list of them."""
 
-from typing import TYPE_CHECKING, Literal
-
 from knet_hvd import ops
 from knet_hvd.collectives import Collectives
 from knet_hvd.compression import TernaryCodec
@@ -15,10 +13,8 @@ EXCHANGES: dict[str, type[Exchange]] = {
 }
 """Of two that send as much, ``"auto"`` takes the first."""
 
-if TYPE_CHECKING:
-    ExchangeChoice = str
-else:  # command lines list the names
-    ExchangeChoice = Literal[("auto", *EXCHANGES)]
+ExchangeChoice = str
+"""``"auto"``, or a name of ``EXCHANGES``."""
 
 
 def check_exchange(choice: str) -> None:
