@@ -2,17 +2,18 @@
 
 import base64
 import http.client
+import os
 import pickle
-import shlex
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from horovod.runner.common.util.hosts import INVALID_SLOT_INFO
 from horovod.runner.elastic.rendezvous import create_rendezvous_handler
 
 from knet_hvd.training.elastic.launcher.command import main
@@ -111,15 +112,22 @@ def test_a_script_that_fails_is_named(tmp_path: Path) -> None:
 def test_a_remote_shell_sees_the_words_that_were_meant(tmp_path: Path) -> None:
     words = ["python", "a b", "$(touch x)", "; touch y", "'", '"']
     environment = {"HOROVOD_RANK": "1 2", "SECRET_TOKEN": "s", "PATH": "/usr/bin:/bin"}
+    environment["HOROVOD_GLOO_RENDEZVOUS_ADDR"] = "10.0.0.1:4/tok en"
     line = remote_command(["ssh", "-q"], "host", words, environment, str(tmp_path))
     assert line[:3] == ["ssh", "-q", "host"]
     assert "SECRET_TOKEN" not in line[3]
-    show = "import os, sys; print(os.environ['HOROVOD_RANK'], sys.argv[1:], os.getcwd())"
+    assert "tok en" not in line[3]
+    show = (
+        "import os, sys; print(os.environ['HOROVOD_RANK'], sys.argv[1:], os.getcwd(), "
+        "os.environ['HOROVOD_GLOO_RENDEZVOUS_ADDR'], repr(sys.stdin.read()), "
+        "file=open('out', 'w'))"
+    )
     words = [sys.executable, "-c", show, *words]
     remote = remote_command(["ssh"], "host", words, environment, str(tmp_path))[2]
-    done = subprocess.run(["sh", "-c", remote], capture_output=True, text=True)
-    assert done.stdout == f"1 2 {words[3:]} {tmp_path}\n", done.stderr
-    assert shlex.split(remote)[0] == "env"
+    code, _ = run_worker(["sh", "-c", remote], os.environ, [], "10.0.0.1:4/tok en")
+    assert code == 0
+    out = (tmp_path / "out").read_text()
+    assert out == f"1 2 {words[3:]} {tmp_path} 10.0.0.1:4/tok en ''\n"
 
 
 def test_a_worker_ends_by_itself_or_when_an_event_says_so() -> None:
@@ -144,8 +152,10 @@ def rendezvous() -> Iterator[BoundRendezvous]:
 def request(
     server: BoundRendezvous, method: str, path: str, body: bytes = b""
 ) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(server.address, server.port, timeout=10)
-    connection.request(method, path, body)
+    """Send a request as a worker of the job does: gloo puts address and port together."""
+    host, _, token = f"{server.secret_address}:0".partition("/")
+    connection = http.client.HTTPConnection(host, timeout=10)
+    connection.request(method, f"/{token}{path}", body)
     response = connection.getresponse()
     return response.status, response.read()
 
@@ -179,11 +189,56 @@ def test_the_server_keeps_what_gloo_sends_and_refuses_more(rendezvous: BoundRend
     assert request(rendezvous, "HEAD", "/setup.py")[0] == 405
     connection = http.client.HTTPConnection(rendezvous.address, rendezvous.port, timeout=10)
     for length in (str((1 << 20) + 1), "-1", "many"):
-        connection.putrequest("PUT", "/global/1")
+        token = rendezvous.secret_address.partition("/")[2]
+        connection.putrequest("PUT", f"/{token}:0/global/1")
         connection.putheader("Content-Length", length)
         connection.endheaders()  # and nothing of what was announced
         assert connection.getresponse().status == 413
         connection.close()
+
+
+class _Resets:
+    """Stand where Horovod's driver stands, and count who says that he is ready."""
+
+    def __init__(self) -> None:
+        self.num_ready = 0
+
+    def record_ready(self, host: str, slot: int) -> None:
+        self.num_ready += 1
+
+    def get_slot_info(self, host: str, slot: int) -> Any:
+        return INVALID_SLOT_INFO
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_strangers_change_nothing_and_spend_no_resets(method: str) -> None:
+    driver = _Resets()
+    server = BoundRendezvous("127.0.0.1")
+    server.start(create_rendezvous_handler(driver))
+    server.init([])
+    try:
+        assert request(server, "PUT", "/global/0", b"kept")[0] == 200
+        token = server.secret_address.partition("/")[2]
+        for first in ("", "x:0/", f"{token}/", f"{token[:-1]}:0/", f"{token}:00/"):
+            for path in ("rank_and_size/localhost:0", "global/0", "global/1"):
+                connection = http.client.HTTPConnection(server.address, server.port, timeout=10)
+                connection.request(method, f"/{first}{path}", b"" if method == "GET" else b"x")
+                assert connection.getresponse().status == 403
+                connection.close()
+        assert driver.num_ready == 0
+        assert request(server, "GET", "/global/0") == (200, b"kept")
+        assert request(server, "GET", "/global/1")[0] == 404
+        assert request(server, "GET", "/rank_and_size/localhost:0")[0] == 200
+        assert driver.num_ready == 1
+    finally:
+        server.stop()
+
+
+def test_all_values_together_are_limited(rendezvous: BoundRendezvous) -> None:
+    codes = [
+        request(rendezvous, "PUT", f"/global/{number}", bytes(1 << 20))[0] for number in range(70)
+    ]
+    assert codes == 64 * [200] + 6 * [507]
 
 
 def test_the_server_listens_on_its_address_alone(rendezvous: BoundRendezvous) -> None:
@@ -192,7 +247,7 @@ def test_the_server_listens_on_its_address_alone(rendezvous: BoundRendezvous) ->
 
 
 def test_workers_hear_of_changes_until_they_have_met(rendezvous: BoundRendezvous) -> None:
-    watch = HostWatch(rendezvous.address, rendezvous.port)
+    watch = HostWatch(rendezvous.secret_address)
 
     def wait_for(condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 30

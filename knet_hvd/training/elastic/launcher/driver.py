@@ -26,7 +26,7 @@ from knet_hvd.training.elastic.launcher.processes import (
     run_worker,
     worker_environment,
 )
-from knet_hvd.training.elastic.launcher.rendezvous import BoundRendezvous
+from knet_hvd.training.elastic.launcher.rendezvous import PORT, BoundRendezvous
 
 _GLOO_TIMEOUT = "HOROVOD_GLOO_TIMEOUT_SECONDS"
 _GLOO_TIMEOUT_S = "20"
@@ -154,19 +154,19 @@ def _run(
     Thread(target=driver.stop_after, args=(stopped,), daemon=True).start()
     driver.wait_for_available_slots(config.start_workers)
     interface = config.interface
-    variables = create_run_env_vars(
-        interface.address, [interface.name], rendezvous.port, elastic=True
-    )
+    variables = create_run_env_vars(rendezvous.secret_address, [interface.name], PORT, elastic=True)
     variables[LAUNCHED_BY] = "1"
     variables[_GLOO_TIMEOUT] = os.environ.get(_GLOO_TIMEOUT, _GLOO_TIMEOUT_S)
 
     def create_worker(slot: Any, events: Sequence[Event]) -> tuple[int, float]:
         environment = worker_environment({**variables, **create_slot_env_vars(slot)})
         words = list(command)
+        secret = ""
         if not is_local(slot.hostname, local_addresses()):
             folder = str(Path.cwd())
             words = remote_command(config.ssh, slot.hostname, words, environment, folder)
-        return run_worker(words, environment, [stopped, *events])
+            secret = rendezvous.secret_address
+        return run_worker(words, environment, [stopped, *events], secret)
 
     driver.start(config.start_workers, create_worker)
     _check(driver.get_results(), stopped)

@@ -4,7 +4,7 @@ import http.client
 import os
 import threading
 
-from knet_hvd.training.elastic.launcher.rendezvous import KEY, SCOPE
+from knet_hvd.training.elastic.launcher.rendezvous import KEY, PORT, SCOPE
 
 _EVERY_S = 1.0
 _TIMEOUT_S = 5.0
@@ -18,15 +18,15 @@ class HostWatch:
         is_lost: The launcher has not answered for ten seconds.
     """
 
-    def __init__(self, address: str, port: int) -> None:
-        """Begin to ask.
+    def __init__(self, secret_address: str) -> None:
+        """Start asking.
 
         Args:
-            address: Of the launcher's server.
-            port: Of it.
+            secret_address: See ``BoundRendezvous.secret_address``.
         """
         self.is_lost = False
-        self._server = (address, port)
+        self._server, _, token = secret_address.partition("/")
+        self._path = f"/{token}:{PORT}/{SCOPE}/{KEY}"
         self._latest = self._seen = 0
         self._stopped = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
@@ -34,8 +34,7 @@ class HostWatch:
     @classmethod
     def of_environment(cls) -> "HostWatch":
         """Watch the launcher that started this process."""
-        address = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"]
-        return cls(address, int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]))
+        return cls(os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"])
 
     @property
     def has_changed(self) -> bool:
@@ -62,9 +61,9 @@ class HostWatch:
 
     def _ask(self) -> int:
         """Return the number of the latest announcement; 0 if there is none."""
-        connection = http.client.HTTPConnection(*self._server, timeout=_TIMEOUT_S)
+        connection = http.client.HTTPConnection(self._server, timeout=_TIMEOUT_S)
         try:
-            connection.request("GET", f"/{SCOPE}/{KEY}")
+            connection.request("GET", self._path)
             response = connection.getresponse()
             text = response.read(64)
             return int(text) if response.status == http.client.OK else 0
