@@ -53,6 +53,11 @@ class Collectives(ABC):
         return self.ranks[self.rank]
 
     @property
+    def are_mpi_ranks(self) -> bool:
+        """Whether numbers in the job are ranks of an MPI that several threads may call."""
+        return False
+
+    @property
     @abstractmethod
     def fusion_bytes(self) -> int:
         """Size of the buffer in which the transport joins small float tensors.

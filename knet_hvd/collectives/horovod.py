@@ -62,6 +62,11 @@ class HorovodCollectives(Collectives):
         return int(self._process_set.rank())
 
     @property
+    def are_mpi_ranks(self) -> bool:
+        """See ``Collectives.are_mpi_ranks``."""
+        return bool(hvd.mpi_enabled() and hvd.mpi_threads_supported())
+
+    @property
     def fusion_bytes(self) -> int:
         """See ``Collectives.fusion_bytes``; of this rank's environment."""
         return int(os.environ.get("HOROVOD_FUSION_THRESHOLD") or _FUSION_BUFFER_BYTES)

@@ -58,11 +58,11 @@ def test_ranks_that_disagree(what: str) -> None:
 
 
 def test_a_rank_that_does_not_come() -> None:
-    absent = [worker("disagree.py", "absent")] * 2
+    absent = [worker("disagree.py", "absent")] * 3
     result = run(mpirun(*absent), KNET_START_TIMEOUT_S="8")
     assert result.code != 0, result.text
     assert "rank 0: parameters and settings of Distr" in result.err, result.text
-    assert "not all ranks joined within 8 s" in result.err, result.text
+    assert "not all ranks joined within 8 s (missing: 2)." in result.err, result.text
     assert seconds_after("READY", result) < 8 + SOON_S
 
 

@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,10 +13,15 @@ from knet_hvd.collectives import Collectives, Handle
 from knet_hvd.deadline import Deadline
 from knet_hvd.errors import KnetError
 
+if TYPE_CHECKING:
+    from knet_hvd.comm.roll_call import RollCall
+
 TIMEOUT_VARIABLE = "KNET_START_TIMEOUT_S"
 """Environment variable: how long ranks wait for each other before they train."""
 
 _TIMEOUT_S = 30.0
+
+_num_waits: Counter[str] = Counter()
 
 
 def start_timeout_s(timeout_s: float | None = None) -> float:
@@ -79,13 +86,37 @@ class CollectiveRanks:
 
     def _wait(self, handle: Handle, what: str) -> Tensor:
         """Wait for an operation, but not for ever."""
+        _num_waits[what] += 1
+        if handle.poll():
+            return handle.wait()
+        roll_call = _roll_call(self._collectives, f"{what} {_num_waits[what]}")
         deadline = Deadline(self._timeout_s)
         while not handle.poll():
             if deadline.has_passed():
                 raise KnetError(
                     f"rank {self.rank}: {what}: not all ranks joined within "
-                    f"{self._timeout_s:g} s. Does every rank run the same script with the same "
-                    f"arguments? If one only comes late, set {TIMEOUT_VARIABLE} to more seconds"
+                    f"{self._timeout_s:g} s{self._missing(roll_call)}. Does every rank run the "
+                    "same script with the same arguments? If one only comes late, set "
+                    f"{TIMEOUT_VARIABLE} to more seconds"
                 )
+            if roll_call is not None:
+                roll_call.tick()
             time.sleep(0.001)
         return handle.wait()
+
+    def _missing(self, roll_call: "RollCall | None") -> str:
+        """Name the ranks that did not come, where that can be found out."""
+        absent = roll_call.absent() if roll_call is not None else []
+        absent = [rank for rank in absent if rank in self.ranks]
+        return f" (missing: {', '.join(map(str, absent))})" if absent else ""
+
+
+def _roll_call(collectives: Collectives, what: str) -> "RollCall | None":
+    """Return a roll call over MPI; None where ranks are not MPI's."""
+    if not collectives.are_mpi_ranks:
+        return None
+    try:
+        from knet_hvd.comm.roll_call import RollCall
+    except ImportError:  # mpi4py is not needed for anything else here
+        return None
+    return RollCall(what)
