@@ -28,6 +28,7 @@ def check_rank(facts: Facts, num_local: int) -> list[Finding]:
         device_checks.check_codec(facts.codec),
         device_checks.check_cuda_kernels(facts),
         device_checks.check_memory(facts, num_local),
+        device_checks.check_leftovers(facts.machine),
     ]
 
 

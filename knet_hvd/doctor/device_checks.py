@@ -1,6 +1,6 @@
 """From facts about torch, kernels, GPUs and memory to findings."""
 
-from knet_hvd.doctor.facts import CodecFacts, Facts
+from knet_hvd.doctor.facts import CodecFacts, Facts, MachineFacts
 from knet_hvd.doctor.findings import Finding
 from knet_hvd.doctor.mpi_checks import BUILD_HOROVOD
 
@@ -83,11 +83,22 @@ def check_nccl(facts: Facts) -> Finding:
         return Finding("NCCL", "ok", "not needed: torch uses no GPU")
     if facts.horovod.error or "nccl" in facts.horovod.features:
         return Finding("NCCL", "ok", "Horovod uses it" * (not facts.horovod.error))
+    build = (
+        "with nvcc in PATH and CUDA_HOME set, build it again with HOROVOD_GPU_OPERATIONS=NCCL "
+        f"and without a cached wheel: {BUILD_HOROVOD}"
+    )
+    if "cuda" not in facts.horovod.features:
+        return Finding(
+            "NCCL",
+            "problem",
+            "Horovod was built without GPU support: CUDA gradients would abort the job",
+            build,
+        )
     return Finding(
         "NCCL",
         "warning",
         "Horovod was built without: gradients pass through memory",
-        f"build it with HOROVOD_GPU_OPERATIONS=NCCL: {BUILD_HOROVOD}",
+        build,
     )
 
 
@@ -142,3 +153,17 @@ def check_memory(facts: Facts, num_local: int) -> Finding:
         )
     limit = "unlimited" if machine.locked_bytes < 0 else "limited"
     return Finding(name, "ok", f"{shm}, locked memory is {limit}")
+
+
+def check_leftovers(machine: MachineFacts) -> Finding:
+    """Judge whether jobs that were killed have left their shared memory behind."""
+    name, found = "leftovers", machine.leftovers
+    if not found:
+        return Finding(name, "ok", "no shared memory of jobs that were killed")
+    kind = found[0].split(".")[0]
+    return Finding(
+        name,
+        "warning",
+        f"{len(found)} segments of ended Open MPI jobs in /dev/shm, the first {found[0]}",
+        f"while no job of yours runs there, remove them: rm /dev/shm/{kind}.*",
+    )

@@ -96,6 +96,7 @@ class MachineFacts:
         shm_bytes: Size of /dev/shm; 0 if there is none.
         locked_bytes: Memory that may be locked; -1 for no limit.
         has_infiniband: Whether there is an InfiniBand or RoCE adapter.
+        leftovers: This user's files of Open MPI in /dev/shm that no process has mapped.
     """
 
     host: str
@@ -104,6 +105,7 @@ class MachineFacts:
     shm_bytes: int = 0
     locked_bytes: int = -1
     has_infiniband: bool = False
+    leftovers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Measure the facts about this machine, and all facts of this rank together."""
 
 import os
+import re
 import resource
 import socket
 from dataclasses import replace
@@ -15,6 +16,8 @@ from knet_hvd.doctor.software import (
     measure_torch,
 )
 
+_SEGMENT = re.compile(r"(sm_segment|vader_segment|ompi|pmix)[.\w-]")
+
 
 def measure_machine() -> MachineFacts:
     """Return the facts about this machine and the limits of this process."""
@@ -26,6 +29,7 @@ def measure_machine() -> MachineFacts:
         shm_bytes=_shm_bytes(),
         locked_bytes=-1 if locked == resource.RLIM_INFINITY else locked,
         has_infiniband=_num_entries(Path("/sys/class/infiniband")) > 0,
+        leftovers=find_leftovers(Path("/dev/shm")),
     )
 
 
@@ -39,6 +43,26 @@ def _shm_bytes() -> int:
     except OSError:
         return 0
     return stat.f_frsize * stat.f_blocks
+
+
+def find_leftovers(folder: Path) -> tuple[str, ...]:
+    """Return this user's segments of Open MPI that no process of his has mapped.
+
+    They stay when ``mpirun`` is killed with SIGKILL. Segments of a running job are mapped
+    by its ranks.
+    """
+    try:
+        entries = [entry for entry in os.scandir(folder) if _SEGMENT.match(entry.name)]
+        own = {e.path: e.name for e in entries if e.stat().st_uid == os.getuid()}
+    except OSError:
+        return ()
+    for maps in Path("/proc").glob("[0-9]*/maps") if own else ():
+        try:
+            text = maps.read_text()
+        except OSError:
+            continue  # it has ended, or is another user's
+        own = {path: name for path, name in own.items() if path not in text}
+    return tuple(sorted(own.values()))
 
 
 def measure_facts() -> Facts:

@@ -1,6 +1,8 @@
 """The doctor's verdicts, given facts; no defect has to be produced."""
 
+import mmap
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from knet_hvd.doctor.facts import (
     TorchFacts,
 )
 from knet_hvd.doctor.findings import LEVELS, Finding, exit_code, merge
+from knet_hvd.doctor.machine import find_leftovers
 
 MIB = 2**20
 HEALTHY = Facts(
@@ -25,7 +28,9 @@ HEALTHY = Facts(
         num_ranks=2,
         launched=2,
     ),
-    horovod=HorovodFacts(version="0.28.1", features=("mpi", "gloo", "nccl"), mpi_threads=True),
+    horovod=HorovodFacts(
+        version="0.28.1", features=("mpi", "gloo", "nccl", "cuda"), mpi_threads=True
+    ),
     torch=TorchFacts(version="2.13.0", cuda="13.0", num_threads=2, gpus=("H200",)),
     codec=CodecFacts(cpu="avx512", cuda="cuda", flags=("avx2", "avx512f")),
     machine=MachineFacts(host="n1", num_cores=4, num_driver_gpus=1, shm_bytes=1024 * MIB),
@@ -58,13 +63,15 @@ DEFECTS: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("mpi", {"threads": "serialized"}, "MPI threads", "problem", "serialized threads"),
     ("horovod", {"mpi_threads": False}, "MPI threads", "problem", "says it does not"),
     ("horovod", {"error": "no module"}, "Horovod", "problem", "no module"),
-    ("horovod", {"features": ("gloo",)}, "Horovod", "warning", "built with gloo"),
+    ("horovod", {"features": ("gloo", "cuda")}, "Horovod", "warning", "built with gloo, cuda"),
     ("mpi", {"loaded": ("/a/libmpi.so", "/b/libmpi.so")}, "one MPI", "problem", "/b/"),
     ("torch", {"num_threads": 4}, "torch", "warning", "4 threads on 4 cores"),
     ("torch", {"gpus": ()}, "GPU", "warning", "torch sees none"),
     ("torch", {"gpus": (), "cuda": ""}, "GPU", "warning", "torch is a CPU build"),
     ("torch", {"gpu_error": "no kernel image"}, "GPU", "problem", "no kernel image"),
-    ("horovod", {"features": ("mpi",)}, "NCCL", "warning", "built without"),
+    ("horovod", {"features": ("mpi", "cuda")}, "NCCL", "warning", "pass through memory"),
+    ("horovod", {"features": ("mpi",)}, "NCCL", "problem", "CUDA gradients would abort the job"),
+    ("machine", {"leftovers": ("sm_segment.n1.0.1",)}, "leftovers", "warning", "1 segments"),
     ("codec", {"error": "KNET_CPU=avx512"}, "codec on CPU", "problem", "KNET_CPU"),
     ("codec", {"cpu": "pytorch"}, "codec on CPU", "warning", "the PyTorch kernels"),
     ("codec", {"cpu": "portable"}, "codec on CPU", "warning", "processor has avx512"),
@@ -104,6 +111,17 @@ def test_each_defect_is_found_and_explained(
 def test_what_harms_nobody_is_no_warning(part: str, change: dict[str, Any], check: str) -> None:
     facts = replace(HEALTHY, **{part: replace(getattr(HEALTHY, part), **change)})
     assert findings(facts)[check].level == "ok"
+
+
+def test_segments_that_a_process_has_mapped_are_not_left_over(tmp_path: Path) -> None:
+    for name in ("sm_segment.n1.0.12ab.0", "sm_segment.n1.0.12ab.1", "psm_other"):
+        (tmp_path / name).write_bytes(bytes(4096))
+    with (tmp_path / "sm_segment.n1.0.12ab.1").open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 4096)
+    assert find_leftovers(tmp_path) == ("sm_segment.n1.0.12ab.0",)
+    mapped.close()
+    assert len(find_leftovers(tmp_path)) == 2
+    assert find_leftovers(tmp_path / "none") == ()
 
 
 def test_threads_are_counted_for_all_ranks_of_a_machine() -> None:

@@ -85,6 +85,8 @@ def _guarded(handler_cls: Any, token: str) -> Any:
     """Return a handler that refuses strangers, and what gloo and our workers never send."""
 
     class Handler(handler_cls):  # type: ignore[misc]
+        path: str
+
         def do_GET(self) -> None:
             if self._admit():
                 super().do_GET()
