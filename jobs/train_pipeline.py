@@ -15,15 +15,15 @@ error, 2 a wrong flag.
 import sys
 
 from knet_hvd.training.cli import say_start, wrong_flags_refused
-from knet_hvd.training.pipeline.config import PipelineConfig
 
 
 def main() -> int:
     """Run the job; return the exit code."""
     with wrong_flags_refused():
-        import tyro  # within: a missing package is told as a wrong flag is
+        # Within: a missing package is told as a wrong flag is.
+        from knet_hvd.training.pipeline.flags import parse_config
 
-        config = tyro.cli(PipelineConfig, description=__doc__)
+        config = parse_config(sys.argv[1:], __doc__)
     say_start(f"{config.model} and {config.data}")
     # These import torch and MPI: seconds that a wrong flag need not wait for.
     from knet_hvd.training.pipeline.job import PipelineJob

@@ -11,7 +11,8 @@ Scalar: TypeAlias = bool | int | float | str
 def to_flat_dict(config: object) -> dict[str, Scalar]:
     """Flatten a configuration into names that TensorBoard and JSON accept.
 
-    A field of a nested dataclass is named with dots (`optimizer.lr`). `None`
+    A field of a nested dataclass is named with dots (`optimizer.lr`). One that is a
+    choice among several, with a class attribute `name`, has that name as well. `None`
     becomes "none", a path its text, and a tuple or list of scalars its values
     joined by commas.
 
@@ -39,6 +40,8 @@ def _flat_items(config: Any, prefix: str) -> Iterator[tuple[str, Scalar]]:
     for field in dataclasses.fields(config):
         name, value = prefix + field.name, getattr(config, field.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            if isinstance(choice := getattr(type(value), "name", None), str):
+                yield name, choice
             yield from _flat_items(value, prefix=name + ".")
         else:
             yield name, _flat_value(name, value)

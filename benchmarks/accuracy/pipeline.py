@@ -26,38 +26,38 @@ from benchmarks.accuracy.training_runs import gap_points, run_job, spread
 
 JOB = "train_pipeline.py"
 # Convolutions as published, 5x5 with 128 channels, cost many times the network.
-SMALL_SYNTHESIZER = ["--synthesizer.hidden-units", "64"]
-SMALL_SYNTHESIZER += ["--synthesizer.kernel-size", "3"]
-PUBLISHED_SYNTHESIZER = ["--synthesizer.no-trust"]
+SMALL_SYNTHESIZER = ["--decoupler.hidden-units", "64"]
+SMALL_SYNTHESIZER += ["--decoupler.kernel-size", "3"]
+PUBLISHED_SYNTHESIZER = ["--decoupler.no-scale-by-quality"]
 METHODS = {
     "backprop": ["--decoupler", "backprop"],
     "synthetic": ["--decoupler", "synthetic", *SMALL_SYNTHESIZER],
     "synthetic-published": ["--decoupler", "synthetic", *PUBLISHED_SYNTHESIZER],
     "synthetic-true": [
-        *("--decoupler", "synthetic", "--synthesizer.targets", "true"),
+        *("--decoupler", "synthetic", "--decoupler.targets", "true"),
         *SMALL_SYNTHESIZER,
     ],
     "synthetic-corrected": [
-        *("--decoupler", "synthetic", "--synthesizer.targets", "true"),
-        *("--synthesizer.correct", *SMALL_SYNTHESIZER),
+        *("--decoupler", "synthetic", "--decoupler.targets", "corrected"),
+        *SMALL_SYNTHESIZER,
     ],
     "conditioned": ["--decoupler", "conditioned", *SMALL_SYNTHESIZER],
     "conditioned-published": ["--decoupler", "conditioned", *PUBLISHED_SYNTHESIZER],
     "conditioned-true": [
-        *("--decoupler", "conditioned", "--synthesizer.targets", "true"),
+        *("--decoupler", "conditioned", "--decoupler.targets", "true"),
         *SMALL_SYNTHESIZER,
     ],
     "local": ["--decoupler", "local"],
-    "predsim": ["--decoupler", "local", "--auxiliary.loss", "predsim"],
+    "predsim": ["--decoupler", "local", "--decoupler.loss", "predsim"],
     "delayed": ["--decoupler", "delayed"],
-    "delayed-predicted": ["--decoupler", "delayed", "--predict-weights"],
+    "delayed-predicted": ["--decoupler", "delayed", "--decoupler.predict-weights"],
     "delayed-stashed-predicted-microbatches": [
-        *("--decoupler", "delayed", "--no-recompute", "--predict-weights"),
+        *("--decoupler", "delayed", "--decoupler.no-recompute", "--decoupler.predict-weights"),
         *("--microbatches", "4"),
     ],
-    "delayed-stashed": ["--decoupler", "delayed", "--no-recompute"],
+    "delayed-stashed": ["--decoupler", "delayed", "--decoupler.no-recompute"],
     "delayed-stashed-predicted": [
-        *("--decoupler", "delayed", "--no-recompute", "--predict-weights")
+        *("--decoupler", "delayed", "--decoupler.no-recompute", "--decoupler.predict-weights")
     ],
 }
 SPLITS = ("train_accuracy", "test_accuracy")

@@ -24,7 +24,7 @@ LIMIT_S = 60.0
 TIMEOUT_FLAGS = ["--timeout-s", "20"]
 SHARED = ["--epochs", "80", "--checkpoint-every", "20", *TIMEOUT_FLAGS]
 PIPELINE = ["train_pipeline.py", *SHARED, "--deterministic", "--width", "0.5"]
-SYNTHESIZER = ["--synthesizer.hidden-units", "8", "--synthesizer.kernel-size", "3"]
+SYNTHESIZER = ["--decoupler.hidden-units", "8", "--decoupler.kernel-size", "3"]
 JOBS: dict[str, tuple[int, list[str]]] = {
     "data_parallel": (
         2,

@@ -1,8 +1,8 @@
 """Pipelines of two ranks that a benchmark times: PyTorch's, one process, and ours.
 
 Every method trains the same network on the same batches of random numbers, with the
-same optimizer. Ours are put together as jobs/train_pipeline.py does; each has links of
-its own.
+same optimizer. Ours are built by the function that jobs/train_pipeline.py uses; each has
+links of its own.
 """
 
 import time
@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchmarks.pipeline.baselines import Single, Torch1F1B
 from benchmarks.pipeline.problem import NUM_CLASSES, Method, Problem
-from knet_hvd.comm import Mesh, World
-from knet_hvd.comm.throttle import Throttle
-from knet_hvd.pipeline.build import build_stage_decoupler, make_runner
-from knet_hvd.pipeline.decouplers.registry import decoupler_class
-from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
-from knet_hvd.pipeline.links import open_links
-from knet_hvd.pipeline.stage import Stage
-from knet_hvd.training.pipeline.config import PipelineConfig
+from knet_hvd.comm import World
+from knet_hvd.models import BlockBuilder
+from knet_hvd.pipeline.build import build_rank
+from knet_hvd.pipeline.decouplers import Backprop, Conditioned, Decoupler, Delayed, Local, Synthetic
+from knet_hvd.pipeline.links import LinkSettings
+from knet_hvd.pipeline.placement.search import Plan
+from knet_hvd.pipeline.spec import PipelineSpec
 
 
 class Ours(Method):
@@ -32,19 +32,27 @@ class Ours(Method):
         super().__init__(problem)
         args = problem.args
         self._world = World()
-        rank = self._world.rank
-        config = _config(name, args)
-        blocks = problem.blocks(rank)
-        stage = Stage(rank, 2, blocks, problem.optimizer(blocks))
-        with torch.no_grad():
-            first = problem.blocks(0).eval()(problem.batches[0][0][:1])
-        shape = tuple(first.shape[1:])
-        kind = decoupler_class(config.decoupler)
-        self.links = open_links(self._world, Mesh(2), [shape], config, kind.gradients_return)
-        decoupler = build_stage_decoupler(config, stage, shape, NUM_CLASSES)
-        self._runner = make_runner(config, stage, decoupler, self.links, Throttle())
-        self._is_first = stage.is_first
-        self._rank = rank
+        self._rank = self._world.rank
+        parts = args.microbatches if name.endswith(("1f1b", "microbatches")) else 1
+        spec = PipelineSpec(
+            builder=BlockBuilder(problem.network),
+            example=torch.empty_like(problem.batches[0][0].chunk(parts)[0]),
+            loss=functional.cross_entropy,
+            make_optimizer=problem.optimizer_of,
+            decoupler=_decoupler(name, args),
+            num_classes=NUM_CLASSES,
+            num_microbatches=parts,
+            seed=1,
+        )
+        links = LinkSettings(
+            activation_encodings=(args.encoding,),
+            gradient_encodings=(args.gradient_encoding,),
+            mpi_progress=args.mpi_progress,
+        )
+        plan = Plan((problem.cut,), (0, 1), 0.0)
+        built = build_rank(spec, plan, self._world, links=links, log_every=20)
+        self.links, self._runner = built.links, built.runner
+        self._is_first = self._runner.stage.is_first
         self.skew: Any = None
 
     @property
@@ -64,25 +72,21 @@ class Ours(Method):
         self._runner.step(self.steps_done, inputs if self._is_first else None, labels)
 
 
-def _config(name: str, args: Namespace) -> PipelineConfig:
-    decoupler, _, way = name.partition("-")
-    synthesizer = SynthesizerConfig(
-        hidden_layers=args.synthesizer_layers,
-        hidden_units=args.synthesizer_units,
-        kernel_size=args.synthesizer_kernel,
-    )
-    return PipelineConfig(
-        decoupler=decoupler,  # type: ignore[arg-type]
-        schedule="1f1b" if way == "1f1b" else "sequential",
-        microbatches=args.microbatches if way.endswith(("1f1b", "microbatches")) else 1,
-        recompute="stashed" not in way,
-        predict_weights="predicted" in way,
-        batch_size=args.batch_size,
-        synthesizer=synthesizer,
-        activation_encodings=(args.encoding,),
-        gradient_encodings=(args.gradient_encoding,),
-        mpi_progress=args.mpi_progress,
-    )
+def _decoupler(name: str, args: Namespace) -> Decoupler:
+    """Return the decoupler of a method, such as delayed-stashed-predicted."""
+    kind, _, way = name.partition("-")
+    layers = {
+        "hidden_layers": args.synthesizer_layers,
+        "hidden_units": args.synthesizer_units,
+        "kernel_size": args.synthesizer_kernel,
+    }
+    if kind == "backprop":
+        return Backprop(schedule="1f1b" if way == "1f1b" else "sequential")
+    if kind == "delayed":
+        return Delayed(recompute="stashed" not in way, predict_weights="predicted" in way)
+    if kind == "local":
+        return Local()
+    return (Conditioned if kind == "conditioned" else Synthetic)(**layers)
 
 
 def make_method(name: str, problem: Problem, rank: int, interface: str) -> Method:

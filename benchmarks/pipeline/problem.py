@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from knet_hvd.models import build_model
 from knet_hvd.models.blocks import init_kaiming
-from knet_hvd.pipeline.optimizers import make_optimizer
+from knet_hvd.pipeline.optimizers import optimizer_of
 
 NUM_CLASSES = 10
 _NUM_BATCHES = 4
@@ -40,23 +40,30 @@ class Problem:
     def blocks(self, rank: int | None = None) -> nn.Sequential:
         """Return the blocks of a rank's stage, or all; every call draws the same."""
         torch.manual_seed(1)
-        if self.args.network == "mlp":
-            network = _mlp(self.args.depth)
-        else:
-            network = build_model(
-                "vgg16",
-                in_shape=(3, 32, 32),
-                num_classes=NUM_CLASSES,
-                width=self.args.width,
-                layerwise=self.args.cut_between == "layers",
-            )
+        network = self.network()
         if rank is None:
             return network
         return network[self.cut :] if rank else network[: self.cut]
 
+    def network(self) -> nn.Sequential:
+        """Return the whole network with random weights."""
+        if self.args.network == "mlp":
+            return _mlp(self.args.depth)
+        return build_model(
+            "vgg16",
+            in_shape=(3, 32, 32),
+            num_classes=NUM_CLASSES,
+            width=self.args.width,
+            layerwise=self.args.cut_between == "layers",
+        )
+
     def optimizer(self, blocks: nn.Module) -> Any:
         """Return the optimizer that all methods use."""
-        return make_optimizer(blocks, self.args.optimizer, 1e-4)
+        return self.optimizer_of([each for each in blocks.parameters() if each.requires_grad])
+
+    def optimizer_of(self, parameters: list[nn.Parameter]) -> Any:
+        """Return the same for parameters, of which there is at least one."""
+        return optimizer_of(parameters, self.args.optimizer, 1e-4)
 
 
 def _mlp(depth: int) -> nn.Sequential:

@@ -26,8 +26,6 @@ class World:
         rank: This process.
         size: The number of processes.
         waiter: How this rank waits; knows how long it was idle.
-        meanwhile: Called again and again while this rank waits for all others, such as
-            to take in what would block one of them.
     """
 
     def __init__(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
@@ -40,7 +38,6 @@ class World:
             KnetError: If some rank does not come in time.
         """
         self.waiter = Waiter(timeout_s)
-        self.meanwhile: Callable[[], None] = _nothing
         self.rank = MPI.COMM_WORLD.Get_rank()
         self.size = MPI.COMM_WORLD.Get_size()
         # Not Dup(): it would wait for a missing rank for ever.
@@ -76,13 +73,21 @@ class World:
             self._progress.stop()
             self._progress = None
 
-    def gather_text(self, text: str, what: str, timeout_factor: float = 1.0) -> list[str]:
+    def gather_text(
+        self,
+        text: str,
+        what: str,
+        timeout_factor: float = 1.0,
+        on_wait: Callable[[], None] | None = None,
+    ) -> list[str]:
         """Return the texts of all ranks, by rank; every rank has to call it.
 
         Args:
             text: This rank's.
             what: What it is, for the message.
             timeout_factor: How many timeouts to wait.
+            on_wait: Called again and again while this rank waits, such as to receive what
+                would block another rank.
 
         Raises:
             KnetError: If some rank does not take part in time.
@@ -90,15 +95,19 @@ class World:
         own = np.frombuffer(text.encode(), dtype=np.uint8)
         lengths = np.empty(self.size, dtype=np.int64)
         length = np.array([own.size], dtype=np.int64)
-        self._wait(self.comm.Iallgather(length, lengths), what, timeout_factor)
+        self._wait(self.comm.Iallgather(length, lengths), what, timeout_factor, on_wait)
         ends = np.cumsum(lengths)
         table = np.empty(int(ends[-1]), dtype=np.uint8)
         target = [table, lengths.tolist(), (ends - lengths).tolist(), MPI.BYTE]
-        self._wait(self.comm.Iallgatherv([own, MPI.BYTE], target), what)
+        self._wait(self.comm.Iallgatherv([own, MPI.BYTE], target), what, 1.0, on_wait)
         return [part.tobytes().decode(errors="replace") for part in np.split(table, ends[:-1])]
 
     def start_maximum(
-        self, values: Sequence[int], what: str, timeout_factor: float = 1.0
+        self,
+        values: Sequence[int],
+        what: str,
+        timeout_factor: float = 1.0,
+        on_wait: Callable[[], None] | None = None,
     ) -> Callable[[], list[int]]:
         """Begin to compare numbers of all ranks; every rank has to call it.
 
@@ -106,6 +115,7 @@ class World:
             values: This rank's, as many on all ranks, below 2^31.
             what: What they are, for the message.
             timeout_factor: How many timeouts to wait.
+            on_wait: As in `gather_text`.
 
         Returns:
             A function that waits for the maxima over all ranks and returns them; it
@@ -116,14 +126,21 @@ class World:
         request = self.comm.Iallreduce(own, maxima, op=MPI.MAX)
 
         def finish() -> list[int]:
-            self._wait(request, what, timeout_factor)
+            self._wait(request, what, timeout_factor, on_wait)
             return [int(value) for value in maxima]
 
         return finish
 
-    def _wait(self, request: MPI.Request, what: str, timeout_factor: float = 1.0) -> None:
+    def _wait(
+        self,
+        request: MPI.Request,
+        what: str,
+        timeout_factor: float = 1.0,
+        on_wait: Callable[[], None] | None = None,
+    ) -> None:
         def ready() -> bool:
-            self.meanwhile()
+            if on_wait is not None:
+                on_wait()
             return bool(request.Test())
 
         self.waiter.until(ready, f"rank {self.rank}: waiting for {what}", timeout_factor)
@@ -132,10 +149,6 @@ class World:
         """Give the communicator back; every rank has to call it."""
         self.stop_progress()
         self.comm.Free()
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 def abort(code: int = 1) -> NoReturn:

@@ -9,7 +9,7 @@ those of the other blocks are drawn too, which needs one of their tensors at a t
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from knet_hvd.models.blocks import Shape, truncated_normal_
-from knet_hvd.models.registry import build_model
+from knet_hvd.models.blocks import truncated_normal_
 
 _Operation = tuple[Any, Tensor, tuple[Any, ...], dict[str, Any]]
 """What was called, the tensor that it changed, and the other arguments."""
@@ -31,32 +30,20 @@ class BlockBuilder:
         skeleton: The whole network on the meta device.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        in_shape: Shape,
-        num_classes: int,
-        width: float = 1.0,
-        layerwise: bool = False,
-    ) -> None:
-        """Take what `build_model` takes; draw no random number.
+    def __init__(self, factory: Callable[[], nn.Sequential]) -> None:
+        """Record what a function does to the network that it builds; draw no random number.
 
         Args:
-            name: The network.
-            in_shape: Channels, height and width of an image.
-            num_classes: The number of logits.
-            width: The width factor.
-            layerwise: Make every layer a block.
+            factory: Returns the whole network, whose children are the blocks. It is called
+                on the meta device, where tensors have no values: it may set initial values
+                in place and run blocks to learn shapes, but not look at values.
 
         Raises:
-            ValueError: As `build_model`.
+            ValueError: If initial values cannot be repeated, or the factory's own errors.
         """
         operations: list[_Operation] = []
         with torch.device("meta"), _Redraws(operations), _Changes(operations):
-            self.skeleton = build_model(
-                name, in_shape=in_shape, num_classes=num_classes, width=width, layerwise=layerwise
-            )
+            self.skeleton = factory()
         self._children = list(self.skeleton.named_children())
         owners = {
             id(tensor): (index, key)
@@ -72,13 +59,26 @@ class BlockBuilder:
         written = {(index, key) for index, key, _ in self._operations}
         missing = sorted(set(owners.values()) - written)
         if missing:
-            raise RuntimeError(f"{name}: no initial value was recorded for {missing}")
+            names = ", ".join(f"{key} of block {self.names[index]}" for index, key in missing)
+            raise ValueError(
+                f"no initial value was recorded for {names}: set them in place, as with "
+                "torch.nn.init"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the blocks."""
+        return [name for name, _ in self._children]
+
+    def __len__(self) -> int:
+        """Return the number of blocks."""
+        return len(self._children)
 
     def build(self, own: Sequence[int]) -> nn.Sequential:
         """Return blocks as they are in the whole network.
 
-        `torch.manual_seed` and this give the values of `torch.manual_seed` and
-        `build_model`, bit for bit, and leave the generator in the same state.
+        `torch.manual_seed` and this give the values of `torch.manual_seed` and the
+        factory, bit for bit, and leave the generator in the same state.
 
         Args:
             own: The numbers of the blocks, in order.

@@ -1,145 +1,170 @@
-"""Build what a stage runs with from the configuration."""
+"""Build what a rank trains: its stage, its links and what runs them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
-from torch import nn
 
+from knet_hvd.comm import World
 from knet_hvd.comm.throttle import Throttle
-from knet_hvd.models import BlockBuilder
-from knet_hvd.pipeline.decouplers import Backprop, Decoupler, Delayed, Objective, Synthetic
-from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decoupler
-from knet_hvd.pipeline.links import StageLinks
-from knet_hvd.pipeline.optimizers import make_optimizer
-from knet_hvd.pipeline.placement.cuts import stage_blocks
+from knet_hvd.compression import TernaryConfig
+from knet_hvd.pipeline.batch_norm import scale_momentum
+from knet_hvd.pipeline.decouplers import Use
+from knet_hvd.pipeline.gradient_source import GradientSource
+from knet_hvd.pipeline.links import LinkSettings, StageLinks, open_links
+from knet_hvd.pipeline.loss_head import LossHead
+from knet_hvd.pipeline.placement.cuts import output_shapes, stage_blocks
+from knet_hvd.pipeline.placement.planning import mesh_of
+from knet_hvd.pipeline.placement.search import Plan
+from knet_hvd.pipeline.replicas.base import Replicas
+from knet_hvd.pipeline.replicas.single import SingleReplica
 from knet_hvd.pipeline.runners.base import Runner
 from knet_hvd.pipeline.runners.decoupled import DecoupledRunner
 from knet_hvd.pipeline.runners.locked import LockedRunner
-from knet_hvd.pipeline.runners.schedules import one_forward_one_backward, sequential
+from knet_hvd.pipeline.runners.stage_io import StageIO
+from knet_hvd.pipeline.spec import PipelineSpec
 from knet_hvd.pipeline.stage import Stage
 
-if TYPE_CHECKING:
-    from knet_hvd.training.pipeline.config import PipelineConfig
 
-_SYNTHESIZER_DELAY = 4
-_SLACK = 1
-"""Steps that a late gradient may take beyond one for each later stage. Stages that take
-the same time need none of it, if each goes forward and backward in turn: that is the
-1F1B order of PipeDream (SOSP 2019, section 3.2). One lets a stage be slow for once."""
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class BuiltStage:
+    """Hold what one rank trains with.
+
+    Attributes:
+        runner: Makes the steps; knows the stage and its gradient source.
+        links: To the neighbors.
+        next_rank: The rank of the next stage, if any.
+    """
+
+    runner: Runner
+    links: StageLinks
+    next_rank: int | None
 
 
-def build_stage(
-    config: PipelineConfig,
-    cuts: tuple[int, ...],
-    index: int,
+def build_rank(
+    spec: PipelineSpec,
+    plan: Plan,
+    world: World,
     *,
-    in_shape: tuple[int, int, int],
-    num_classes: int,
-) -> Stage:
+    links: LinkSettings | None = None,
+    replicas: Replicas | None = None,
+    log_every: int = 1,
+    throttle: Throttle | None = None,
+) -> BuiltStage:
+    """Build the stage of this rank, and connect it to its neighbors; all ranks have to call.
+
+    Args:
+        spec: What all stages are built from, the same on every rank.
+        plan: Which blocks are on which ranks, the same on every rank.
+        world: All ranks.
+        links: How tensors cross.
+        replicas: Of this rank's stage; one if not given.
+        log_every: Steps between those whose metrics are wanted.
+        throttle: Makes this rank slower, for tests.
+
+    Raises:
+        RankMismatchError: If two ranks differ in what crosses between them.
+        ValueError: If the decoupler cannot do what the spec asks for.
+    """
+    replicas = replicas or SingleReplica()
+    spec.decoupler.check(Use(num_microbatches=spec.num_microbatches, num_replicas=replicas.number))
+    mesh = mesh_of(plan)
+    stage = build_stage(spec, plan.cuts, mesh.stage_of(world.rank))
+    shapes = output_shapes(spec.builder.skeleton, spec.example)
+    crossing = [(len(spec.example), *shapes[cut - 1]) for cut in plan.cuts]
+    opened = open_links(
+        world,
+        mesh,
+        crossing,
+        links or LinkSettings(),
+        gradients_return=spec.decoupler.gradients_return,
+    )
+    out_shape = shapes[-1] if stage.is_last else crossing[stage.index][1:]
+    source = build_gradient_source(spec, stage, out_shape)
+    replicas.attach(stage, source)
+    io = StageIO(opened, log_every)
+    # Replicas have to make the same updates in the same order.
+    deterministic = spec.deterministic or replicas.number > 1
+    runner = _runner(spec, stage, source, io, throttle or Throttle(), deterministic)
+    return BuiltStage(runner=runner, links=opened, next_rank=mesh.next(world.rank))
+
+
+def build_stage(spec: PipelineSpec, cuts: tuple[int, ...], index: int) -> Stage:
     """Return a stage with the initial weights that a single process would have.
 
     Blocks of other stages never get memory.
 
     Args:
-        config: The job's configuration.
+        spec: What all stages are built from.
         cuts: Blocks before each cut.
         index: Which stage.
-        in_shape: Channels, height and width of an image.
-        num_classes: The number of logits.
     """
-    builder = BlockBuilder(
-        config.model,
-        in_shape=in_shape,
-        num_classes=num_classes,
-        width=config.width,
-        layerwise=config.layerwise,
-    )
-    torch.manual_seed(config.seed)
-    blocks = builder.build(stage_blocks(len(builder.skeleton), cuts, index))
-    if config.microbatches > 1:
-        _slow_down_statistics(blocks, config.microbatches)
-    if config.weights_layout == "channels_last":
+    torch.manual_seed(spec.seed)
+    blocks = spec.builder.build(stage_blocks(len(spec.builder), cuts, index))
+    scale_momentum(blocks, spec.num_microbatches)
+    if spec.channels_last:
         blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(blocks, config.optimizer, config.learning_rate, config.weight_decay)
-    return Stage(index, len(cuts) + 1, blocks, optimizer, config.precision)
+    parameters = [each for each in blocks.parameters() if each.requires_grad]
+    optimizer = spec.make_optimizer(parameters) if parameters else None
+    return Stage(index, len(cuts) + 1, blocks, optimizer, spec.precision)
 
 
-def _slow_down_statistics(blocks: nn.Sequential, microbatches: int) -> None:
-    """Have running statistics move as far in a step as without microbatches."""
-    for module in blocks.modules():
-        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
-            module.momentum = 1 - (1 - module.momentum) ** (1 / microbatches)
-
-
-def build_stage_decoupler(
-    config: PipelineConfig, stage: Stage, out_shape: tuple[int, ...], num_classes: int
-) -> Decoupler:
-    """Return the decoupler of a stage; the last one has the loss itself.
+def build_gradient_source(
+    spec: PipelineSpec, stage: Stage, out_shape: tuple[int, ...]
+) -> GradientSource:
+    """Return where a stage's gradients come from: the decoupler's, or the loss.
 
     Args:
-        config: The job's configuration.
+        spec: What all stages are built from.
         stage: The stage.
         out_shape: Its output, without the batch.
-        num_classes: The number of logits.
     """
-    torch.manual_seed(config.seed * 1009 + stage.index)
     if stage.is_last:
-        return Objective()
-    return make_decoupler(config, out_shape, num_classes)
+        return LossHead(spec.loss)
+    torch.manual_seed(spec.seed * 1009 + stage.index)
+    return spec.decoupler.build(out_shape, spec.num_classes)
 
 
-def max_delay(config: PipelineConfig, stage: Stage) -> int:
-    """Return the most steps that a gradient may take to come back to a stage.
-
-    Args:
-        config: The job's configuration.
-        stage: The stage.
-    """
-    if config.max_delay is not None:
-        return config.max_delay
-    kind = decoupler_class(config.decoupler)
-    from_last = stage.num_stages - 1 - stage.index + _SLACK
-    synthesizes = issubclass(kind, Synthetic)
-    if kind is Delayed or (synthesizes and config.synthesizer.correct):
-        return from_last
-    if synthesizes and config.synthesizer.targets == "true":
-        return max(from_last, _SYNTHESIZER_DELAY)
-    return _SYNTHESIZER_DELAY
-
-
-def make_runner(
-    config: PipelineConfig,
+def _runner(
+    spec: PipelineSpec,
     stage: Stage,
-    decoupler: Decoupler,
-    links: StageLinks,
+    source: GradientSource,
+    io: StageIO,
     throttle: Throttle,
+    deterministic: bool,
 ) -> Runner:
-    """Return what runs a stage: locked, or decoupled.
-
-    Args:
-        config: The job's configuration.
-        stage: The stage.
-        decoupler: Where its gradients come from.
-        links: To its neighbours.
-        throttle: Makes this rank slower, for tests.
-    """
-    if decoupler_class(config.decoupler) is Backprop:
-        actions = (
-            sequential(config.microbatches)
-            if config.schedule == "sequential"
-            else one_forward_one_backward(stage.index, stage.num_stages, config.microbatches)
-        )
-        return LockedRunner(stage, decoupler, links, config.log_every, throttle, actions)
+    """Return what runs a stage: locked, or decoupled."""
+    actions = spec.decoupler.locked_schedule(stage.index, stage.num_stages, spec.num_microbatches)
+    if actions is not None:
+        return LockedRunner(stage, source, io, actions, throttle)
     return DecoupledRunner(
         stage,
-        decoupler,
-        links,
-        config.log_every,
+        source,
+        io,
         throttle,
-        max_delay=max_delay(config, stage),
-        num_microbatches=config.microbatches,
-        # Replicas have to make the same updates in the same order.
-        deterministic=config.deterministic or config.replicas > 1,
+        max_delay=spec.decoupler.delay_limit(stage.num_later_stages),
+        num_microbatches=spec.num_microbatches,
+        deterministic=deterministic,
     )
+
+
+def open_replicas(
+    world: World, number: int, compression: str, ternary: TernaryConfig, num_microbatches: int = 1
+) -> Replicas:
+    """Form the groups of replicas; initializes Horovod if there are any.
+
+    Args:
+        world: All ranks; every rank has to call.
+        number: Replicas of each stage, a divisor of the number of ranks.
+        compression: How gradients cross between replicas: none, fp16 or ternary.
+        ternary: Settings of the codes.
+        num_microbatches: Backward passes that an update of the blocks follows.
+
+    Raises:
+        KnetError: If Horovod does not see the same ranks as MPI.
+    """
+    if number == 1:
+        return SingleReplica()
+    # Not at the top: pipelines without replicas run without Horovod.
+    from knet_hvd.pipeline.replicas.horovod import HorovodReplicas
+
+    return HorovodReplicas(world, number, compression, ternary, num_microbatches)

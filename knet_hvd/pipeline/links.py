@@ -1,18 +1,35 @@
-"""The links between a stage and its neighbours."""
-
-from __future__ import annotations
+"""The links between a stage and its neighbors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal, NamedTuple
 
 from knet_hvd.comm import Encoding, LinkSpec, Mesh, ReceiveLink, SendLink, World, check_agreement
 
-if TYPE_CHECKING:
-    from knet_hvd.training.pipeline.config import PipelineConfig
-
 _ACTIVATIONS_TAG = 1
 _GRADIENTS_TAG = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinkSettings:
+    """Say how tensors cross between stages.
+
+    Attributes:
+        activation_encodings: How activations cross: one for all cuts, or one for each.
+        gradient_encodings: How gradients cross: one for all cuts, or one for each.
+        credits: Frames that each end of a link holds at least.
+        mpi_progress: Whether a thread keeps messages moving while a rank computes; auto:
+            where a neighbor is on another host.
+    """
+
+    activation_encodings: tuple[Encoding, ...] = ("fp32",)
+    gradient_encodings: tuple[Encoding, ...] = ("fp32",)
+    credits: int = 4
+    mpi_progress: Literal["auto", "on", "off"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.credits < 1:
+            raise ValueError(f"credits: expected at least 1, got {self.credits}")
 
 
 @dataclass(slots=True, eq=False)
@@ -51,62 +68,66 @@ def open_links(
     world: World,
     mesh: Mesh,
     cut_shapes: Sequence[tuple[int, ...]],
-    config: PipelineConfig,
+    settings: LinkSettings,
+    *,
     gradients_return: bool,
 ) -> StageLinks:
-    """Agree with the neighbours on what crosses, and open the links.
+    """Agree with the neighbors on what crosses, and open the links.
 
     Args:
         world: All ranks; every rank has to call.
         mesh: Which rank is which stage.
-        cut_shapes: What crosses each cut for one image.
-        config: The job's configuration.
+        cut_shapes: The largest tensor that crosses each cut, [n, ...].
+        settings: How it crosses.
         gradients_return: Whether gradients cross as well.
 
     Raises:
         RankMismatchError: If two ends expect different shapes or encodings.
         ValueError: If there are neither one nor as many encodings as cuts.
     """
-    before, after = _neighbour_specs(world.rank, mesh, cut_shapes, config)
-    specs = [spec for spec in (*before, *after) if spec is not None]
-    if _needs_progress(world, specs, config):
+    before, after = _neighbor_specs(world.rank, mesh, cut_shapes, settings)
+    specs = [spec for pair in (before, after) if pair is not None for spec in pair]
+    if _needs_progress(world, specs, settings.mpi_progress):
         world.start_progress()
     facts = {key: value for spec in specs for key, value in spec.facts().items()}
     check_agreement(world, facts, "what crosses between stages")
     links = StageLinks()
-    if before[0] is not None and before[1] is not None:
-        links.inputs = ReceiveLink(world, before[0])
+    if before is not None:
+        links.inputs = ReceiveLink(world, before.activations)
         if gradients_return:
-            links.input_gradients = SendLink(world, before[1])
-    if after[0] is not None and after[1] is not None:
-        links.outputs = SendLink(world, after[0])
+            links.input_gradients = SendLink(world, before.gradients)
+    if after is not None:
+        links.outputs = SendLink(world, after.activations)
         if gradients_return:
-            links.output_gradients = ReceiveLink(world, after[1])
+            links.output_gradients = ReceiveLink(world, after.gradients)
     return links
 
 
-def _needs_progress(world: World, specs: Sequence[LinkSpec], config: PipelineConfig) -> bool:
+def _needs_progress(world: World, specs: Sequence[LinkSpec], setting: str) -> bool:
     """Return whether MPI has to be called while this rank computes."""
     hosts = world.hosts()
-    if config.mpi_progress == "auto":
+    if setting == "auto":
         return any(hosts[spec.source] != hosts[spec.target] for spec in specs)
-    return config.mpi_progress == "on"
+    return setting == "on"
 
 
-_Pair = tuple[LinkSpec, LinkSpec] | tuple[None, None]
+class _CutSpecs(NamedTuple):
+    """What crosses a cut, one way and the other."""
+
+    activations: LinkSpec
+    gradients: LinkSpec
 
 
-def _neighbour_specs(
-    rank: int, mesh: Mesh, cut_shapes: Sequence[tuple[int, ...]], config: PipelineConfig
-) -> tuple[_Pair, _Pair]:
-    """Return activations' and gradients' links across the cuts before and after."""
-    stage, previous, following = (mesh.stage_of(rank), mesh.previous(rank), mesh.next(rank))
-    before: _Pair = (None, None)
-    after: _Pair = (None, None)
+def _neighbor_specs(
+    rank: int, mesh: Mesh, cut_shapes: Sequence[tuple[int, ...]], settings: LinkSettings
+) -> tuple[_CutSpecs | None, _CutSpecs | None]:
+    """Return what crosses the cuts before and after a rank's stage."""
+    stage, previous, following = mesh.stage_of(rank), mesh.previous(rank), mesh.next(rank)
+    before = after = None
     if previous is not None:
-        before = _cut_specs(previous, rank, stage - 1, cut_shapes, config)
+        before = _cut_specs(previous, rank, stage - 1, cut_shapes, settings)
     if following is not None:
-        after = _cut_specs(rank, following, stage, cut_shapes, config)
+        after = _cut_specs(rank, following, stage, cut_shapes, settings)
     return before, after
 
 
@@ -115,23 +136,40 @@ def _cut_specs(
     target: int,
     cut: int,
     cut_shapes: Sequence[tuple[int, ...]],
-    config: PipelineConfig,
-) -> tuple[LinkSpec, LinkSpec]:
-    shape = (config.microbatch_size, *cut_shapes[cut])
-    # A stage runs ahead by as many batches as stages follow: with fewer credits two
-    # neighbours could wait for each other.
-    num_credits = max(config.credits, len(cut_shapes) + 1)
+    settings: LinkSettings,
+) -> _CutSpecs:
     num_cuts = len(cut_shapes)
-    forward = _of_cut(config.activation_encodings, cut, num_cuts)
-    backward = _of_cut(config.gradient_encodings, cut, num_cuts)
-    return (
-        LinkSpec("activations", source, target, _ACTIVATIONS_TAG, shape, forward, num_credits),
-        LinkSpec("gradients", target, source, _GRADIENTS_TAG, shape, backward, num_credits),
+    # A stage runs ahead by as many batches as stages follow: with fewer credits two
+    # neighbors could wait for each other.
+    num_credits = max(settings.credits, num_cuts + 1)
+    return _CutSpecs(
+        LinkSpec(
+            name="activations",
+            source=source,
+            target=target,
+            tag=_ACTIVATIONS_TAG,
+            shape=cut_shapes[cut],
+            encoding=encoding_of_cut(settings.activation_encodings, cut, num_cuts),
+            credits=num_credits,
+        ),
+        LinkSpec(
+            name="gradients",
+            source=target,
+            target=source,
+            tag=_GRADIENTS_TAG,
+            shape=cut_shapes[cut],
+            encoding=encoding_of_cut(settings.gradient_encodings, cut, num_cuts),
+            credits=num_credits,
+        ),
     )
 
 
-def _of_cut(encodings: Sequence[Encoding], cut: int, num_cuts: int) -> Encoding:
-    """Return the encoding of a cut, of one for all or one for each."""
+def encoding_of_cut(encodings: Sequence[Encoding], cut: int, num_cuts: int) -> Encoding:
+    """Return the encoding of a cut, of one for all or one for each.
+
+    Raises:
+        ValueError: If there are neither one nor as many encodings as cuts.
+    """
     if len(encodings) not in (1, num_cuts):
         raise ValueError(
             f"encodings: expected one, or one for each of {num_cuts} cuts, got {len(encodings)}"

@@ -59,10 +59,28 @@ def make_optimizer(
         ValueError: If there is no such optimizer.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
+    return optimizer_of(parameters, name, learning_rate, weight_decay) if parameters else None
+
+
+def optimizer_of(
+    parameters: list[nn.Parameter],
+    name: OptimizerName,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+) -> torch.optim.Optimizer:
+    """Return an optimizer for parameters.
+
+    Args:
+        parameters: At least one.
+        name: sgd, momentum (0.9) or adam.
+        learning_rate: At the start.
+        weight_decay: L2 penalty.
+
+    Raises:
+        ValueError: If there is no such optimizer.
+    """
     if name not in ("sgd", "momentum", "adam"):
         raise ValueError(f"optimizer: expected sgd, momentum or adam, got {name!r}")
-    if not parameters:
-        return None
     # Fused: one pass over the parameters; for Adam half the time of the loop.
     if name == "adam":
         return torch.optim.Adam(parameters, learning_rate, weight_decay=weight_decay, fused=True)

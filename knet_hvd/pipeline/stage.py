@@ -1,59 +1,101 @@
 """Stages: the run of blocks that one rank holds, and its optimizer."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from knet_hvd.pipeline.optimizers import Optimizer, update
-from knet_hvd.pipeline.weights.stash import Stash
 
 Precision = Literal["fp32", "bf16"]
 
 
-@dataclass(slots=True, eq=False)
 class Batch:
     """What a stage holds of a batch (or microbatch) until it has learned from it.
 
     Attributes:
         step: The training step.
         microbatch: Which part of the step's batch this is.
-        labels: int64 [n].
-        num_samples: Images of the whole step, which losses are a mean over.
-        observed: Whether the step's metrics will be written.
-        inputs: fp32 [n, ...], what the stage received; None once it is not needed.
-        output: fp32 [n, ...], what the stage made of it.
-        prediction: fp32 [n, ...], the synthetic gradient of the output, if any.
-        followed: fp32 [n, ...], the gradient of the output that the stage has learned
-            from, if it will learn from the rest.
-        stash: The weights that made the output, if it keeps a graph.
-        updates_ahead: Updates of the stage after the forward pass of the step's first
-            microbatch and before the update that the step leads to.
+        labels: int64 [n, ...].
+        num_samples: Samples of the whole step, which losses are a mean over.
+        log_metrics: Whether the step's metrics will be written.
         is_last: Whether it is the last part of the step, whose update follows it.
+        num_updates_until_gradient: Updates of the stage between the forward pass of the
+            step's first microbatch and the update that the step leads to.
+        keep_inputs: Whether a graph that hangs on the inputs will be used again.
+        memory: What the gradient source keeps of the batch; nobody else looks at it.
     """
 
-    step: int
-    microbatch: int
-    labels: Tensor
-    num_samples: int
-    observed: bool = False
-    inputs: Tensor | None = None
-    output: Tensor | None = None
-    prediction: Tensor | None = None
-    followed: Tensor | None = None
-    stash: Stash | None = None
-    updates_ahead: int = 0
-    is_last: bool = True
+    __slots__ = (
+        "_inputs",
+        "is_last",
+        "keep_inputs",
+        "labels",
+        "log_metrics",
+        "memory",
+        "microbatch",
+        "num_samples",
+        "num_updates_until_gradient",
+        "step",
+    )
+
+    def __init__(
+        self,
+        *,
+        step: int,
+        labels: Tensor,
+        inputs: Tensor | None,
+        num_samples: int,
+        microbatch: int = 0,
+        log_metrics: bool = False,
+        is_last: bool = True,
+        num_updates_until_gradient: int = 0,
+    ) -> None:
+        """Take a batch that is about to run forward.
+
+        Args:
+            step: The training step.
+            labels: int64 [n, ...].
+            inputs: [n, ...]; None for one of a checkpoint that needs them no more.
+            num_samples: Samples of the whole step.
+            microbatch: Which part of the step's batch this is.
+            log_metrics: Whether the step's metrics will be written.
+            is_last: Whether it is the last part of the step.
+            num_updates_until_gradient: See the class.
+        """
+        self.step, self.microbatch = step, microbatch
+        self.labels, self.num_samples = labels, num_samples
+        self.log_metrics = log_metrics
+        self.is_last = is_last
+        self.num_updates_until_gradient = num_updates_until_gradient
+        self.keep_inputs = False
+        self.memory: Any = None
+        self._inputs = inputs
+
+    @property
+    def inputs(self) -> Tensor:
+        """Return what the stage received.
+
+        Raises:
+            ValueError: If the inputs were let go.
+        """
+        if self._inputs is None:
+            raise ValueError(f"the inputs of step {self.step} were let go")
+        return self._inputs
+
+    @property
+    def kept_inputs(self) -> Tensor | None:
+        """Return the inputs, or None once they are not needed."""
+        return self._inputs
 
     def take_input_gradient(self) -> Tensor | None:
         """Return the gradient of the inputs, if it was computed.
 
-        They are let go, unless a graph is kept to compute it later.
+        The inputs are let go, unless a graph is kept to compute the gradient later.
         """
-        gradient = None if self.inputs is None else self.inputs.grad
-        if gradient is not None or self.stash is None:
-            self.inputs = None
+        gradient = None if self._inputs is None else self._inputs.grad
+        if gradient is not None or not self.keep_inputs:
+            self._inputs = None
         return gradient
 
 
@@ -76,14 +118,7 @@ class Stage:
         optimizer: Optimizer | None,
         precision: Precision = "fp32",
     ) -> None:
-        """Take the blocks of a stage.
-
-        Args:
-            index: Which stage this is.
-            num_stages: All stages.
-            blocks: The blocks in order; at least one.
-            optimizer: For their parameters.
-            precision: What forward and backward compute in.
+        """Take the blocks of a stage, at least one.
 
         Raises:
             ValueError: If there is no such stage, or no block.
@@ -100,19 +135,24 @@ class Stage:
 
     @property
     def is_first(self) -> bool:
-        """Return whether images come in here."""
+        """Return whether the network's inputs come in here."""
         return self.index == 0
 
     @property
     def is_last(self) -> bool:
-        """Return whether logits go out here."""
+        """Return whether the network's outputs go out here."""
         return self.index == self.num_stages - 1
+
+    @property
+    def num_later_stages(self) -> int:
+        """Return how many stages follow."""
+        return self.num_stages - 1 - self.index
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Run the blocks.
 
         Args:
-            inputs: fp32 [n, ...].
+            inputs: [n, ...].
 
         Returns:
             fp32 [n, ...].
@@ -125,16 +165,16 @@ class Stage:
         """Return the context in which the stage's precision holds."""
         return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
 
-    def update(self, share: float = 1.0) -> None:
+    def update(self, lr_scale: float = 1.0) -> None:
         """Let the optimizer make its step, and drop the gradients.
 
         Args:
-            share: Of the learning rate, for this step only.
+            lr_scale: Factor on the learning rate, for this step only.
         """
         groups = [] if self.optimizer is None else self.optimizer.param_groups
         rates = [group["lr"] for group in groups]
         for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate * share
+            group["lr"] = rate * lr_scale
         update(self.optimizer)
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate

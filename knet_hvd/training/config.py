@@ -144,9 +144,13 @@ class JobConfig:
         """Return what has to be the same on every rank: all but paths of its own host."""
         return to_flat_dict(replace(self, data_dir=None, logdir=None, summary=None, profile=None))
 
+    def defaults(self) -> "JobConfig":
+        """Return the configuration of the same job with all settings at their defaults."""
+        return type(self)()
+
     def not_default(self) -> dict[str, Scalar]:
         """Return the settings that differ from the defaults, flat."""
-        defaults = to_flat_dict(type(self)())
+        defaults = to_flat_dict(self.defaults())
         return {
             name: value for name, value in to_flat_dict(self).items() if defaults.get(name) != value
         }

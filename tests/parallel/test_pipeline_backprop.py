@@ -9,6 +9,7 @@ from torch import nn
 from knet_hvd.comm import World
 from knet_hvd.data import load_dataset
 from knet_hvd.models import build_model
+from knet_hvd.pipeline.decouplers import Backprop
 from knet_hvd.pipeline.optimizers import make_optimizer
 from knet_hvd.training.pipeline.batches import BatchSource
 from knet_hvd.training.pipeline.config import PipelineConfig
@@ -55,8 +56,7 @@ def test_weights_after_50_steps(
     config = PipelineConfig(
         model="mnist4",
         width=0.25,
-        decoupler="backprop",
-        schedule=schedule,
+        decoupler=Backprop(schedule=schedule),
         microbatches=microbatches,
         optimizer=optimizer,
         epochs=3,
@@ -80,7 +80,7 @@ def test_batch_normalization_and_lossless_zeros(world: World, cut_between: Any) 
     config = PipelineConfig(
         model="vgg16",
         width=0.07,
-        decoupler="backprop",
+        decoupler=Backprop(),
         optimizer="sgd",
         epochs=2,
         max_steps=NUM_STEPS,

@@ -19,7 +19,8 @@ from knet_hvd.checkpoint.export import model_state
 from knet_hvd.comm import World
 from knet_hvd.errors import CheckpointError, KnetError, PreemptionError
 from knet_hvd.models import build_model
-from knet_hvd.pipeline.decouplers import Delayed, SynthesizerConfig
+from knet_hvd.pipeline.decouplers import Backprop, Decoupler, Delayed, Local, Synthetic
+from knet_hvd.pipeline.decouplers.delayed import ReplayedGradient
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
@@ -28,57 +29,44 @@ from tests.parallel.mpi import needs_mpi_ranks, world
 __all__ = ["world"]
 BATCH = 200  # seven steps an epoch of the digits, whatever the ranks
 FEEDBACK = TernaryConfig(error_feedback=True)
+SMALL = {"hidden_layers": 1, "hidden_units": 32, "kernel_size": 3}
+STASHED = Delayed(recompute=False)
+STASHED_PREDICTED = Delayed(recompute=False, predict_weights=True)
 CASES: dict[str, dict[str, Any]] = {
-    "backprop": {"decoupler": "backprop", "microbatches": 4},
-    "local": {"decoupler": "local", "learning_rate_schedule": "cosine"},
-    "delayed, average": {"decoupler": "delayed", "average_decay": 0.9, "inputs": "unit"},
-    "synthetic": {"decoupler": "synthetic", "optimizer": "momentum"},
+    "backprop": {"decoupler": Backprop(), "microbatches": 4},
+    "local": {"decoupler": Local(), "learning_rate_schedule": "cosine"},
+    "delayed, average": {"decoupler": Delayed(), "average_decay": 0.9, "inputs": "unit"},
+    "synthetic": {"decoupler": Synthetic(**SMALL), "optimizer": "momentum"},
     # batch normalization and convolutions, whose inputs have a layout to keep
-    "images": {"decoupler": "delayed", "model": "vgg16", "width": 0.04},
-    "dropout": {"decoupler": "local", "model": "alexnet", "width": 0.05},
+    "images": {"decoupler": Delayed(), "model": "vgg16", "width": 0.04},
+    "dropout": {"decoupler": Local(), "model": "alexnet", "width": 0.05},
     "true-targets": {
-        "decoupler": "synthetic",
+        "decoupler": Synthetic(**SMALL, targets="true"),
         "model": "alexnet",
         "width": 0.05,
-        "synthesizer": SynthesizerConfig(
-            hidden_layers=1, hidden_units=32, kernel_size=3, targets="true"
-        ),
     },
     "corrected": {
-        "decoupler": "synthetic",
+        "decoupler": Synthetic(**SMALL, targets="corrected"),
         "model": "mnist8",
         "width": 0.2,
-        "synthesizer": SynthesizerConfig(
-            hidden_layers=1, hidden_units=32, kernel_size=3, targets="true", correct=True
-        ),
     },
     # graphs under way, which a checkpoint cannot hold
-    "stashed": {"decoupler": "delayed", "recompute": False, "max_delay": 3},
-    "predicted": {"decoupler": "delayed", "predict_weights": True, "max_delay": 3},
+    "stashed": {"decoupler": Delayed(recompute=False, max_delay=3)},
+    "predicted": {"decoupler": Delayed(predict_weights=True, max_delay=3)},
     "stashed-predicted": {
-        "decoupler": "delayed",
-        "recompute": False,
-        "predict_weights": True,
+        "decoupler": Delayed(recompute=False, predict_weights=True, max_delay=3),
         "optimizer": "momentum",
-        "max_delay": 3,
     },
     # some microbatches of a step have come back, others not
-    "microbatches": {"decoupler": "delayed", "microbatches": 4, "optimizer": "sgd"},
+    "microbatches": {"decoupler": Delayed(), "microbatches": 4, "optimizer": "sgd"},
     "microbatches-stashed": {
-        "decoupler": "delayed",
+        "decoupler": STASHED_PREDICTED,
         "microbatches": 2,
-        "recompute": False,
-        "predict_weights": True,
         "model": "vgg16",
         "width": 0.04,
     },
-    "stashed-images": {"decoupler": "delayed", "recompute": False, "model": "vgg16", "width": 0.04},
-    "stashed-dropout": {
-        "decoupler": "delayed",
-        "recompute": False,
-        "model": "alexnet",
-        "width": 0.05,
-    },
+    "stashed-images": {"decoupler": STASHED, "model": "vgg16", "width": 0.04},
+    "stashed-dropout": {"decoupler": STASHED, "model": "alexnet", "width": 0.05},
 }
 
 
@@ -101,8 +89,7 @@ def determinism_ends() -> Iterator[None]:
 
 
 def make_config(folder: Path | None, **settings: Any) -> PipelineConfig:
-    small = SynthesizerConfig(hidden_layers=1, hidden_units=32, kernel_size=3)
-    defaults = {"width": 0.25, "epochs": 2, "batch_size": BATCH, "synthesizer": small}
+    defaults = {"width": 0.25, "epochs": 2, "batch_size": BATCH}
     saves = {"checkpoint_every": 3, "checkpoint_dir": folder}
     return PipelineConfig(**{**defaults, "deterministic": True, **saves, **settings})
 
@@ -171,14 +158,14 @@ def test_gradients_that_come_when_they_come(
 ) -> None:
     """Not the same bits, but each gradient is learned from once, and in order."""
     taken: list[int] = []
-    learn_from = Delayed.learn_from
+    backward_late = ReplayedGradient.backward_late
 
-    def watch(self: Delayed, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+    def watch(self: ReplayedGradient, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
         taken.append(batch.step)
-        return learn_from(self, stage, batch, gradient)
+        return backward_late(self, stage, batch, gradient)
 
-    monkeypatch.setattr(Delayed, "learn_from", watch)
-    settings = {"decoupler": "delayed", "deterministic": False, "checkpoint_every": 2}
+    monkeypatch.setattr(ReplayedGradient, "backward_late", watch)
+    settings = {"decoupler": Delayed(), "deterministic": False, "checkpoint_every": 2}
     config = make_config(folder, **settings)
     stopped = preempt(config, world, signals, 3)
     summary = train(config, world)
@@ -210,9 +197,9 @@ def test_replicas_go_on_in_the_same_bits(
     assert all(residuals) == (compression == "ternary")
 
 
-@pytest.mark.parametrize("decoupler", ["local", "delayed"])
+@pytest.mark.parametrize("decoupler", [Local(), Delayed()], ids=str)
 def test_the_last_checkpoint_holds_the_whole_final_model(
-    decoupler: str, folder: Path, world: World
+    decoupler: Decoupler, folder: Path, world: World
 ) -> None:
     config = make_config(folder, decoupler=decoupler, max_steps=9)
     trainer = PipelineTrainer(config, world)
@@ -242,7 +229,7 @@ def test_measured_stages_stay_where_they_were(
     plan = trainer.plan
     trainer.train()
     trainer.close()
-    monkeypatch.setattr("knet_hvd.training.pipeline.build.plan_stages", pytest.fail)
+    monkeypatch.setattr("knet_hvd.training.pipeline.build.measure_costs", pytest.fail)
     again = PipelineTrainer(replace(config, epochs=3), world)
     assert (again.plan.cuts, again.plan.order) == (plan.cuts, plan.order)
     assert again.train()["resumed_step"] == 14
@@ -258,7 +245,7 @@ def test_other_stages_cuts_or_decouplers_are_refused(folder: Path, world: World)
     with pytest.raises(CheckpointError, match=f"cuts: {there} there, {here} here"):
         train(make_config(folder, model="mnist8", cuts=cuts), world)
     with pytest.raises(CheckpointError) as error:
-        train(make_config(folder, model="mnist8", decoupler="backprop"), world)
+        train(make_config(folder, model="mnist8", decoupler=Backprop()), world)
     assert "decoupler: local there, backprop here" in str(error.value)
     with pytest.raises(CheckpointError, match="is of step 7, and the run is to have 5"):
         train(make_config(folder, model="mnist8", max_steps=5), world)

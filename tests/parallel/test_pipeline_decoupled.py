@@ -1,50 +1,44 @@
 """Decoupled training over any number of ranks."""
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from knet_hvd.comm import World
 from knet_hvd.errors import RankMismatchError
-from knet_hvd.pipeline.decouplers import AuxiliaryConfig, SynthesizerConfig
+from knet_hvd.pipeline.decouplers import Backprop, Conditioned, Delayed, Local, Synthetic
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]
-DECOUPLERS = ["synthetic", "conditioned", "local", "delayed", "predicted"]
-DECOUPLERS += ["stashed", "stashed-predicted", "microbatches", "true", "corrected"]
-SMALL = SynthesizerConfig(hidden_layers=1, hidden_units=64, kernel_size=3)
-VARIANTS = {
-    "predicted": {"decoupler": "delayed", "predict_weights": True},
-    "stashed": {"decoupler": "delayed", "recompute": False},
-    "stashed-predicted": {"decoupler": "delayed", "recompute": False, "predict_weights": True},
-    "microbatches": {
-        "decoupler": "delayed",
-        "recompute": False,
-        "predict_weights": True,
-        "microbatches": 4,
-    },
-    "true": {"decoupler": "synthetic", "synthesizer": replace(SMALL, targets="true")},
-    "corrected": {
-        "decoupler": "synthetic",
-        "synthesizer": replace(SMALL, targets="true", correct=True),
-    },
+SMALL = {"hidden_layers": 1, "hidden_units": 64, "kernel_size": 3}
+STASHED_PREDICTED = Delayed(recompute=False, predict_weights=True)
+CASES: dict[str, dict[str, Any]] = {
+    "synthetic": {"decoupler": Synthetic(**SMALL)},
+    "conditioned": {"decoupler": Conditioned(**SMALL)},
+    "local": {"decoupler": Local()},
+    "delayed": {"decoupler": Delayed()},
+    "predicted": {"decoupler": Delayed(predict_weights=True)},
+    "stashed": {"decoupler": Delayed(recompute=False)},
+    "stashed-predicted": {"decoupler": STASHED_PREDICTED},
+    "microbatches": {"decoupler": STASHED_PREDICTED, "microbatches": 4},
+    "true": {"decoupler": Synthetic(**SMALL, targets="true")},
+    "corrected": {"decoupler": Synthetic(**SMALL, targets="corrected")},
 }
 
 
-def make_config(**settings: Any) -> PipelineConfig:
-    defaults = {"width": 0.5, "epochs": 3, "batch_size": 32, "synthesizer": SMALL}
-    variant = VARIANTS.get(settings.get("decoupler", ""), {})
-    return PipelineConfig(**{**defaults, **settings, **variant})
+def make_config(case: str, **settings: Any) -> PipelineConfig:
+    defaults = {"width": 0.5, "epochs": 3, "batch_size": 32}
+    return PipelineConfig(**{**defaults, **CASES[case], **settings})
 
 
-def train(world: World, **settings: Any) -> tuple[PipelineTrainer, dict[str, Any]]:
-    trainer = PipelineTrainer(make_config(**settings), world)
+def train(world: World, case: str, **settings: Any) -> tuple[PipelineTrainer, dict[str, Any]]:
+    trainer = PipelineTrainer(make_config(case, **settings), world)
     return trainer, trainer.train()
 
 
@@ -52,13 +46,13 @@ def digests(summary: dict[str, Any]) -> list[str]:
     return [stage["parameters_sha256"] for stage in summary["stages"]]
 
 
-@pytest.mark.parametrize("decoupler", DECOUPLERS)
-def test_deterministic_runs_are_the_same_bit_for_bit(world: World, decoupler: str) -> None:
-    settings = {"decoupler": decoupler, "deterministic": True, "max_steps": 60}
+@pytest.mark.parametrize("case", CASES)
+def test_deterministic_runs_are_the_same_bit_for_bit(world: World, case: str) -> None:
+    settings = {"deterministic": True, "max_steps": 60}
     try:
-        trainer, first = train(world, **settings)
+        trainer, first = train(world, case, **settings)
         # Ranks at other speeds: what depends on time would come out otherwise.
-        again = PipelineTrainer(make_config(**settings), world)
+        again = PipelineTrainer(make_config(case, **settings), world)
         step = again._runner.step
 
         def slow_step(number: int, *batch: Any) -> None:
@@ -76,53 +70,52 @@ def test_deterministic_runs_are_the_same_bit_for_bit(world: World, decoupler: st
 
 
 @pytest.mark.parametrize("model", ["mnist4", "mnist8"])
-@pytest.mark.parametrize("decoupler", DECOUPLERS)
-def test_it_learns(world: World, decoupler: str, model: str) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_it_learns(world: World, case: str, model: str) -> None:
     # Deterministic: how late gradients come, and so the result, must not hang on load.
-    settings = {"decoupler": decoupler, "model": model, "deterministic": True}
+    settings = {"model": model, "deterministic": True}
     try:
-        _, summary = train(world, epochs=6, **settings)
+        _, summary = train(world, case, epochs=6, **settings)
     finally:
         torch.use_deterministic_algorithms(False)
     # 270 steps: synthesizers begin at zero, and a chain of them learns one by one.
     least = 0.8
-    if decoupler == "corrected":
+    if case == "corrected":
         least = 0.7
-    elif decoupler == "true" and model == "mnist8":
+    elif case == "true" and model == "mnist8":
         least = 0.6  # no synthesizer waits until the next one has learned
-    elif decoupler in ("synthetic", "conditioned"):
+    elif case in ("synthetic", "conditioned"):
         least = {"mnist4": 0.7, "mnist8": 0.2}[model]
     assert summary["test_accuracy"] > least, summary
     assert summary["train_accuracy"] > least
     assert len(summary["stages"]) == world.size
-    if world.size > 1 and decoupler in ("synthetic", "conditioned", "true"):
+    if world.size > 1 and case in ("synthetic", "conditioned", "true"):
         assert set(summary["stages"][0]["metrics"]) == {
             "cosine_similarity",
+            "lr_scale",
             "norm_ratio",
             "synthesizer_loss",
-            "update_share",
         }
         assert summary["stages"][0]["decoupler_parameters"] > 0
 
 
 def test_predsim_learns(world: World) -> None:
-    auxiliary = AuxiliaryConfig(loss="predsim")
-    _, summary = train(world, decoupler="local", auxiliary=auxiliary)
+    _, summary = train(world, "local", decoupler=Local(loss="predsim"))
     assert summary["test_accuracy"] > 0.8
 
 
 @needs_mpi_ranks(2)
-@pytest.mark.parametrize("decoupler", ["synthetic", "local", "delayed"])
-def test_bytes_are_those_of_the_frames(world: World, decoupler: str) -> None:
-    trainer, summary = train(world, decoupler=decoupler, max_steps=30, epochs=1)
+@pytest.mark.parametrize("case", ["synthetic", "local", "delayed"])
+def test_bytes_are_those_of_the_frames(world: World, case: str) -> None:
+    trainer, summary = train(world, case, max_steps=30, epochs=1)
     link = trainer._links.outputs or trainer._links.inputs
     assert link is not None
     if world.size == 2:
-        frames = 1 if decoupler == "local" else 2
+        frames = 1 if case == "local" else 2
         assert summary["bytes_per_step"] == frames * link.spec.frame_bytes
     _, halved = train(
         world,
-        decoupler=decoupler,
+        case,
         max_steps=60,
         epochs=2,
         activation_encodings=("bf16",),
@@ -133,9 +126,9 @@ def test_bytes_are_those_of_the_frames(world: World, decoupler: str) -> None:
 
 
 @needs_mpi_ranks(2)
-@pytest.mark.parametrize("decoupler", ["synthetic", "delayed", "stashed", "local"])
-def test_gradients_are_never_older_than_the_bound(world: World, decoupler: str) -> None:
-    trainer = PipelineTrainer(make_config(decoupler=decoupler, max_steps=60), world)
+@pytest.mark.parametrize("case", ["synthetic", "delayed", "stashed", "local"])
+def test_gradients_are_never_older_than_the_bound(world: World, case: str) -> None:
+    trainer = PipelineTrainer(make_config(case, max_steps=60), world)
     runner, seen = trainer._runner, []
     step = runner.step
 
@@ -150,35 +143,34 @@ def test_gradients_are_never_older_than_the_bound(world: World, decoupler: str) 
     later = world.size - 1 - world.rank
     late = later + 1 if later else 0
     bounds = {"synthetic": 4, "delayed": late, "stashed": late, "local": 0}
-    bound = bounds[decoupler]
+    bound = bounds[case]
     assert max(seen) <= bound
-    if trainer.stage.is_first and decoupler == "synthetic":
+    if trainer.stage.is_first and case == "synthetic":
         assert world.waiter.idle_s > 0.5, "it did not wait"
 
 
 @needs_mpi_ranks(2)
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_with_microbatches_gradients_are_one_update_old(world: World, deterministic: bool) -> None:
-    settings = {"decoupler": "delayed", "microbatches": 4, "max_steps": 40}
-    config = make_config(**settings, deterministic=deterministic)
+    config = make_config("delayed", microbatches=4, max_steps=40, deterministic=deterministic)
     trainer = PipelineTrainer(config, world)
-    decoupler, updates = trainer._runner.decoupler, 0
+    source, updates = trainer._runner.gradient_source, 0
     began: list[int] = []
     ages: list[int] = []
-    forward, update = decoupler.forward, trainer.stage.update
+    forward, update = source.forward, trainer.stage.update
 
-    def note_forward(stage: Stage, batch: Batch) -> None:
+    def note_forward(stage: Stage, batch: Batch) -> Tensor:
         if batch.microbatch == 0:
             began.append(updates)
-        forward(stage, batch)
+        return forward(stage, batch)
 
-    def note_update(share: float = 1.0) -> None:
+    def note_update(lr_scale: float = 1.0) -> None:
         nonlocal updates
         ages.append(updates - began[updates])
         updates += 1
-        update(share)
+        update(lr_scale)
 
-    decoupler.forward, trainer.stage.update = note_forward, note_update
+    source.forward, trainer.stage.update = note_forward, note_update
     try:
         trainer.train()
     finally:
@@ -195,8 +187,8 @@ def test_microbatches_on_one_rank_are_those_of_backpropagation(world: World) -> 
         pytest.skip("one rank")
     settings = {"microbatches": 4, "max_steps": 40, "deterministic": True}
     try:
-        _, late = train(world, decoupler="delayed", **settings)
-        _, locked = train(world, decoupler="backprop", **settings)
+        _, late = train(world, "delayed", **settings)
+        _, locked = train(world, "delayed", decoupler=Backprop(), **settings)
     finally:
         torch.use_deterministic_algorithms(False)
     assert digests(late) == digests(locked)
@@ -206,9 +198,9 @@ def test_microbatches_on_one_rank_are_those_of_backpropagation(world: World) -> 
 def test_ranks_with_other_settings_or_cuts(world: World) -> None:
     seed = 7 if world.rank == 1 else 8
     with pytest.raises(RankMismatchError, match=f"seed: {seed} here"):
-        train(world, seed=seed)
+        train(world, "local", seed=seed)
 
 
 def test_stages_and_ranks_that_do_not_fit(world: World) -> None:
     with pytest.raises(ValueError, match=f"as there are ranks, {world.size}, got 7"):
-        train(world, stages=7)
+        train(world, "local", stages=7)

@@ -5,10 +5,14 @@ import math
 import pytest
 
 from knet_hvd.comm import World, measure_links
+from knet_hvd.comm.throttle import throttle_of
+from knet_hvd.data import load_dataset
 from knet_hvd.errors import KnetError
-from knet_hvd.pipeline.placement.cuts import equal_cuts, output_shapes
+from knet_hvd.pipeline.decouplers import Local
+from knet_hvd.pipeline.placement.cuts import equal_cuts
 from knet_hvd.pipeline.placement.planning import measure_costs
 from knet_hvd.pipeline.placement.search import place
+from knet_hvd.training.pipeline.build import pipeline_spec
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import needs_mpi_ranks, world
@@ -31,15 +35,14 @@ def test_a_slow_rank_gets_less(world: World) -> None:
     config = PipelineConfig(
         model="vgg16",
         width=0.1,
-        decoupler="local",
+        decoupler=Local(),
         placement="measured",
         slow_rank=f"{slow}:8.0",
         max_steps=3,
     )
     trainer = PipelineTrainer(config, world)
-    in_shape, size = (1, 8, 8), {"num_classes": 10, "width": 0.1}
-    shapes = output_shapes("vgg16", in_shape=in_shape, **size)
-    costs = measure_costs(config, world, shapes, in_shape, 10)
+    spec = pipeline_spec(config, load_dataset("digits"))
+    costs = measure_costs(spec, world, config.links, throttle=throttle_of(world, config.slow_rank))
     bounds = [0, *equal_cuts(14, world.size), 14]
     equal_s = max(costs.stage_s(rank, bounds[rank], bounds[rank + 1]) for rank in range(world.size))
     assert place(costs).step_s < 0.8 * equal_s

@@ -6,7 +6,7 @@ import pytest
 
 from knet_hvd.comm import World
 from knet_hvd.errors import KnetError
-from knet_hvd.pipeline.decouplers import SynthesizerConfig
+from knet_hvd.pipeline.decouplers import Backprop, Conditioned, Decoupler, Delayed, Local, Synthetic
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import needs_mpi_ranks, world
@@ -32,7 +32,7 @@ def test_float_gradients_give_the_weights_of_one_process(
     config = PipelineConfig(
         model="mnist4",
         width=0.25,
-        decoupler="backprop",
+        decoupler=Backprop(),
         microbatches=microbatches,
         optimizer=optimizer,
         epochs=3,
@@ -56,31 +56,31 @@ def test_float_gradients_give_the_weights_of_one_process(
 @needs_mpi_ranks(2)
 @pytest.mark.parametrize("model", ["mnist4", "vgg16"])
 @pytest.mark.parametrize(
-    "decoupler",
+    ("decoupler", "microbatches"),
     [
-        *("backprop", "synthetic", "conditioned", "local", "delayed"),
-        *("delayed-stashed", "delayed-predicted", "delayed-microbatches"),
-        *("synthetic-true", "synthetic-corrected"),
+        *((kind(), 1) for kind in (Backprop, Synthetic, Conditioned, Local, Delayed)),
+        (Delayed(recompute=False), 1),
+        (Delayed(predict_weights=True), 1),
+        (Delayed(), 2),
+        (Synthetic(targets="true"), 1),
+        (Synthetic(targets="corrected"), 1),
     ],
+    ids=str,
 )
-def test_replicas_hold_the_same_bits(world: World, decoupler: str, model: str) -> None:
+def test_replicas_hold_the_same_bits(
+    world: World, decoupler: Decoupler, microbatches: int, model: str
+) -> None:
     """They are compared before every evaluation, here after each 3 of 9 steps."""
     even_ranks(world)
-    correct = decoupler == "synthetic-corrected"
-    true = correct or decoupler == "synthetic-true"
-    synthesizer = SynthesizerConfig(targets="true" if true else "bootstrapped", correct=correct)
     config = PipelineConfig(
         model=model,
         width=0.07,
-        decoupler=decoupler.partition("-")[0],
+        decoupler=decoupler,
         epochs=3,
         batch_size=238,
         optimizer="momentum",
         replicas=REPLICAS,
-        recompute=decoupler != "delayed-stashed",
-        synthesizer=synthesizer,
-        predict_weights=decoupler == "delayed-predicted",
-        microbatches=2 if decoupler == "delayed-microbatches" else 1,
+        microbatches=microbatches,
     )
     trainer = PipelineTrainer(config, world)
     summary = trainer.train()

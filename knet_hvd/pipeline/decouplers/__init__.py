@@ -1,25 +1,38 @@
 """Decouplers: where a stage's gradient comes from, one published method a file."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from knet_hvd.pipeline.decouplers.backprop import Backprop
-from knet_hvd.pipeline.decouplers.base import Decoupler
-from knet_hvd.pipeline.decouplers.conditioned import Conditioned
+from knet_hvd.pipeline.decouplers.base import Decoupler, Use
 from knet_hvd.pipeline.decouplers.delayed import Delayed
 from knet_hvd.pipeline.decouplers.local import Local
-from knet_hvd.pipeline.decouplers.local_loss import AuxiliaryConfig
-from knet_hvd.pipeline.decouplers.loss_head import Objective
-from knet_hvd.pipeline.decouplers.stashed import Stashed
-from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
-from knet_hvd.pipeline.decouplers.synthetic import Synthetic
+from knet_hvd.pipeline.decouplers.synthetic import Conditioned, Synthetic
+
+DECOUPLERS: Mapping[str, type[Decoupler]] = MappingProxyType(
+    {kind.name: kind for kind in (Backprop, Synthetic, Conditioned, Local, Delayed)}
+)
+"""All decouplers by name."""
 
 __all__ = [
-    "AuxiliaryConfig",
+    "DECOUPLERS",
     "Backprop",
     "Conditioned",
     "Decoupler",
     "Delayed",
     "Local",
-    "Objective",
-    "Stashed",
-    "SynthesizerConfig",
     "Synthetic",
+    "Use",
+    "decoupler_named",
 ]
+
+
+def decoupler_named(name: str) -> type[Decoupler]:
+    """Return the class of a decoupler's settings.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name not in DECOUPLERS:
+        raise ValueError(f"decoupler: expected one of {', '.join(DECOUPLERS)}, got {name!r}")
+    return DECOUPLERS[name]

@@ -6,26 +6,48 @@ microbatches of a step are over before the weights change, so that any number of
 computes what one process does.
 """
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
+from knet_hvd.pipeline.decouplers.base import Decoupler
+from knet_hvd.pipeline.gradient_source import LateGradientSource, backward_through
+from knet_hvd.pipeline.schedules import Action, one_forward_one_backward, sequential
 from knet_hvd.pipeline.stage import Batch, Stage
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Backprop(Decoupler):
     """Wait for the true gradient."""
 
-    gradients_return: ClassVar[bool] = True
+    name: ClassVar[str] = "backprop"
     locked: ClassVar[bool] = True
+    takes_microbatches: ClassVar[bool] = True
 
-    def learn(self, stage: Stage, batch: Batch) -> bool:
+    schedule: Literal["sequential", "1f1b"] = "1f1b"
+    """Order of the microbatches: one after the other, or one forward, one backward."""
+
+    def locked_schedule(self, stage: int, num_stages: int, num_microbatches: int) -> list[Action]:
+        """Return the order of a stage's passes in a step."""
+        if self.schedule == "sequential":
+            return sequential(num_microbatches)
+        return one_forward_one_backward(stage, num_stages, num_microbatches)
+
+    def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> LateGradientSource:
+        """Return what waits for the true gradient."""
+        return TrueGradient()
+
+
+class TrueGradient(LateGradientSource):
+    """Keep the graph until the true gradient is there."""
+
+    def backward_now(self, stage: Stage, batch: Batch) -> bool:
         """Do nothing before the gradient is there."""
         return False
 
-    def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+    def backward_late(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
         """Run backward through the stage."""
-        go_backward(present(batch.output), gradient)
-        batch.output = None
+        backward_through(batch.memory, gradient)
+        batch.memory = None
         return True

@@ -1,103 +1,107 @@
-"""The interface of decouplers."""
+"""The interface of decouplers.
+
+A decoupler is one published method with its settings: a frozen dataclass that knows its
+name, says what it can do, and builds what a stage needs. Adding one takes a file with
+such a class, and a line in the package's list.
+"""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from knet_hvd.pipeline.gradient_source import GradientSource
+from knet_hvd.pipeline.schedules import Action
 
-from knet_hvd.pipeline.optimizers import Optimizer
-from knet_hvd.pipeline.stage import Batch, Stage
+SLACK_STEPS = 1
+"""Steps that a late gradient may take beyond one for each later stage. Stages that take
+the same time need none of it, if each goes forward and backward in turn: that is the
+1F1B order of PipeDream (SOSP 2019, section 3.2). One lets a stage be slow for once."""
 
 
-class Decoupler(ABC):
-    """Give a stage the gradient of its output.
-
-    A stage calls `forward`, sends the output on, and calls `learn`. If the next stage
-    sends a gradient back for it (`gradients_return`), `learn_from` is called when that
-    is there. Either of the two says whether it left gradients in the stage's parameters
-    (and in the batch's inputs); an update follows if so.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Use:
+    """What a pipeline asks of its decoupler.
 
     Attributes:
+        num_microbatches: Parts of a batch.
+        num_replicas: Replicas of each stage.
+        saves_checkpoints: Whether the run can be resumed.
+        optimizer_has_averages: Whether the stages' optimizer keeps an average of the
+            gradients, as Adam and momentum do.
+    """
+
+    num_microbatches: int = 1
+    num_replicas: int = 1
+    saves_checkpoints: bool = False
+    optimizer_has_averages: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decoupler(ABC):
+    """Say where a stage's gradient comes from.
+
+    Attributes:
+        name: On the command line.
         gradients_return: Whether the next stage sends gradients back.
         locked: Whether a step may only begin when the last one is over.
-        modules: What this decoupler trains besides the stage; empty if nothing.
-        optimizer: Updates the modules; None if there is nothing to learn.
-        metrics: What the last observed batch showed, by name.
-        update_share: Of its learning rate, what the stage's next update is to take.
+        takes_microbatches: Whether a step may be several microbatches.
     """
 
+    name: ClassVar[str]
     gradients_return: ClassVar[bool] = True
     locked: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        """Start without modules and metrics."""
-        self.modules = nn.ModuleList()
-        self.optimizer: Optimizer | None = None
-        self.metrics: dict[str, Tensor] = {}
-        self.update_share = 1.0
-
-    def forward(self, stage: Stage, batch: Batch) -> None:
-        """Compute ``batch.output`` from ``batch.inputs``.
-
-        Args:
-            stage: Whose blocks to run.
-            batch: Its inputs are there.
-        """
-        batch.output = stage.forward(present(batch.inputs))
-
-    def revive(self, stage: Stage, batch: Batch) -> None:  # noqa: B027  may do nothing
-        """Bring a batch that was under way back to what `learn` left of it.
-
-        Args:
-            stage: As it was when the checkpoint was written.
-            batch: What a checkpoint holds of it: tensors, but no graphs.
-        """
+    takes_microbatches: ClassVar[bool] = False
 
     @abstractmethod
-    def learn(self, stage: Stage, batch: Batch) -> bool:
-        """Learn what can be learned before anything has come back.
+    def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> GradientSource:
+        """Return what gives a stage its gradient, for a stage that is not the last.
 
         Args:
-            stage: Whose blocks learn.
-            batch: Its output is there.
+            out_shape: The stage's output, without the batch.
+            num_classes: Classes of the labels; None if they are no classes.
 
-        Returns:
-            Whether the stage's parameters have gradients now.
+        Raises:
+            ValueError: If this decoupler cannot handle such outputs or labels.
         """
 
-    @abstractmethod
-    def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
-        """Learn from the gradient that the next stage sent back.
+    def check(self, use: Use) -> None:
+        """Raise unless this decoupler can do what a pipeline asks for.
 
-        Args:
-            stage: Whose blocks learn.
-            batch: What `forward` and `learn` left of it.
-            gradient: fp32, the shape of the output: of the mean loss over the step.
-
-        Returns:
-            Whether the stage's parameters have gradients now.
+        Raises:
+            ValueError: Names the setting.
         """
+        if use.num_microbatches > 1 and not self.takes_microbatches:
+            raise ValueError(
+                f"microbatches: expected 1 with {self.name}, whose stages overlap without "
+                f"them, got {use.num_microbatches}"
+            )
+
+    def delay_limit(self, num_later_stages: int) -> int:
+        """Return the most microbatches between one and the gradient that returns for it."""
+        return num_later_stages + SLACK_STEPS
+
+    def locked_schedule(
+        self, stage: int, num_stages: int, num_microbatches: int
+    ) -> list[Action] | None:
+        """Return the order of a stage's passes in a step; None if stages do not wait."""
+        return None
+
+    @property
+    def replays(self) -> bool:
+        """Return whether stages but the last run forward twice."""
+        return False
 
 
-def go_backward(output: Tensor, gradient: Tensor) -> None:
-    """Go backward through a stage, if there is anything to compute a gradient of.
-
-    In a first stage of pooling alone there is not.
+def require_classes(name: str, num_classes: int | None) -> int:
+    """Return the number of classes.
 
     Args:
-        output: fp32, with its graph.
-        gradient: fp32, of the output.
-    """
-    if output.requires_grad:
-        output.backward(gradient)
-
-
-def present(tensor: Tensor | None) -> Tensor:
-    """Return a tensor that an earlier call has left in the batch.
+        name: Of the decoupler that needs it.
+        num_classes: Classes of the labels, if any.
 
     Raises:
-        ValueError: If it did not.
+        ValueError: If there are none.
     """
-    if tensor is None:
-        raise ValueError("expected the tensor of an earlier call, got None")
-    return tensor
+    if num_classes is None or num_classes < 1:
+        raise ValueError(f"{name}: needs labels that are classes, got num_classes {num_classes}")
+    return num_classes

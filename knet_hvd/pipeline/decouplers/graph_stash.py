@@ -1,28 +1,44 @@
 """Graphs of batches under way, which updates of the weights do not touch."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from knet_hvd.pipeline.decouplers.base import present
+from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.packing import pack_tensor, unpack_tensor
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.weights.stash import Stash, StashPool, as_it_was, graph_on
 
 
-class KeptGraphs:
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptGraph:
+    """A graph from a batch's inputs to its output.
+
+    Attributes:
+        output: fp32 [n, ...], with the graph.
+        stash: What made the output, besides the inputs.
+    """
+
+    output: Tensor
+    stash: Stash
+
+
+class GraphStash:
     """Run batches forward with graphs that can be used some updates later."""
 
     def __init__(self, predict_weights: bool = False) -> None:
         """Start without a batch under way.
 
         Args:
-            predict_weights: Run on the weights that its gradient will meet.
+            predict_weights: Run on the weights that the batch's gradient will meet.
         """
         self._pool = StashPool()
         self._predict_weights = predict_weights
         self._weights: list[Tensor] = []  # of the step
 
-    def forward(self, stage: Stage, batch: Batch) -> None:
-        """Compute ``batch.output``, and ``batch.stash`` for its graph.
+    def forward(self, stage: Stage, batch: Batch) -> KeptGraph:
+        """Run the batch forward, and keep its inputs for the graph.
 
         All microbatches of a step run on the weights of the first one.
 
@@ -31,35 +47,41 @@ class KeptGraphs:
             batch: Its inputs are there.
         """
         if batch.microbatch == 0:
-            updates = batch.updates_ahead if self._predict_weights else 0
+            updates = batch.num_updates_until_gradient if self._predict_weights else 0
             self._weights = self._pool.take(stage.blocks, stage.optimizer, updates)
-        batch.stash = Stash(self._weights, torch.get_rng_state())
-        with graph_on(batch.stash, stage.blocks):
-            batch.output = stage.forward(present(batch.inputs))
+        stash = Stash(self._weights, torch.get_rng_state())
+        batch.keep_inputs = True
+        with graph_on(stash, stage.blocks):
+            return KeptGraph(stage.forward(batch.inputs), stash)
 
-    def revive(self, stage: Stage, batch: Batch) -> None:
+    def release(self, batch: Batch, graph: KeptGraph) -> None:
+        """Use the memory of a graph that has served again.
+
+        Args:
+            batch: Needs its inputs no more.
+            graph: Of the batch; nobody else may hold it.
+        """
+        batch.keep_inputs = False
+        if batch.is_last:
+            self._pool.give_back(graph.stash.weights)
+
+    def pack(self, graph: KeptGraph) -> StateTree:
+        """Return what `rebuild` needs besides the batch's inputs."""
+        return {
+            "weights": [pack_tensor(each) for each in graph.stash.weights],
+            "random_state": pack_tensor(graph.stash.random_state),
+        }
+
+    def rebuild(self, stage: Stage, batch: Batch, tree: StateTree) -> KeptGraph:
         """Make the graph of a batch from a checkpoint again.
 
         Args:
             stage: Comes out as it is.
-            batch: Its inputs and its stash are there.
-
-        Raises:
-            ValueError: If it has no stash.
+            batch: Its inputs are there.
+            tree: What `pack` returned.
         """
-        if batch.stash is None:
-            raise ValueError("expected the weights of a batch under way, got None")
-        with as_it_was(batch.stash, stage.blocks), graph_on(batch.stash, stage.blocks):
-            batch.output = stage.forward(present(batch.inputs))
-
-    def let_go(self, batch: Batch) -> None:
-        """Free a graph that has served.
-
-        Args:
-            batch: Loses its output and its stash.
-        """
-        batch.output = None
-        if batch.stash is not None:
-            if batch.is_last:
-                self._pool.give_back(batch.stash.weights)
-            batch.stash = None
+        weights = [unpack_tensor(each) for each in tree["weights"]]
+        stash = Stash(weights, unpack_tensor(tree["random_state"]))
+        batch.keep_inputs = True
+        with as_it_was(stash, stage.blocks), graph_on(stash, stage.blocks):
+            return KeptGraph(stage.forward(batch.inputs), stash)

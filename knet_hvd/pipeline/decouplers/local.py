@@ -3,54 +3,76 @@
 Belilovsky, Eickenberg and Oyallon, "Decoupled Greedy Learning of CNNs" (ICML 2020),
 algorithm 1: every module but the last has a small classifier of its own, and learns
 from its loss; no gradient crosses a cut, so that nothing has to come back at all. With
-`AuxiliaryConfig.loss = "predsim"` the loss is that of Noekland and Eidnes: see
-`auxiliary`. Labels do not cross either: every rank draws the same order of samples.
+`loss = "predsim"` the loss is that of Nøkland and Eidnes: see `local_loss`. Labels do
+not cross either: every rank has them.
 """
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from torch import Tensor
-
-from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
-from knet_hvd.pipeline.decouplers.local_loss import AuxiliaryConfig, AuxiliaryLoss, local_gradient
+from knet_hvd.pipeline.decouplers.base import Decoupler, require_classes
+from knet_hvd.pipeline.decouplers.local_loss import LocalLoss, local_gradient
+from knet_hvd.pipeline.gradient_source import GradientSource, backward_through
 from knet_hvd.pipeline.optimizers import make_optimizer, update
 from knet_hvd.pipeline.stage import Batch, Stage
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Local(Decoupler):
     """Learn at once from a loss of the stage's own.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    name: ClassVar[str] = "local"
+    gradients_return: ClassVar[bool] = False
+
+    loss: Literal["classifier", "predsim"] = "classifier"
+    """classifier: cross entropy (DGL); predsim: with similarities within the batch."""
+
+    hidden_units: int = 128
+    """Hidden units of the classifier; 0 for a linear one."""
+
+    learning_rate: float = 0.001
+    """Adam's learning rate for the local loss."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_units < 0:
+            raise ValueError(f"hidden_units: expected at least 0, got {self.hidden_units}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate: expected > 0, got {self.learning_rate}")
+
+    def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> GradientSource:
+        """Return a local loss for outputs of that shape."""
+        classes = require_classes(self.name, num_classes)
+        similarities = self.loss == "predsim"
+        loss = LocalLoss(out_shape, classes, self.hidden_units, similarities=similarities)
+        return LocalGradient(loss, self.learning_rate)
+
+
+class LocalGradient(GradientSource):
+    """Take the gradient of a local loss, which learns as well.
 
     Metrics: `loss`, the local one.
     """
 
-    gradients_return: ClassVar[bool] = False
-
-    def __init__(self, shape: tuple[int, ...], config: AuxiliaryConfig, num_labels: int) -> None:
-        """Build the local loss.
+    def __init__(self, loss: LocalLoss, learning_rate: float) -> None:
+        """Take the loss.
 
         Args:
-            shape: The stage's output, without the batch.
-            config: Settings of the loss.
-            num_labels: Classes.
+            loss: For the stage's outputs.
+            learning_rate: Adam's, for the layers of the loss.
         """
         super().__init__()
-        self._loss = AuxiliaryLoss(shape, num_labels, config)
-        self.modules.append(self._loss)
-        self.optimizer = make_optimizer(self._loss, "adam", config.learning_rate)
+        self._loss = loss
+        self.modules.append(loss)
+        self.optimizer = make_optimizer(loss, "adam", learning_rate)
 
-    def learn(self, stage: Stage, batch: Batch) -> bool:
+    def backward_now(self, stage: Stage, batch: Batch) -> bool:
         """Go backward from the local loss through its layers and the stage."""
-        output = present(batch.output)
+        output, batch.memory = batch.memory, None
         self.metrics["loss"], gradient = local_gradient(self._loss, output, batch.labels)
-        go_backward(output, gradient)
+        backward_through(output, gradient)
         update(self.optimizer)
-        batch.output = None
         return True
-
-    def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
-        """Refuse: no gradient comes back.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError("expected no gradient from the next stage with a local loss")

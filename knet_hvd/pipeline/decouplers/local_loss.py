@@ -1,18 +1,16 @@
-"""Local losses: small classifiers behind a stage that is not the last.
+"""Local losses: small classifiers after a stage that is not the last.
 
 `classifier` is after Belilovsky, Eickenberg and Oyallon, "Decoupled Greedy Learning of
 CNNs" (ICML 2020), section 4, MLP-SR: the activation is averaged to 2x2 positions, three
 1x1 convolutions and a small multilayer perceptron follow. A fully connected activation
-gets the perceptron alone.
+gets the perceptron alone. So does a sequence: averaged over its positions where a sample
+has one label, at each position where each has its own.
 
-`predsim` is after Noekland and Eidnes, "Training Neural Networks with Local Error
+`predsim` is after Nøkland and Eidnes, "Training Neural Networks with Local Error
 Signals" (ICML 2019), section 2: 1 % of that classifier's loss, and 99 % of the mean
 squared difference between two matrices of similarities within the batch, of the
-activations (behind one layer of their own) and of the labels.
+activations (after one layer of their own) and of the labels.
 """
-
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,77 +20,83 @@ _NUM_POINTWISE = 3
 _SIMILARITY_WEIGHT = 0.99
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AuxiliaryConfig:
-    """Set the local loss and how its layers learn.
+class LocalLoss(nn.Module):
+    """Judge an activation, [n, features], [n, t, features] or [n, c, h, w], by the labels."""
 
-    Raises:
-        ValueError: If a setting is out of range.
-    """
-
-    loss: Literal["classifier", "predsim"] = "classifier"
-    """classifier: cross entropy (DGL); predsim: with similarities within the batch."""
-
-    hidden_units: int = 128
-    """Of the small perceptron; 0 for a linear classifier."""
-
-    learning_rate: float = 0.001
-    """Of Adam."""
-
-    def __post_init__(self) -> None:
-        if self.hidden_units < 0:
-            raise ValueError(f"hidden_units: expected at least 0, got {self.hidden_units}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: expected > 0, got {self.learning_rate}")
-
-
-class AuxiliaryLoss(nn.Module):
-    """Judge an activation, [n, features] or [n, c, h, w], by the labels."""
-
-    def __init__(self, shape: tuple[int, ...], num_labels: int, config: AuxiliaryConfig) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        num_classes: int,
+        hidden_units: int,
+        *,
+        similarities: bool = False,
+    ) -> None:
         """Build the layers.
 
         Args:
-            shape: The activation's, without the batch: one or three numbers.
-            num_labels: Classes.
-            config: Which loss.
+            shape: The activation's, without the batch: one to three numbers.
+            num_classes: Classes of the labels.
+            hidden_units: Hidden units of the classifier; 0 for a linear one.
+            similarities: Add similarities within the batch (`predsim`).
 
         Raises:
-            ValueError: If the shape has neither one nor three numbers.
+            ValueError: If the shape has another number of dimensions.
         """
         super().__init__()
-        if len(shape) not in (1, 3):
-            raise ValueError(f"shape: expected [features] or [c, h, w], got {shape}")
-        self._num_labels = num_labels
+        if len(shape) not in (1, 2, 3):
+            raise ValueError(
+                f"local loss: expected an output of [features], [t, features] or [c, h, w] for "
+                f"each sample, got {list(shape)}"
+            )
+        self._num_classes = num_classes
+        self._is_sequence = len(shape) == 2
+        features = shape[1:] if self._is_sequence else shape
         self._classifier = nn.Sequential(
-            *_pointwise(shape), *_perceptron(shape, num_labels, config.hidden_units)
+            *_pointwise(features), *_perceptron(features, num_classes, hidden_units)
         )
         self._similarity: nn.Module | None = None
-        if config.loss == "predsim":
+        if similarities:
             self._similarity = (
-                nn.Linear(shape[0], shape[0], bias=False)
-                if len(shape) == 1
-                else nn.Conv2d(shape[0], shape[0], 3, padding=1, bias=False)
+                nn.Linear(features[0], features[0], bias=False)
+                if len(features) == 1
+                else nn.Conv2d(features[0], features[0], 3, padding=1, bias=False)
             )
 
     def forward(self, activation: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss, a mean over the samples.
+        """Return the loss, a mean over the labels.
 
         Args:
             activation: fp32 [n, ...].
-            labels: int64 [n].
+            labels: int64 [n], or [n, t] for a sequence.
 
         Returns:
             fp32 [].
+
+        Raises:
+            ValueError: If there are labels for positions that the activation has not.
         """
+        if self._is_sequence:
+            activation, labels = _samples_of_sequence(activation, labels)
+        if labels.dim() != 1:
+            raise ValueError(
+                f"labels: expected one for each sample, or for each position of a sequence, got "
+                f"{list(labels.shape)} for activations {list(activation.shape)}"
+            )
         loss = functional.cross_entropy(self._classifier(activation), labels)
         if self._similarity is None:
             return loss
-        one_hot = functional.one_hot(labels, self._num_labels).to(activation.dtype)
+        one_hot = functional.one_hot(labels, self._num_classes).to(activation.dtype)
         difference = functional.mse_loss(
             similarity_matrix(self._similarity(activation)), similarity_matrix(one_hot)
         )
         return (1 - _SIMILARITY_WEIGHT) * loss + _SIMILARITY_WEIGHT * difference
+
+
+def _samples_of_sequence(activation: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return [n, features] and [n]: the mean of each sequence, or all positions."""
+    if labels.shape == activation.shape[:2]:
+        return activation.flatten(0, 1), labels.flatten()
+    return activation.mean(dim=1), labels
 
 
 def similarity_matrix(values: Tensor) -> Tensor:
@@ -125,22 +129,22 @@ def _pointwise(shape: tuple[int, ...]) -> list[nn.Module]:
     return [*layers, nn.Flatten()]
 
 
-def _perceptron(shape: tuple[int, ...], num_labels: int, hidden_units: int) -> list[nn.Module]:
+def _perceptron(shape: tuple[int, ...], num_classes: int, hidden_units: int) -> list[nn.Module]:
     positions = min(2, shape[1]) * min(2, shape[2]) if len(shape) == 3 else 1
     num_in = shape[0] * positions
     if hidden_units == 0:
-        return [nn.Linear(num_in, num_labels)]
+        return [nn.Linear(num_in, num_classes)]
     hidden = [nn.Linear(num_in, hidden_units), nn.ReLU()]
-    return [*hidden, nn.Linear(hidden_units, num_labels)]
+    return [*hidden, nn.Linear(hidden_units, num_classes)]
 
 
-def local_gradient(loss: AuxiliaryLoss, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def local_gradient(loss: LocalLoss, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the loss and its gradient, and leave the layers' own in `.grad`.
 
     Args:
         loss: The local loss.
-        output: fp32 [n, ...], detached.
-        labels: int64 [n].
+        output: fp32 [n, ...].
+        labels: int64 [n], or [n, t] for a sequence.
 
     Returns:
         fp32 [], and fp32 of the output's shape.

@@ -9,19 +9,16 @@ What differs: in the paper all modules run the forward pass of a batch in turn, 
 they overlap too, as in `delayed`.
 """
 
-from typing import ClassVar
-
 from torch import Tensor
 
-from knet_hvd.pipeline.decouplers.base import Decoupler, go_backward, present
-from knet_hvd.pipeline.decouplers.graph_stash import KeptGraphs
+from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.decouplers.graph_stash import GraphStash
+from knet_hvd.pipeline.gradient_source import LateGradientSource, backward_through
 from knet_hvd.pipeline.stage import Batch, Stage
 
 
-class Stashed(Decoupler):
+class StashedGradient(LateGradientSource):
     """Learn from the true gradient whenever it comes, through its batch's graph."""
-
-    gradients_return: ClassVar[bool] = True
 
     def __init__(self, predict_weights: bool = False) -> None:
         """Start without a batch under way.
@@ -31,22 +28,29 @@ class Stashed(Decoupler):
                 meet: see `weights.prediction`.
         """
         super().__init__()
-        self._graphs = KeptGraphs(predict_weights)
+        self._graphs = GraphStash(predict_weights)
 
-    def forward(self, stage: Stage, batch: Batch) -> None:
+    def forward(self, stage: Stage, batch: Batch) -> Tensor:
         """Compute the output, with a graph that a later update does not touch."""
-        self._graphs.forward(stage, batch)
+        batch.memory = self._graphs.forward(stage, batch)
+        output: Tensor = batch.memory.output
+        return output
 
-    def revive(self, stage: Stage, batch: Batch) -> None:
-        """Make the graph of a checkpoint's batch again."""
-        self._graphs.revive(stage, batch)
-
-    def learn(self, stage: Stage, batch: Batch) -> bool:
-        """Keep all that the graph holds."""
+    def backward_now(self, stage: Stage, batch: Batch) -> bool:
+        """Do nothing: all that the graph holds is kept."""
         return False
 
-    def learn_from(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
-        """Go backward through the graph, and let it go."""
-        go_backward(present(batch.output), gradient)
-        self._graphs.let_go(batch)
+    def backward_late(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+        """Go backward through the graph, and free it."""
+        graph, batch.memory = batch.memory, None
+        backward_through(graph.output, gradient)
+        self._graphs.release(batch, graph)
         return True
+
+    def pack_memory(self, batch: Batch) -> StateTree:
+        """Return the weights and the random state that made the graph."""
+        return self._graphs.pack(batch.memory)
+
+    def unpack_memory(self, stage: Stage, batch: Batch, tree: StateTree) -> None:
+        """Make the graph again."""
+        batch.memory = self._graphs.rebuild(stage, batch, tree)

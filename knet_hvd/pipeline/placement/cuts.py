@@ -1,11 +1,11 @@
 """Cut a network into stages, and say what crosses each cut."""
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-
-from knet_hvd.models import build_model
+from torch import Tensor, nn
 
 
 def equal_cuts(num_blocks: int, num_stages: int) -> tuple[int, ...]:
@@ -63,59 +63,49 @@ def stage_blocks(num_blocks: int, cuts: Sequence[int], stage: int) -> range:
     return range(bounds[stage], bounds[stage + 1])
 
 
-def output_shapes(
-    model: str,
-    *,
-    in_shape: tuple[int, int, int],
-    num_classes: int,
-    width: float,
-    layerwise: bool = False,
-) -> list[tuple[int, ...]]:
-    """Return the shape of each block's output for one image, without computing it.
+def num_stages(num_ranks: int, replicas: int, stages: int | None = None) -> int:
+    """Return the stages that ranks can hold.
 
     Args:
-        model: The network's name.
-        in_shape: Channels, height and width of an image.
-        num_classes: The number of logits.
-        width: The width factor.
-        layerwise: Take every layer for a block.
+        num_ranks: All ranks.
+        replicas: Replicas of each stage.
+        stages: The stages, if they were chosen.
+
+    Raises:
+        ValueError: If stages times replicas is another number than that of the ranks.
+    """
+    if stages is None and num_ranks % replicas:
+        raise ValueError(
+            f"replicas: expected a divisor of {num_ranks}, the number of ranks, got "
+            f"{replicas}: start a multiple of {replicas} ranks (mpirun -np), or change "
+            "--replicas"
+        )
+    stages = stages or num_ranks // replicas
+    if stages * replicas != num_ranks:
+        raise ValueError(
+            f"stages * replicas: expected as many as there are ranks, {num_ranks}, got "
+            f"{stages} * {replicas} = {stages * replicas}: start {stages * replicas} "
+            "ranks (mpirun -np), or change --stages or --replicas"
+        )
+    return stages
+
+
+def output_shapes(skeleton: nn.Sequential, example: Tensor) -> list[tuple[int, ...]]:
+    """Return the shape of each block's output for one sample, without computing it.
+
+    Args:
+        skeleton: The whole network on the meta device.
+        example: Inputs of the network, [n, ...]; only shape and dtype count.
 
     Returns:
         A shape without the batch for each block.
     """
-    # The meta device knows shapes only: no memory for blocks of other ranks.
-    with torch.device("meta"):
-        blocks = build_model(
-            model, in_shape=in_shape, num_classes=num_classes, width=width, layerwise=layerwise
-        ).eval()
-        activation = torch.empty(2, *in_shape)
+    blocks = copy.deepcopy(skeleton).eval()
+    # Two samples, so that a block that joins samples shows up.
+    activation = torch.empty(2, *example.shape[1:], dtype=example.dtype, device="meta")
     shapes = []
     with torch.no_grad():
         for block in blocks:
             activation = block(activation)
             shapes.append(tuple(activation.shape[1:]))
     return shapes
-
-
-def block_names(
-    model: str,
-    *,
-    in_shape: tuple[int, int, int],
-    num_classes: int,
-    width: float,
-    layerwise: bool = False,
-) -> list[str]:
-    """Return the names of a network's blocks.
-
-    Args:
-        model: The network's name.
-        in_shape: Channels, height and width of an image.
-        num_classes: The number of logits.
-        width: The width factor.
-        layerwise: Take every layer for a block.
-    """
-    with torch.device("meta"):
-        blocks = build_model(
-            model, in_shape=in_shape, num_classes=num_classes, width=width, layerwise=layerwise
-        )
-    return [name for name, _ in blocks.named_children()]

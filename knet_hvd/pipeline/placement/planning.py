@@ -1,162 +1,103 @@
 """Decide which blocks go to which rank: equally many, or by measurement."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from knet_hvd.comm import Mesh, World, measure_links
 from knet_hvd.comm.encodings import max_payload_bytes
-from knet_hvd.comm.throttle import throttle_of
-from knet_hvd.models import BlockBuilder
-from knet_hvd.pipeline.decouplers.delayed import Delayed
-from knet_hvd.pipeline.decouplers.registry import decoupler_class, make_decoupler
-from knet_hvd.pipeline.placement.cuts import check_cuts, equal_cuts
-from knet_hvd.pipeline.placement.profile import (
-    BlockProfile,
-    gather_profiles,
-    memory_bytes,
-    profile_blocks,
-)
+from knet_hvd.comm.throttle import Throttle
+from knet_hvd.pipeline.links import LinkSettings
+from knet_hvd.pipeline.placement.cuts import check_cuts, equal_cuts, output_shapes
+from knet_hvd.pipeline.placement.decoupler_trial import DecouplerTrial
+from knet_hvd.pipeline.placement.profile import gather_profiles, memory_bytes, profile_blocks
 from knet_hvd.pipeline.placement.replica_groups import group_costs, ranks_of_groups
 from knet_hvd.pipeline.placement.search import Costs, Plan, place
-from knet_hvd.pipeline.replicas.base import num_stages
-from knet_hvd.pipeline.stage import Batch, Stage
-
-if TYPE_CHECKING:
-    from knet_hvd.training.pipeline.config import PipelineConfig
-
-_STATES = {"sgd": 0, "momentum": 1, "adam": 2}
-_MEGABYTE = 10**6
+from knet_hvd.pipeline.spec import PipelineSpec
 
 
-def plan_stages(
-    config: PipelineConfig,
-    world: World,
-    shapes: Sequence[tuple[int, ...]],
-    in_shape: tuple[int, int, int],
-    num_classes: int,
+def plan_by_cuts(
+    num_ranks: int, num_blocks: int, num_stages: int, cuts: tuple[int, ...] = ()
 ) -> Plan:
-    """Return the cuts and the ranks of each stage, replica by replica.
+    """Return a plan of stages on ranks in their order.
 
     Args:
-        config: The job's configuration.
-        world: All ranks; every rank has to call.
-        shapes: Of each block's output, for one image.
-        in_shape: Channels, height and width of an image.
-        num_classes: The number of logits.
+        num_ranks: All ranks, a multiple of the stages.
+        num_blocks: Blocks of the network.
+        num_stages: Stages.
+        cuts: Blocks before each cut; if none are given, stages of equally many blocks.
 
     Raises:
-        ValueError: If configured cuts do not leave each stage a block.
-        KnetError: If no placement fits the ranks' memory.
+        ValueError: If the cuts do not leave each stage a block.
     """
-    number = num_stages(config, world.size)
-    if config.cuts or config.placement == "equal":
-        cuts = config.cuts or equal_cuts(len(shapes), number)
-        check_cuts(cuts, len(shapes), number)
-        return Plan(cuts, tuple(range(world.size)), 0.0)
-    costs = measure_costs(config, world, shapes, in_shape, num_classes)
-    groups = place(group_costs(costs, config.replicas))
-    return ranks_of_groups(groups, config.replicas)
+    cuts = cuts or equal_cuts(num_blocks, num_stages)
+    check_cuts(cuts, num_blocks, num_stages)
+    return Plan(cuts, tuple(range(num_ranks)), 0.0)
+
+
+def plan_by_costs(costs: Costs, replicas: int) -> Plan:
+    """Return the plan whose slowest stage or link takes the least time.
+
+    Args:
+        costs: What `measure_costs` found.
+        replicas: Replicas of each stage.
+
+    Raises:
+        KnetError: If no placement fits the ranks' memory.
+        ValueError: If there are more stages than blocks.
+    """
+    return ranks_of_groups(place(group_costs(costs, replicas)), replicas)
 
 
 def measure_costs(
-    config: PipelineConfig,
+    spec: PipelineSpec,
     world: World,
-    shapes: Sequence[tuple[int, ...]],
-    in_shape: tuple[int, int, int],
-    num_classes: int,
+    links: LinkSettings,
+    *,
+    memory_limits_bytes: Sequence[int | None] = (),
+    values_per_parameter: int = 2,
+    throttle: Throttle | None = None,
 ) -> Costs:
     """Measure blocks and links, and return what all ranks found; all have to call.
 
     Args:
-        config: The job's configuration.
+        spec: What the stages are built from.
         world: All ranks.
-        shapes: Of each block's output, for one image.
-        in_shape: Channels, height and width of an image.
-        num_classes: The number of logits.
+        links: How tensors cross.
+        memory_limits_bytes: Memory of each rank, None for no limit; later ranks have none.
+        values_per_parameter: Values that the optimizer keeps for each parameter.
+        throttle: Makes this rank slower, for tests.
     """
-    torch.manual_seed(config.seed)
-    builder = BlockBuilder(
-        config.model,
-        in_shape=in_shape,
-        num_classes=num_classes,
-        width=config.width,
-        layerwise=config.layerwise,
-    )
-    inputs = torch.randn(config.microbatch_size, *in_shape)
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+    rows, shapes = len(spec.example), output_shapes(spec.builder.skeleton, spec.example)
+    torch.manual_seed(spec.seed)
+    with torch.autocast("cpu", torch.bfloat16, enabled=spec.precision == "bf16"):
         own = profile_blocks(
-            builder,
-            inputs.contiguous(memory_format=torch.channels_last),
-            _DecouplerTrial(config, num_classes),
-            throttle_of(world, config.slow_rank),
+            spec.builder, spec.random_inputs(), DecouplerTrial(spec), throttle or Throttle()
         )
     profiles = gather_profiles(world, own)
-    links = measure_links(world)
-    sizes = memory_bytes(
-        builder.skeleton, shapes, config.batch_size, num_states=_STATES[config.optimizer]
-    )
-    kind = decoupler_class(config.decoupler)
+    speeds = measure_links(world)
+    batch_size = rows * spec.num_microbatches
+    sizes = memory_bytes(spec.builder.skeleton, shapes, batch_size, values_per_parameter)
+    limits: list[int | None] = [*memory_limits_bytes, *[None] * world.size][: world.size]
 
     def cut_s(cut: int, source: int, target: int) -> float:
-        values = config.microbatch_size * math.prod(shapes[cut - 1])
-        num_bytes = max_payload_bytes(values, config.activation_encodings[0])
-        return links[source, target].seconds(num_bytes)
+        # Which cut this will be is not known yet, so the first encoding stands for all.
+        values = rows * math.prod(shapes[cut - 1])
+        num_bytes = max_payload_bytes(values, links.activation_encodings[0])
+        return speeds[source, target].seconds(num_bytes)
 
-    replays = kind is Delayed and config.recompute
-    return _costs(config, profiles, cut_s, sizes, replays=replays)
-
-
-def _costs(
-    config: PipelineConfig,
-    profiles: Sequence[BlockProfile],
-    cut_s: Any,
-    sizes: Sequence[int],
-    *,
-    replays: bool,
-) -> Costs:
-    limits: list[int | None] = [None] * len(profiles)
-    for rank, megabytes in enumerate(config.memory_limits_mb):
-        limits[rank] = int(megabytes * _MEGABYTE) if megabytes > 0 else None
+    replays = spec.decoupler.replays
     return Costs(
         num_blocks=len(sizes),
-        num_ranks=len(profiles),
+        num_ranks=world.size,
         stage_s=lambda rank, start, stop: profiles[rank].stage_s(start, stop, replays),
         cut_s=cut_s,
         stage_bytes=lambda start, stop: sum(sizes[start:stop]),
         limits_bytes=limits,
         block_s=lambda rank, block: profiles[rank].train_s[block],
     )
-
-
-class _DecouplerTrial:
-    """Run a fresh decoupler on an output, to see how long it takes."""
-
-    def __init__(self, config: PipelineConfig, num_classes: int) -> None:
-        self._config = config
-        self._num_classes = num_classes
-        self._made: dict[int, Any] = {}
-
-    def __call__(self, output: Tensor) -> None:
-        if id(output) not in self._made:
-            shape = tuple(output.shape[1:])
-            self._made = {id(output): make_decoupler(self._config, shape, self._num_classes)}
-        decoupler = self._made[id(output)]
-        blocks = nn.Sequential(nn.Identity())
-        stage = Stage(0, 2, blocks, None, self._config.precision)
-        labels = torch.zeros(len(output), dtype=torch.int64)
-        inputs = output.detach().float().requires_grad_()
-        batch = Batch(0, 0, labels, len(output), False, inputs)
-        decoupler.forward(stage, batch)
-        decoupler.learn(stage, batch)
-        if decoupler.gradients_return:
-            decoupler.learn_from(stage, batch, torch.zeros_like(inputs))
 
 
 def plan_table(plan: Plan, names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from knet_hvd.comm import World
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.models import BlockBuilder, num_parameters
+from knet_hvd.pipeline.placement.decoupler_trial import DecouplerTrial
 
 _REPEATS = 7
 _FLOAT_BYTES = 4
@@ -33,11 +34,11 @@ class BlockProfile:
     decoupler_s: list[float]
 
     def stage_s(self, start: int, stop: int, replays: bool) -> float:
-        """Return the seconds a step of the blocks [start, stop) as one stage.
+        """Return the seconds per step of the blocks [start, stop) as one stage.
 
         Args:
             start: The first block.
-            stop: The block behind the last.
+            stop: The block after the last.
             replays: Whether stages but the last run forward twice.
         """
         seconds = sum(self.train_s[start:stop])
@@ -48,15 +49,14 @@ class BlockProfile:
 
 
 def profile_blocks(
-    builder: BlockBuilder, inputs: Tensor, decouple: Callable[[Tensor], object], throttle: Throttle
+    builder: BlockBuilder, inputs: Tensor, trial: DecouplerTrial, throttle: Throttle
 ) -> BlockProfile:
     """Measure each block on a batch of random numbers.
 
     Args:
-        builder: Makes the blocks, each of which is let go of before the next.
-        inputs: fp32 [n, c, h, w].
-        decouple: Does what a stage that ends with an output of that kind does for its
-            gradient.
+        builder: Makes the blocks, each of which is freed before the next.
+        inputs: Of the network, [n, ...].
+        trial: Does what a stage that ends with a block does for its gradient.
         throttle: Makes this rank slower, for tests.
 
     Returns:
@@ -69,8 +69,8 @@ def profile_blocks(
         forward_s.append(_least_s(partial(_forward, block, leaf), throttle))
         train_s.append(_least_s(partial(_train, block, leaf), throttle))
         activation = _forward(block, leaf)
-        last = index == len(builder.skeleton) - 1
-        seconds = 0.0 if last else _least_s(partial(decouple, activation), throttle)
+        is_last = index == len(builder) - 1
+        seconds = 0.0 if is_last else _least_s(partial(trial.run, index, activation), throttle)
         decoupler_s.append(seconds)
         del block, leaf  # before the next one gets memory
     return BlockProfile(forward_s=forward_s, train_s=train_s, decoupler_s=decoupler_s)

@@ -1,68 +1,75 @@
-"""Replicas of which there are several, joined by Horovod."""
-
-from __future__ import annotations
+"""Several replicas of each stage, which Horovod joins."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from knet_hvd.comm import World
+from knet_hvd.compression import TernaryConfig
 from knet_hvd.data_parallel.replicas.group import ReplicaGroup
 from knet_hvd.models import parameters_sha256
-from knet_hvd.pipeline.decouplers import Decoupler
+from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.stage import Stage
 
-if TYPE_CHECKING:
-    from knet_hvd.training.pipeline.config import PipelineConfig
-
-_PATIENCE = 20
+_TIMEOUTS_OF_EVALUATION = 20
 """How many timeouts to wait for rows that evaluate more slowly."""
-_DECOUPLER_SEED = 2**31
-"""Keeps the random numbers of a decoupler's codes apart from those of the blocks'."""
+_SOURCE_SEED = 2**31
+"""Keeps the random numbers of a gradient source's codes apart from those of the blocks'."""
 
 
-class SharedReplicas(Replicas):
+class HorovodReplicas(Replicas):
     """Average over several replicas."""
 
-    def __init__(self, config: PipelineConfig, world: World) -> None:
+    def __init__(
+        self,
+        world: World,
+        number: int,
+        compression: str,
+        ternary: TernaryConfig,
+        num_microbatches: int = 1,
+    ) -> None:
         """Form the groups of replicas; initializes Horovod.
 
         Args:
-            config: The job's configuration.
             world: All ranks; every rank has to call.
+            number: Replicas of each stage, a divisor of the number of ranks.
+            compression: How gradients cross: none, fp16 or ternary.
+            ternary: Settings of the codes.
+            num_microbatches: Backward passes that an update of the blocks follows.
 
         Raises:
             KnetError: If Horovod does not see the same ranks as MPI.
         """
-        self.number = config.replicas
-        self.index = world.rank % self.number
-        self._config = config
+        self.number = number
+        self.index = world.rank % number
+        self._compression = compression
+        self._ternary = ternary
+        self._num_microbatches = num_microbatches
         self._waiter = world.waiter
-        self._patience = 1.0
-        starts = range(0, world.size, self.number)
-        groups = [range(start, start + self.number) for start in starts]
+        self._timeout_factor = 1.0
+        starts = range(0, world.size, number)
+        groups = [range(start, start + number) for start in starts]
         self._group = ReplicaGroup(groups, world.rank, world.size, self._wait)
 
     def _wait(self, ready: Callable[[], bool], what: str) -> None:
         start_s = self._waiter.idle_s
-        self._waiter.until(ready, what, self._patience)
+        self._waiter.until(ready, what, self._timeout_factor)
         self.waited_s += self._waiter.idle_s - start_s
 
-    def attach(self, stage: Stage, decoupler: Decoupler) -> None:
+    def attach(self, stage: Stage, source: GradientSource) -> None:
         """Begin with the first replica's values, and average all gradients."""
-        self._group.broadcast({**_state(stage.blocks), **_state(decoupler.modules)})
-        seed = (self._config.ternary.seed + self._config.seed) % 2**32
+        self._group.broadcast({**_state(stage.blocks), **_state(source.modules)})
         stage.optimizer = self._averaging(
-            stage.optimizer, stage.blocks, "", seed, self._config.microbatches
+            stage.optimizer, stage.blocks, "", self._ternary, self._num_microbatches
         )
-        seed = (seed + _DECOUPLER_SEED) % 2**32
-        decoupler.optimizer = self._averaging(
-            decoupler.optimizer, decoupler.modules, "decoupler.", seed, 1
+        seed = (self._ternary.seed + _SOURCE_SEED) % 2**32
+        source.optimizer = self._averaging(
+            source.optimizer, source.modules, "decoupler.", replace(self._ternary, seed=seed), 1
         )
 
     def _averaging(
@@ -70,32 +77,27 @@ class SharedReplicas(Replicas):
         optimizer: Optimizer | None,
         module: nn.Module,
         prefix: str,
-        seed: int,
+        ternary: TernaryConfig,
         backward_passes: int,
     ) -> Optimizer | None:
         """Return an optimizer that averages over the replicas; None remains None."""
         if not isinstance(optimizer, torch.optim.Optimizer):
             return optimizer
-        averaging = self._group.wrap(
-            optimizer,
-            [
-                (prefix + name, parameter)
-                for name, parameter in module.named_parameters()
-                if parameter.requires_grad
-            ],
-            self._config.compression,
-            replace(self._config.ternary, seed=seed),
-            backward_passes,
-        )
+        named = [
+            (prefix + name, parameter)
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        ]
+        averaging = self._group.wrap(optimizer, named, self._compression, ternary, backward_passes)
         self.gradient_bytes += averaging.wire_bytes.compressed
         self.uncompressed_bytes += averaging.wire_bytes.uncompressed
         return averaging
 
-    def before_evaluation(self, stage: Stage, decoupler: Decoupler) -> None:
+    def before_evaluation(self, stage: Stage, source: GradientSource) -> None:
         """Compare parameters, and take the first replica's batch statistics."""
         facts = {
             "blocks": parameters_sha256(stage.blocks),
-            "decoupler": parameters_sha256(decoupler.modules),
+            "decoupler": parameters_sha256(source.modules),
         }
         what = f"the parameters of stage {stage.index}, which its replicas share"
         self._group.check_same(facts, what)
@@ -115,9 +117,9 @@ class SharedReplicas(Replicas):
 
     def total(self, value: int) -> int:
         """Return the sum over the replicas, however long they take."""
-        self._patience = _PATIENCE
+        self._timeout_factor = _TIMEOUTS_OF_EVALUATION
         total = self._group.total(value)
-        self._patience = 1.0
+        self._timeout_factor = 1.0
         return total
 
     def close(self) -> None:

@@ -1,25 +1,23 @@
 """Run a stage that does not wait: learn at once, or from gradients when they come.
 
 A step of a stage: (1) take the next activation; (2) forward; (3) send the output on;
-(4) learn from the decoupler's own gradient, if it has one, send the gradient of the
-inputs back, and update; (5) take gradients that have come back for earlier batches.
+(4) go backward now, if the gradient source can, send the gradient of the inputs back,
+and update; (5) take gradients that have come back for earlier batches.
 With microbatches a step does that for each, and there is one update for all of them
 (PipeDream-2BW, Narayanan et al., ICML 2021): gradients are fewer updates old.
 The stages before and after work on other batches at the same time: receives are posted
 in advance and sends are buffered.
 """
 
-from collections import deque
-
 from torch import Tensor
 
 from knet_hvd.checkpoint import StateTree
 from knet_hvd.comm.throttle import Throttle
-from knet_hvd.pipeline.decouplers import Decoupler
-from knet_hvd.pipeline.decouplers.base import present
-from knet_hvd.pipeline.links import StageLinks
+from knet_hvd.pipeline.gradient_source import GradientSource, LateGradientSource
+from knet_hvd.pipeline.packing import pack_tensor, unpack_optional
 from knet_hvd.pipeline.runners.base import Runner
-from knet_hvd.pipeline.runners.batch_state import pack, pack_batch, unpack, unpack_batch
+from knet_hvd.pipeline.runners.late_gradients import LateGradients
+from knet_hvd.pipeline.runners.stage_io import StageIO, split_batch
 from knet_hvd.pipeline.stage import Batch, Stage
 
 
@@ -29,34 +27,39 @@ class DecoupledRunner(Runner):
     def __init__(
         self,
         stage: Stage,
-        decoupler: Decoupler,
-        links: StageLinks,
-        log_every: int,
+        gradient_source: GradientSource,
+        io: StageIO,
         throttle: Throttle,
         *,
         max_delay: int,
-        num_microbatches: int,
-        deterministic: bool,
+        num_microbatches: int = 1,
+        deterministic: bool = False,
     ) -> None:
         """Take what a stage runs with.
 
         Args:
             stage: The stage.
-            decoupler: Where its gradients come from.
-            links: To its neighbours.
-            log_every: Steps between those whose metrics are wanted.
+            gradient_source: Where its gradients come from.
+            io: To and from its neighbors.
             throttle: Makes this rank slower, for tests.
             max_delay: Most microbatches between one and the gradient that comes back
                 for it; the stage waits for one that is older.
-            num_microbatches: Of a step; an update follows the last one.
-            deterministic: Take each gradient after exactly that many microbatches.
+            num_microbatches: Parts of a step; an update follows the last one.
+            deterministic: Take each gradient after exactly `max_delay` microbatches.
         """
-        super().__init__(stage, decoupler, links, log_every, throttle)
-        self._max_delay = max_delay
+        super().__init__(stage, gradient_source)
+        self._io = io
+        self._throttle = throttle
         self._num_microbatches = num_microbatches
-        self._deterministic = deterministic
-        self._pending: deque[Batch] = deque()
-        self._arrived: deque[Tensor] = deque()  # for the oldest of them, in order
+        self._late: LateGradients | None = None
+        if isinstance(gradient_source, LateGradientSource):
+            self._late = LateGradients(
+                io,
+                gradient_source,
+                max_delay=max_delay,
+                num_microbatches=num_microbatches,
+                deterministic=deterministic,
+            )
 
     def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
         """Train on one batch, and on what has come back for earlier ones.
@@ -64,116 +67,73 @@ class DecoupledRunner(Runner):
         With microbatches the weights change when all of a step have come back; by then
         some of the next step are under way.
         """
-        parts = labels.chunk(self._num_microbatches)
-        images = None if inputs is None else inputs.chunk(self._num_microbatches)
-        updates_ahead = sum(batch.is_last for batch in self._pending)
-        for index, part in enumerate(parts):
-            own = None if images is None else images[index]
-            batch = self._batch(step, index, part, len(labels), own)
-            batch.is_last = index == self._num_microbatches - 1
-            batch.updates_ahead = updates_ahead
-            self._train(batch)
+        num_updates = 0 if self._late is None else self._late.num_updates
+        for part in split_batch(step, inputs, labels, self._num_microbatches):
+            self._train(self._io.receive_batch(part, num_updates))
 
     def _train(self, batch: Batch) -> None:
         """Train on a microbatch, and on what has come back for earlier ones."""
-        self._forward(batch)
         with self._throttle:
-            learned = self.decoupler.learn(self.stage, batch)
-        if learned:
-            self._pass_back(batch)
-        if self._links.output_gradients is not None:
-            self._pending.append(batch)
-            while self._pending and self._due(batch):
-                self._collect(batch.step)
+            output = self.gradient_source.forward(self.stage, batch)
+        self._io.send_output(batch, output)
+        del output  # only the gradient source knows how long it is needed
+        with self._throttle:
+            has_gradients = self.gradient_source.backward_now(self.stage, batch)
+        if has_gradients:
+            self._send_back_and_update(batch)
+        if self._late is not None:
+            self._late.append(batch)
+            while self._late.is_due():
+                self._backward_late(self._late, batch.step)
+
+    def _backward_late(self, late: LateGradients, step: int) -> None:
+        """Learn from the oldest gradient."""
+        batch, gradient = late.take()
+        self.staleness = step - batch.step
+        with self._throttle:
+            has_gradients = late.source.backward_late(self.stage, batch, gradient)
+        if has_gradients:
+            self._send_back_and_update(batch)
+        else:
+            self._io.send_gradient(batch)
+
+    def _send_back_and_update(self, batch: Batch) -> None:
+        """Send the gradient of the inputs on its way, then update if that was all."""
+        self._io.send_gradient(batch)
+        if batch.is_last:
+            with self._throttle:
+                self.stage.update(self.gradient_source.lr_scale)
 
     def drain(self) -> None:
         """Learn from all gradients that are still to come back."""
-        while self._pending:
-            self._collect(self._pending[-1].step)
+        while self._late is not None and self._late:
+            self._backward_late(self._late, self._late.newest_step)
 
-    def take_in(self) -> None:
-        """Receive what has come back, without learning from it yet."""
-        link = self._links.output_gradients
-        while link is not None and len(self._arrived) < len(self._pending):
-            if not link.ready():
-                return
-            self._arrive()
+    def poll_gradients(self) -> None:
+        """Receive the gradients that have come back, without learning from them yet."""
+        if self._late is not None:
+            self._late.poll()
 
-    def settle(self, num_sent: int) -> None:
+    def receive_gradients(self, up_to: int) -> None:
         """Receive all that the next stage has sent back, without learning from it."""
-        link = self._links.output_gradients
-        while link is not None and link.received_frames < num_sent:
-            self._arrive()
-
-    def _arrive(self) -> None:
-        """Receive the next gradient, of the oldest batch that has none yet."""
-        gradient = super()._receive_gradient(self._pending[len(self._arrived)])
-        if gradient is not None:
-            self._arrived.append(gradient)
+        if self._late is not None:
+            self._late.receive(up_to)
 
     def state(self) -> StateTree:
         """Return batches without a gradient, and gradients not yet learned from.
 
-        And what the microbatches of an unfinished step have left in the parameters.
+        Also what the microbatches of an unfinished step have left in the parameters.
         """
         return {
-            "sums": [pack(each.grad) for each in self.stage.blocks.parameters()],
-            "pending": [pack_batch(batch) for batch in self._pending],
-            "arrived": [pack(gradient) for gradient in self._arrived],
+            "sums": [pack_tensor(each.grad) for each in self.stage.blocks.parameters()],
+            "late": None if self._late is None else self._late.state(),
             "staleness": self.staleness,
         }
 
     def load_state(self, state: StateTree) -> None:
-        """Go on with the batches and gradients that were under way."""
-        needs_gradient = self._links.input_gradients is not None
-        pending = (unpack_batch(each, needs_gradient) for each in state["pending"])
-        self._pending = deque(pending)
-        for batch in self._pending:
-            self.decoupler.revive(self.stage, batch)
-        self._arrived = deque(present(unpack(each)) for each in state["arrived"])
+        """Continue with the batches and gradients that were under way."""
+        if self._late is not None:
+            self._late.load_state(self.stage, state["late"])
         self.staleness = state["staleness"]
-        # Older checkpoints have no sums: there were no microbatches.
-        if "sums" in state:
-            parameters = self.stage.blocks.parameters()
-            for parameter, gradient in zip(parameters, state["sums"], strict=True):
-                parameter.grad = unpack(gradient)
-
-    def _receive_gradient(self, batch: Batch) -> Tensor | None:
-        """Return the gradient of the oldest batch's output."""
-        if self._arrived:
-            return self._arrived.popleft()
-        return super()._receive_gradient(batch)
-
-    def _due(self, newest: Batch) -> bool:
-        """Return whether to take the oldest gradient now."""
-        link = self._links.output_gradients
-        if self._number(newest) - self._number(self._pending[0]) >= self._max_delay:
-            return True
-        if self._deterministic or link is None:
-            return False
-        return bool(self._arrived) or link.ready()
-
-    def _number(self, batch: Batch) -> int:
-        """Return how many microbatches the run had before this one."""
-        return batch.step * self._num_microbatches + batch.microbatch
-
-    def _collect(self, step: int) -> None:
-        """Learn from the oldest gradient."""
-        batch = self._pending.popleft()
-        gradient = self._receive_gradient(batch)
-        if gradient is None:
-            return
-        self.staleness = step - batch.step
-        with self._throttle:
-            learned = self.decoupler.learn_from(self.stage, batch, gradient)
-        if learned:
-            self._pass_back(batch)
-        else:
-            self._send_back(batch)
-
-    def _pass_back(self, batch: Batch) -> None:
-        """Send the gradient of the inputs on its way, then update if that was all."""
-        self._send_back(batch)
-        if batch.is_last:
-            with self._throttle:
-                self.stage.update(self.decoupler.update_share)
+        for parameter, gradient in zip(self.stage.blocks.parameters(), state["sums"], strict=True):
+            parameter.grad = unpack_optional(gradient)

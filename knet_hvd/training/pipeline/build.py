@@ -1,27 +1,41 @@
 """What a rank trains with: its part of the plan, built and connected."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
 
 from knet_hvd.comm import World, check_agreement
-from knet_hvd.comm.throttle import throttle_of
-from knet_hvd.data import load_dataset
+from knet_hvd.comm.throttle import Throttle, throttle_of
+from knet_hvd.data import ImageDataset, load_dataset
 from knet_hvd.metrics.process_memory import MemoryMeter, keep_freed_blocks, release_freed_blocks
-from knet_hvd.pipeline.build import build_stage, build_stage_decoupler, make_runner
-from knet_hvd.pipeline.decouplers import Decoupler
-from knet_hvd.pipeline.decouplers.registry import decoupler_class
-from knet_hvd.pipeline.links import StageLinks, open_links
-from knet_hvd.pipeline.placement.cuts import block_names, output_shapes
-from knet_hvd.pipeline.placement.planning import mesh_of, plan_facts, plan_stages
+from knet_hvd.models import BlockBuilder, build_model
+from knet_hvd.pipeline.build import build_rank
+from knet_hvd.pipeline.gradient_source import GradientSource
+from knet_hvd.pipeline.links import StageLinks
+from knet_hvd.pipeline.optimizers import Optimizer, optimizer_of
+from knet_hvd.pipeline.placement.cuts import num_stages
+from knet_hvd.pipeline.placement.planning import (
+    measure_costs,
+    mesh_of,
+    plan_by_costs,
+    plan_by_cuts,
+    plan_facts,
+)
 from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.runners.base import Runner
+from knet_hvd.pipeline.spec import PipelineSpec
 from knet_hvd.pipeline.stage import Stage
 from knet_hvd.training.inputs import input_shape
 from knet_hvd.training.pipeline.batches import BatchSource
 from knet_hvd.training.pipeline.config import PipelineConfig
+from knet_hvd.training.pipeline.resume import check_cuts
+
+_VALUES_PER_PARAMETER = {"sgd": 0, "momentum": 1, "adam": 2}
+_MEGABYTE = 10**6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -33,7 +47,7 @@ class StageJob:
         block_names: Of the whole network.
         stage: The blocks of this rank.
         source: Its batches; images on the first stage only.
-        links: To its neighbours.
+        links: To its neighbors.
         replicas: Of the stage.
         runner: Makes the steps.
         next_rank: The rank of the next stage, if any.
@@ -51,63 +65,126 @@ class StageJob:
     memory: MemoryMeter
 
     @property
-    def decoupler(self) -> Decoupler:
+    def gradient_source(self) -> GradientSource:
         """Return where the stage's gradients come from."""
-        return self.runner.decoupler
+        return self.runner.gradient_source
 
 
 def build_stage_job(
-    config: PipelineConfig,
-    world: World,
-    replicas: Replicas,
-    choose_plan: Callable[[Callable[[], Plan]], Plan],
+    config: PipelineConfig, world: World, replicas: Replicas, saved: Plan | None
 ) -> StageJob:
-    """Load data, place the blocks, build this rank's, and connect it to its neighbours.
+    """Load data, place the blocks, build this rank's, and connect it to its neighbors.
 
     Args:
         config: The same on every rank.
         world: All ranks; every rank has to call.
         replicas: Of this rank's stage.
-        choose_plan: Returns the plan of a checkpoint, or what the function that it gets
-            returns.
+        saved: The plan of the checkpoint from which the run continues, if any.
 
     Raises:
+        CheckpointError: On every rank, if the checkpoint has other cuts.
         RankMismatchError: If ranks differ in the placement or in what crosses.
         DataError: If a data file is missing or malformed.
         ValueError: If a setting is unknown or does not fit.
     """
     dataset = load_dataset(config.data, config.data_dir)
-    in_shape, num_classes = input_shape(dataset, config), dataset.num_classes
     if config.release_above_mb is not None:
-        release_freed_blocks(int(1e6 * config.release_above_mb))
+        release_freed_blocks(int(_MEGABYTE * config.release_above_mb))
     elif config.keep_freed_memory:
         keep_freed_blocks()
     memory = MemoryMeter()
-    network: dict[str, Any] = {"in_shape": in_shape, "num_classes": num_classes}
-    network |= {"width": config.width, "layerwise": config.layerwise}
-    shapes = output_shapes(config.model, **network)
-    plan = choose_plan(partial(plan_stages, config, world, shapes, in_shape, num_classes))
-    check_agreement(world, plan_facts(plan), "the placement")
-    mesh, cuts = mesh_of(plan), plan.cuts
-    index = mesh.stage_of(world.rank)
-    source = BatchSource(dataset, config, images=index == 0, replica=replicas.index)
-    del dataset  # only the first stage keeps images
-    stage = build_stage(config, cuts, index, in_shape=in_shape, num_classes=num_classes)
-    crossing = [shapes[cut - 1] for cut in cuts]
-    gradients_return = decoupler_class(config.decoupler).gradients_return
-    links = open_links(world, mesh, crossing, config, gradients_return)
-    out_shape = () if stage.is_last else crossing[index]
-    decoupler = build_stage_decoupler(config, stage, out_shape, num_classes)
-    replicas.attach(stage, decoupler)
     throttle = throttle_of(world, config.slow_rank)
+    spec = pipeline_spec(config, dataset)
+    plan = _plan(config, spec, world, throttle, saved)
+    check_agreement(world, plan_facts(plan), "the placement")
+    is_first = mesh_of(plan).stage_of(world.rank) == 0
+    source = BatchSource(dataset, config, images=is_first, replica=replicas.index)
+    del dataset  # only the first stage keeps images
+    built = build_rank(
+        spec,
+        plan,
+        world,
+        links=config.links,
+        replicas=replicas,
+        log_every=config.log_every,
+        throttle=throttle,
+    )
     return StageJob(
         plan=plan,
-        block_names=block_names(config.model, **network),
-        stage=stage,
+        block_names=spec.builder.names,
+        stage=built.runner.stage,
         source=source,
-        links=links,
+        links=built.links,
         replicas=replicas,
-        runner=make_runner(config, stage, decoupler, links, throttle),
-        next_rank=mesh.next(world.rank),
+        runner=built.runner,
+        next_rank=built.next_rank,
         memory=memory,
     )
+
+
+def pipeline_spec(config: PipelineConfig, dataset: ImageDataset) -> PipelineSpec:
+    """Return what the stages of a job are built from.
+
+    Args:
+        config: Names the network and says how it learns.
+        dataset: Gives the sizes of images and labels.
+    """
+    in_shape = input_shape(dataset, config)
+    factory = partial(
+        build_model,
+        config.model,
+        in_shape=in_shape,
+        num_classes=dataset.num_classes,
+        width=config.width,
+        layerwise=config.layerwise,
+    )
+
+    def make_optimizer(parameters: list[nn.Parameter]) -> Optimizer:
+        return optimizer_of(parameters, config.optimizer, config.learning_rate, config.weight_decay)
+
+    images = torch.zeros(config.microbatch_size, *in_shape)
+    return PipelineSpec(
+        builder=BlockBuilder(factory),
+        example=images.contiguous(memory_format=torch.channels_last),
+        loss=functional.cross_entropy,
+        make_optimizer=make_optimizer,
+        decoupler=config.decoupler,
+        num_classes=dataset.num_classes,
+        num_microbatches=config.microbatches,
+        precision=config.precision,
+        seed=config.seed,
+        channels_last=config.weights_layout == "channels_last",
+        deterministic=config.deterministic,
+    )
+
+
+def _plan(
+    config: PipelineConfig,
+    spec: PipelineSpec,
+    world: World,
+    throttle: Throttle,
+    saved: Plan | None,
+) -> Plan:
+    """Return where stages are cut and which ranks hold them; every rank has to call.
+
+    Measuring again might find other cuts: those of the checkpoint are kept.
+    """
+    measured = config.placement == "measured" and not config.cuts
+    if saved is not None and measured:
+        return saved
+    stages = num_stages(world.size, config.replicas, config.stages)
+    if measured:
+        limits = (int(_MEGABYTE * each) if each > 0 else None for each in config.memory_limits_mb)
+        costs = measure_costs(
+            spec,
+            world,
+            config.links,
+            memory_limits_bytes=list(limits),
+            values_per_parameter=_VALUES_PER_PARAMETER[config.optimizer],
+            throttle=throttle,
+        )
+        return plan_by_costs(costs, config.replicas)
+    plan = plan_by_cuts(world.size, len(spec.builder), stages, config.cuts)
+    if saved is not None:
+        check_cuts(saved, plan)
+    return plan

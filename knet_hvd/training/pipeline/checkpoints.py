@@ -1,19 +1,15 @@
 """The checkpoints of a pipeline job, from the first step to the last."""
 
-from collections.abc import Callable
-
 from knet_hvd.checkpoint import Manifest, StopSignals, check_num_steps
 from knet_hvd.comm import World
-from knet_hvd.pipeline.decouplers.registry import decoupler_class
+from knet_hvd.pipeline.placement.cuts import num_stages
 from knet_hvd.pipeline.placement.search import Plan
-from knet_hvd.pipeline.replicas.base import num_stages
 from knet_hvd.training.checkpoints import TrainingHooks
 from knet_hvd.training.pipeline.checkpoint_ranks import WorldRanks
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.rank_state import StageState
 from knet_hvd.training.pipeline.resume import (
     check_configuration,
-    check_cuts,
     plan_details,
     resolved,
     saved_plan,
@@ -41,7 +37,9 @@ class PipelineCheckpoints(TrainingHooks[PipelineConfig]):
         """
         super().__init__(config, signals)
         self._world = world
-        self._configuration = resolved(config, num_stages(config, world.size))
+        self._configuration = resolved(
+            config, num_stages(world.size, config.replicas, config.stages)
+        )
         if config.checkpoint_dir is not None:
             self._open(
                 KIND,
@@ -57,25 +55,10 @@ class PipelineCheckpoints(TrainingHooks[PipelineConfig]):
         place = saved_plan(manifest).order.index(self._world.rank)
         return sorted({place - place % self.config.replicas, place})
 
-    def plan(self, make_plan: Callable[[], Plan]) -> Plan:
-        """Return where stages are cut and which ranks hold them.
-
-        Measuring again might find other cuts: those of the checkpoint are kept.
-
-        Args:
-            make_plan: Returns the plan of a new run.
-
-        Raises:
-            CheckpointError: On every rank, if the checkpoint has other cuts.
-        """
-        if self._saved is None:
-            return make_plan()
-        saved = saved_plan(self._saved.manifest)
-        if self.config.placement == "measured" and not self.config.cuts:
-            return saved
-        plan = make_plan()
-        check_cuts(saved, plan)
-        return plan
+    @property
+    def saved_plan(self) -> Plan | None:
+        """Where stages were cut and which ranks held them, if the run continues."""
+        return None if self._saved is None else saved_plan(self._saved.manifest)
 
     def begin(self, state: StageState, plan: Plan, batches_per_epoch: int, num_steps: int) -> None:
         """Bring this rank to where the checkpoint was, and prepare to save it.
@@ -99,7 +82,9 @@ class PipelineCheckpoints(TrainingHooks[PipelineConfig]):
             shards = self._saved.shards
             state.restore(shards[place], shards[place - place % self.config.replicas])
             shards.clear()
-        locked = decoupler_class(self.config.decoupler).locked
+        # A rank that waits for the others still receives what would block one of them.
+        self._ranks = WorldRanks(self._world, state.runner.poll_gradients)
+        locked = self.config.decoupler.locked
         self._save_from_here(
             state.capture,
             self._configuration,

@@ -5,9 +5,8 @@ from typing import Literal
 
 from knet_hvd.comm import Encoding
 from knet_hvd.comm.throttle import parse_slow_rank
-from knet_hvd.pipeline.decouplers.local_loss import AuxiliaryConfig
-from knet_hvd.pipeline.decouplers.synthesizer import SynthesizerConfig
-from knet_hvd.pipeline.setting_checks import check_decoupler_settings
+from knet_hvd.pipeline.decouplers import Decoupler, Local, Use
+from knet_hvd.pipeline.links import LinkSettings
 from knet_hvd.training.config import RUN_ONLY, JobConfig
 
 
@@ -58,37 +57,12 @@ class PipelineConfig(JobConfig):
     slow_rank: str | None = field(default=None, metadata=RUN_ONLY)
     """Slow a rank down, for tests: `1:3.0` has rank 1 take three times as long."""
 
-    decoupler: Literal["backprop", "synthetic", "conditioned", "local", "delayed"] = "local"
-    """Where a stage's gradient comes from. backprop: from the next stage, locked;
-    synthetic: from a synthesizer (DNI); conditioned: from one that sees the labels
-    (cDNI); local: from a loss of its own (DGL); delayed: from the next stage, some
-    steps later (features replay, DDG)."""
-
-    schedule: Literal["sequential", "1f1b"] = "1f1b"
-    """Order of the microbatches of backprop."""
+    decoupler: Decoupler = field(default_factory=Local)
+    """Where a stage's gradient comes from: `--decoupler` with a name, and its settings."""
 
     microbatches: int = 1
     """Parts of a batch that follow each other through the stages, for backprop and
     delayed: with as many as there are stages, late gradients are one update old."""
-
-    max_delay: int | None = None
-    """Most steps between a batch and the gradient that comes back for it, microbatches
-    counted one by one. Not given: 4 for synthesizers; for delayed gradients one for
-    each later stage, and one."""
-
-    recompute: bool = True
-    """For delayed: keep inputs and run forward on them again (features replay). no:
-    keep each batch's graph and weights (DDG), faster and in more memory."""
-
-    predict_weights: bool = False
-    """For delayed: run forward on the weights that are to be expected when the gradient
-    comes back (PipeOptim): late gradients mislead far less, for one pass over them."""
-
-    synthesizer: SynthesizerConfig = field(default_factory=SynthesizerConfig)
-    """Settings of synthetic and conditioned."""
-
-    auxiliary: AuxiliaryConfig = field(default_factory=AuxiliaryConfig)
-    """Settings of local."""
 
     activation_encodings: tuple[Encoding, ...] = ("fp32",)
     """How activations cross: one for all cuts, or one for each."""
@@ -116,13 +90,13 @@ class PipelineConfig(JobConfig):
     """Images per step and replica: with replicas a step takes replicas * batch_size."""
 
     deterministic: bool = False
-    """Take gradients that come back after exactly `max_delay` steps, not as soon as
-    they are there (with replicas always so): the same command then gives the same
+    """Take gradients that come back after exactly as many steps as they may take, not as
+    soon as they are there (with replicas always so): the same command then gives the same
     weights, bit for bit."""
 
     def __post_init__(self) -> None:
         JobConfig.__post_init__(self)
-        for name in ("microbatches", "credits", "stages", "replicas", "max_delay"):
+        for name in ("microbatches", "credits", "stages", "replicas"):
             self.expect_at_least_1(name)
         if self.release_above_mb is not None and not self.release_above_mb > 0:
             raise ValueError(f"release_above_mb: expected > 0, got {self.release_above_mb}")
@@ -132,7 +106,18 @@ class PipelineConfig(JobConfig):
                 f"microbatches: expected a divisor of batch_size {self.batch_size}, "
                 f"got {self.microbatches}"
             )
-        check_decoupler_settings(self)
+        self.decoupler.check(
+            Use(
+                num_microbatches=self.microbatches,
+                num_replicas=self.replicas,
+                saves_checkpoints=self.checkpoint_dir is not None,
+                optimizer_has_averages=self.optimizer != "sgd",
+            )
+        )
+
+    def defaults(self) -> "PipelineConfig":
+        """Return the job's defaults, with this decoupler's own."""
+        return PipelineConfig(decoupler=type(self.decoupler)())
 
     @property
     def layerwise(self) -> bool:
@@ -143,3 +128,13 @@ class PipelineConfig(JobConfig):
     def microbatch_size(self) -> int:
         """Return the images of a microbatch, which is what crosses in a frame."""
         return self.batch_size // self.microbatches
+
+    @property
+    def links(self) -> LinkSettings:
+        """Return how tensors cross between stages."""
+        return LinkSettings(
+            activation_encodings=self.activation_encodings,
+            gradient_encodings=self.gradient_encodings,
+            credits=self.credits,
+            mpi_progress=self.mpi_progress,
+        )

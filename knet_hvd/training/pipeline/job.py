@@ -69,7 +69,7 @@ class PipelineJob:
         )
         report(
             f"{config.model} on {config.data}, {stages} stage{'s' if stages > 1 else ''}, "
-            f"{config.decoupler}: train accuracy {summary['train_accuracy']:.4f}, "
+            f"{config.decoupler.name}: train accuracy {summary['train_accuracy']:.4f}, "
             f"test accuracy {summary['test_accuracy']:.4f}"
             f"{speed if summary['samples_per_second'] else ''}"
         )

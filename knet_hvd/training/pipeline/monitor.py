@@ -90,7 +90,7 @@ class StageMonitor:
         }
         if self._replicas.number > 1:
             scalars["wire/gradient_bytes_per_step"] = self._replicas.gradient_bytes
-        for name, value in self._runner.decoupler.metrics.items():
+        for name, value in self._runner.gradient_source.metrics.items():
             scalars[self._tag(name)] = float(value)
         self.logger.scalars(scalars, step)
         self.restart()
@@ -112,7 +112,7 @@ class StageMonitor:
         config = self._config
         self.logger.hparams(
             config.hyperparameters(
-                decoupler=config.decoupler, num_stages=self._runner.stage.num_stages
+                decoupler=config.decoupler.name, num_stages=self._runner.stage.num_stages
             ),
             ["test/accuracy", "throughput/samples_per_s", "wire/bytes_per_step"],
         )

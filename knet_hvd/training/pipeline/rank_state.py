@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from knet_hvd.checkpoint import StateTree, snapshot
 from knet_hvd.comm import World
 from knet_hvd.errors import CheckpointError, KnetError
-from knet_hvd.pipeline.decouplers import Decoupler
+from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.links import StageLinks
 from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.replicas.base import Replicas
@@ -34,7 +34,7 @@ class StageState:
 
     Attributes:
         stage: The stage.
-        runner: Knows its decoupler, and what is under way.
+        runner: Knows its gradient source, and what is under way.
         links: To its neighbours.
         replicas: Of this stage.
         world: All ranks.
@@ -53,8 +53,8 @@ class StageState:
     before_capture: Callable[[], None] = lambda: None
 
     @property
-    def _decoupler(self) -> Decoupler:
-        return self.runner.decoupler
+    def _source(self) -> GradientSource:
+        return self.runner.gradient_source
 
     def capture(self, step: int) -> StateTree:
         """Return this rank's shard; nothing of it changes with the next step.
@@ -77,21 +77,21 @@ class StageState:
             "replica": self.replicas.index,
             "random_state": torch.get_rng_state(),
             "under_way": self.runner.state(),
-            "metrics": dict(self._decoupler.metrics),
+            "metrics": dict(self._source.metrics),
             "compression": [
                 self.replicas.compression_state(optimizer)
-                for optimizer in (self.stage.optimizer, self._decoupler.optimizer)
+                for optimizer in (self.stage.optimizer, self._source.optimizer)
             ],
         }
         if self.replicas.index:
             shard["buffers"] = _buffers(self.stage.blocks)
-            shard["decoupler_buffers"] = _buffers(self._decoupler.modules)
+            shard["decoupler_buffers"] = _buffers(self._source.modules)
             return snapshot(shard)
         shard["model"] = dict(self.stage.blocks.state_dict())
         shard["optimizer"] = _state(self.stage.optimizer)
         shard["average"] = self.average.shadow
-        shard["decoupler"] = dict(self._decoupler.modules.state_dict())
-        shard["decoupler_optimizer"] = _state(self._decoupler.optimizer)
+        shard["decoupler"] = dict(self._source.modules.state_dict())
+        shard["decoupler_optimizer"] = _state(self._source.optimizer)
         return snapshot(shard)
 
     def _settle(self, error: str) -> None:
@@ -99,14 +99,17 @@ class StageState:
         link = self.links.input_gradients
         own = {"sent": 0 if link is None else link.sent_frames, "error": error}
         texts = self.world.gather_text(
-            json.dumps(own), "all stages to make the step of a checkpoint", _PATIENCE
+            json.dumps(own),
+            "all stages to make the step of a checkpoint",
+            _PATIENCE,
+            self.runner.poll_gradients,
         )
         found = [json.loads(text) for text in texts]
         for each in found:
             if each["error"]:
                 raise KnetError(each["error"])
         if self.next_rank is not None:
-            self.runner.settle(found[self.next_rank]["sent"])
+            self.runner.receive_gradients(found[self.next_rank]["sent"])
 
     def restore(self, own: StateTree, first: StateTree) -> None:
         """Bring this rank to the state that a checkpoint holds, bit for bit.
@@ -120,11 +123,11 @@ class StageState:
         """
         try:
             self.stage.blocks.load_state_dict(first["model"])
-            self._decoupler.modules.load_state_dict(first["decoupler"])
+            self._source.modules.load_state_dict(first["decoupler"])
             _load(self.stage.optimizer, first["optimizer"])
-            _load(self._decoupler.optimizer, first["decoupler_optimizer"])
+            _load(self._source.optimizer, first["decoupler_optimizer"])
             _load_buffers(self.stage.blocks, own.get("buffers", {}))
-            _load_buffers(self._decoupler.modules, own.get("decoupler_buffers", {}))
+            _load_buffers(self._source.modules, own.get("decoupler_buffers", {}))
         except (RuntimeError, ValueError, KeyError) as error:
             text = " ".join(str(error).split())
             raise CheckpointError(
@@ -132,11 +135,11 @@ class StageState:
                 f"{self.stage.index}: {text}"
             ) from error
         self.average.shadow = dict(first["average"])
-        optimizers = (self.stage.optimizer, self._decoupler.optimizer)
+        optimizers = (self.stage.optimizer, self._source.optimizer)
         for optimizer, state in zip(optimizers, own["compression"], strict=True):
             self.replicas.load_compression_state(optimizer, state)
         self.runner.load_state(own["under_way"])
-        self._decoupler.metrics = dict(own["metrics"])
+        self._source.metrics = dict(own["metrics"])
         torch.set_rng_state(own["random_state"])
 
 

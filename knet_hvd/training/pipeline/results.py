@@ -50,7 +50,7 @@ def gather_summary(
         ranks=[world.rank],
         blocks=[name for name, _ in job.stage.blocks.named_children()],
         parameters=num_parameters(job.stage.blocks),
-        decoupler_parameters=num_parameters(job.decoupler.modules),
+        decoupler_parameters=num_parameters(job.gradient_source.modules),
         idle_fraction=meter.idle_s / meter.elapsed_s,
         peak_memory_bytes=peak_bytes,
         replica_wait_fraction=meter.waited_s / meter.elapsed_s,
@@ -60,7 +60,7 @@ def gather_summary(
         train_seconds=meter.elapsed_s,
         **accuracies,
         parameters_sha256=parameters_sha256(job.stage.blocks),
-        metrics={k: float(v) for k, v in job.decoupler.metrics.items()},
+        metrics={k: float(v) for k, v in job.gradient_source.metrics.items()},
     )
     texts = world.gather_text(json.dumps(own.to_dict()), "the other stages' results", _PATIENCE)
     parts = [StageSummary.from_dict(json.loads(text)) for text in texts]

@@ -31,9 +31,7 @@ def check_configuration(manifest: Manifest, present: dict[str, Scalar]) -> None:
     Raises:
         CheckpointError: Names all settings that differ and may not.
     """
-    # A setting that did not exist when the checkpoint was written had its default.
-    saved = to_flat_dict(PipelineConfig()) | dict(manifest.configuration)
-    check_same_configuration(saved, present, may_differ(PipelineConfig))
+    check_same_configuration(manifest.configuration, present, may_differ(PipelineConfig))
 
 
 def plan_details(plan: Plan) -> dict[str, Scalar]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from knet_hvd.checkpoint import StopSignals
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.errors import KnetError, PreemptionError
 from knet_hvd.metrics import profile_steps, progress
+from knet_hvd.pipeline.build import open_replicas
 from knet_hvd.pipeline.placement.planning import plan_table
-from knet_hvd.pipeline.replicas.base import open_replicas
 from knet_hvd.training.ema import ParameterEma
 from knet_hvd.training.learning_rate import set_learning_rate
 from knet_hvd.training.pipeline.build import build_stage_job
@@ -58,8 +59,15 @@ class PipelineTrainer:
             raise
 
     def _build(self, config: PipelineConfig, world: World) -> None:
-        self._replicas = open_replicas(config, world)
-        job = build_stage_job(config, world, self._replicas, self._checkpoints.plan)
+        seed = (config.ternary.seed + config.seed) % 2**32
+        self._replicas = open_replicas(
+            world,
+            config.replicas,
+            config.compression,
+            replace(config.ternary, seed=seed),
+            config.microbatches,
+        )
+        job = build_stage_job(config, world, self._replicas, self._checkpoints.saved_plan)
         self._job, self._links, self._runner = job, job.links, job.runner
         self.plan, self.stage = job.plan, job.stage
         batches = job.source.num_batches
@@ -92,8 +100,7 @@ class PipelineTrainer:
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
-        """Take in what would block others, and leave links and groups in the end."""
-        self._world.meanwhile = self._runner.take_in
+        """Leave links and groups after a preemption, and stop the progress thread."""
         try:
             yield
         except PreemptionError:  # on all ranks, with nothing under way
@@ -101,7 +108,6 @@ class PipelineTrainer:
             self._replicas.close()
             raise
         finally:
-            self._world.meanwhile = lambda: None
             self._world.stop_progress()
 
     def plan_table(self) -> str:
@@ -219,7 +225,7 @@ class PipelineTrainer:
         Args:
             split: train or test.
         """
-        self._replicas.before_evaluation(self.stage, self._runner.decoupler)
+        self._replicas.before_evaluation(self.stage, self._runner.gradient_source)
         batches = self._job.source.evaluation(split, self.config.microbatch_size)
         with self._state.average.applied(self.stage.blocks):
             correct = count_correct(self.stage, self._links, batches, first_step=0)

@@ -2,17 +2,21 @@
 
 import subprocess
 import sys
-from typing import Any
 
 import torch
+from torch.nn import functional
 
+from knet_hvd.models import BlockBuilder, build_model
 from knet_hvd.pipeline.build import build_stage
-from knet_hvd.pipeline.decouplers import Objective
+from knet_hvd.pipeline.decouplers import Backprop
+from knet_hvd.pipeline.loss_head import LossHead
+from knet_hvd.pipeline.optimizers import optimizer_of
+from knet_hvd.pipeline.spec import PipelineSpec
 from knet_hvd.pipeline.stage import Batch, Stage
-from knet_hvd.training.pipeline.config import PipelineConfig
 
 SCRIPT = """
 import torch
+from torch.nn import functional
 from knet_hvd.metrics.process_memory import MemoryMeter
 torch.ones(3)
 meter = MemoryMeter()
@@ -32,6 +36,7 @@ def test_the_peak_is_that_since_the_restart() -> None:
 
 RELEASE = """
 import torch
+from torch.nn import functional
 from knet_hvd.metrics.process_memory import MemoryMeter, release_freed_blocks
 # A block that is freed raises the size from which the C library gives blocks back.
 del (first := [torch.ones(5 * 2**18)])[:]
@@ -52,6 +57,7 @@ def test_freed_blocks_go_back() -> None:
 KEEP = """
 import resource
 import torch
+from torch.nn import functional
 from knet_hvd.metrics.process_memory import keep_freed_blocks
 
 def step():
@@ -75,22 +81,29 @@ def test_freed_blocks_are_kept() -> None:
     subprocess.run([sys.executable, "-c", KEEP], check=True)
 
 
-def trained(**settings: Any) -> Stage:
-    config = PipelineConfig(model="mnist8", optimizer="momentum", **settings)
-    stage = build_stage(config, (), 0, in_shape=(1, 8, 8), num_classes=10)
+def trained(*, channels_last: bool) -> Stage:
+    spec = PipelineSpec(
+        builder=BlockBuilder(lambda: build_model("mnist8", in_shape=(1, 8, 8), num_classes=10)),
+        example=torch.zeros(16, 1, 8, 8),
+        loss=functional.cross_entropy,
+        make_optimizer=lambda parameters: optimizer_of(parameters, "momentum", 0.001),
+        decoupler=Backprop(),
+        channels_last=channels_last,
+    )
+    stage = build_stage(spec, (), 0)
     torch.manual_seed(3)
     for step in range(5):
         images, labels = torch.randn(16, 1, 8, 8), torch.randint(10, (16,))
-        batch = Batch(step, 0, labels, 16, inputs=images)
-        objective = Objective()
-        objective.forward(stage, batch)
-        objective.learn(stage, batch)
+        batch = Batch(step=step, labels=labels, inputs=images, num_samples=16)
+        head = LossHead(spec.loss)
+        head.forward(stage, batch)
+        head.backward_now(stage, batch)
         stage.update()
     return stage
 
 
 def test_the_layout_of_weights_does_not_change_what_is_learned() -> None:
-    plain, other = trained(), trained(weights_layout="channels_last")
+    plain, other = trained(channels_last=False), trained(channels_last=True)
     first = next(m for m in other.blocks.modules() if isinstance(m, torch.nn.Conv2d))
     assert first.weight.is_contiguous(memory_format=torch.channels_last)
     for expected, actual in zip(plain.blocks.parameters(), other.blocks.parameters(), strict=True):

@@ -1,5 +1,7 @@
 """The networks: sizes as published, shapes, seeds, and cuts between blocks."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -200,13 +202,18 @@ def test_response_norm_equals_pytorchs(channels: int, size: int) -> None:
     torch.testing.assert_close(gradient, reference)
 
 
+def builder_of(name: str, width: float) -> BlockBuilder:
+    build = partial(build_model, name, in_shape=CIFAR10, num_classes=10, width=width)
+    return BlockBuilder(build)
+
+
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_some_blocks_have_the_values_of_the_whole_network(name: str) -> None:
     torch.manual_seed(3)
     whole = build_model(name, in_shape=CIFAR10, num_classes=10, width=0.3)
     following = torch.rand(3)
     expected = whole.state_dict()
-    builder = BlockBuilder(name, in_shape=CIFAR10, num_classes=10, width=0.3)
+    builder = builder_of(name, width=0.3)
     for own in (range(1), range(1, 3), range(2, len(whole)), range(len(whole))):
         torch.manual_seed(3)
         blocks = builder.build(own)
@@ -220,9 +227,37 @@ def test_some_blocks_have_the_values_of_the_whole_network(name: str) -> None:
 
 
 def test_each_block_can_be_run_by_itself() -> None:
-    builder = BlockBuilder("cifarnet", in_shape=CIFAR10, num_classes=10, width=0.1)
+    builder = builder_of("cifarnet", width=0.1)
     activation = torch.randn(2, *CIFAR10)
     for block in builder.each():
         activation = block(activation)
         assert bool(torch.isfinite(activation).all())
     assert activation.shape == (2, 10)
+
+
+def own_network() -> nn.Sequential:
+    """A network of a user's, with a layer that draws and one that does not."""
+    return nn.Sequential(nn.Embedding(7, 4), nn.LayerNorm(4), nn.Flatten(), nn.Linear(20, 3))
+
+
+def test_a_network_of_ones_own() -> None:
+    torch.manual_seed(3)
+    expected = own_network().state_dict()
+    builder = BlockBuilder(own_network)
+    assert builder.names == ["0", "1", "2", "3"]
+    torch.manual_seed(3)
+    last = builder.build([3])
+    assert torch.equal(last.state_dict()["3.weight"], expected["3.weight"])
+
+
+class Unset(nn.Module):
+    """A parameter that is made of another tensor, whose values are lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.arange(3.0) * 2)
+
+
+def test_initial_values_that_cannot_be_repeated() -> None:
+    with pytest.raises(ValueError, match=r"recorded for scale of block 1: set them in place"):
+        BlockBuilder(lambda: nn.Sequential(nn.Linear(3, 3), Unset()))

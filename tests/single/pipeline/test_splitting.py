@@ -1,20 +1,42 @@
 """Cuts, and what crosses them."""
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
-from knet_hvd.models import MODELS, build_model
+from knet_hvd.models import MODELS, BlockBuilder, build_model
 from knet_hvd.pipeline.build import build_stage
-from knet_hvd.pipeline.decouplers import SynthesizerConfig
-from knet_hvd.pipeline.placement.cuts import check_cuts, equal_cuts, output_shapes, stage_blocks
-from knet_hvd.training.pipeline.config import PipelineConfig
+from knet_hvd.pipeline.decouplers import Backprop
+from knet_hvd.pipeline.optimizers import optimizer_of
+from knet_hvd.pipeline.placement.cuts import (
+    check_cuts,
+    equal_cuts,
+    num_stages,
+    output_shapes,
+    stage_blocks,
+)
+from knet_hvd.pipeline.spec import PipelineSpec
 
 MNIST = (1, 28, 28)
+
+
+def spec_of(name: str, width: float, layerwise: bool = False, **settings: Any) -> PipelineSpec:
+    build = partial(
+        build_model, name, in_shape=MNIST, num_classes=10, width=width, layerwise=layerwise
+    )
+    return PipelineSpec(
+        builder=BlockBuilder(build),
+        example=torch.zeros(4, *MNIST),
+        loss=functional.cross_entropy,
+        make_optimizer=lambda parameters: optimizer_of(parameters, "adam", 0.001),
+        decoupler=Backprop(),
+        **settings,
+    )
 
 
 @given(num_stages=st.integers(1, 6), more=st.integers(0, 20))
@@ -32,8 +54,9 @@ def test_equal_cuts_give_each_block_to_one_stage(num_stages: int, more: int) -> 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_output_shapes_are_those_of_a_real_pass(name: str, layerwise: bool) -> None:
     size = {"num_classes": 7, "width": 0.1, "layerwise": layerwise}
-    shapes = output_shapes(name, in_shape=MNIST, **size)
-    model = build_model(name, in_shape=MNIST, **size)
+    build = partial(build_model, name, in_shape=MNIST, **size)
+    shapes = output_shapes(BlockBuilder(build).skeleton, torch.zeros(1, *MNIST))
+    model = build()
     activation = torch.randn(2, *MNIST)
     for block, shape in zip(model, shapes, strict=True):
         activation = block(activation)
@@ -44,21 +67,20 @@ def test_shapes_draw_no_random_numbers() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    output_shapes("mnist4", in_shape=MNIST, num_classes=10, width=1.0)
+    spec = spec_of("mnist4", width=1.0)
+    output_shapes(spec.builder.skeleton, spec.example)
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("cut_between", ["blocks", "layers"])
-def test_stages_begin_with_the_weights_of_one_process(cut_between: Any) -> None:
-    config = PipelineConfig(model="mnist8", width=0.2, seed=5, cut_between=cut_between)
+@pytest.mark.parametrize("layerwise", [False, True])
+def test_stages_begin_with_the_weights_of_one_process(layerwise: bool) -> None:
+    spec = spec_of("mnist8", width=0.2, layerwise=layerwise, seed=5)
     torch.manual_seed(5)
-    whole = build_model(
-        "mnist8", in_shape=MNIST, num_classes=10, width=0.2, layerwise=config.layerwise
-    )
+    whole = build_model("mnist8", in_shape=MNIST, num_classes=10, width=0.2, layerwise=layerwise)
     expected, cuts = whole.state_dict(), equal_cuts(len(whole), 3)
     seen = {}
     for index in range(3):
-        stage = build_stage(config, cuts, index, in_shape=MNIST, num_classes=10)
+        stage = build_stage(spec, cuts, index)
         seen.update(stage.blocks.state_dict())
     assert list(seen) == list(expected)
     assert all(torch.equal(seen[name], expected[name]) for name in seen)
@@ -86,10 +108,7 @@ def test_running_statistics_move_as_far_a_step_with_microbatches() -> None:
     images = torch.randn(4, *MNIST)
     means = []
     for microbatches in (1, 4):
-        config = PipelineConfig(
-            model="vgg16", width=0.1, decoupler="backprop", microbatches=microbatches
-        )
-        stage = build_stage(config, (), 0, in_shape=MNIST, num_classes=10)
+        stage = build_stage(spec_of("vgg16", width=0.1, num_microbatches=microbatches), (), 0)
         for _ in range(microbatches):
             stage.forward(images)
         means.append(dict(stage.blocks.named_buffers()))
@@ -98,39 +117,10 @@ def test_running_statistics_move_as_far_a_step_with_microbatches() -> None:
             torch.testing.assert_close(means[1][name], expected, msg=name)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
-        ({"stages": 0}, "stages: expected at least 1, got 0"),
-        ({"learning_rate": 0.0}, "learning_rate: expected > 0"),
-        (
-            {"decoupler": "backprop", "microbatches": 3},
-            "expected a divisor of batch_size 64, got 3",
-        ),
-        ({"slow_rank": "1"}, "expected RANK:FACTOR .* got '1'"),
-        ({"slow_rank": "1:0.5"}, "a factor of at least 1"),
-        ({"decoupler": "local", "microbatches": 2}, "expected 1 with local"),
-        (
-            {
-                "decoupler": "delayed",
-                "microbatches": 2,
-                "replicas": 2,
-                "checkpoint_dir": Path("somewhere"),
-            },
-            "expected 1 with delayed gradients, replicas and checkpoints together",
-        ),
-        (
-            {
-                "decoupler": "conditioned",
-                "synthesizer": SynthesizerConfig(targets="true", correct=True),
-                "replicas": 2,
-                "checkpoint_dir": Path("somewhere"),
-            },
-            "expected no replicas together with checkpoints, got 2",
-        ),
-    ],
-)
-def test_settings_that_are_refused(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        PipelineConfig(**settings)
+def test_stages_that_ranks_can_hold() -> None:
+    assert num_stages(6, replicas=2) == 3
+    assert num_stages(6, replicas=2, stages=3) == 3
+    with pytest.raises(ValueError, match=r"replicas: expected a divisor of 3, .* got 2"):
+        num_stages(3, replicas=2)
+    with pytest.raises(ValueError, match=r"expected as many as .* 4, got 3 \* 1 = 3"):
+        num_stages(4, replicas=1, stages=3)

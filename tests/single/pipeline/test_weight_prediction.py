@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from knet_hvd.pipeline.decouplers import Decoupler, Delayed, Stashed
-from knet_hvd.pipeline.decouplers.registry import make_decoupler
+from knet_hvd.pipeline.decouplers import Delayed
+from knet_hvd.pipeline.gradient_source import LateGradientSource
 from knet_hvd.pipeline.optimizers import make_optimizer
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.weights.prediction import predict_weights, running_on
-from knet_hvd.training.pipeline.config import PipelineConfig
 
 
 def make_stage(optimizer: Any = "adam") -> Stage:
@@ -28,7 +27,19 @@ def make_batch(seed: int, updates_ahead: int) -> Batch:
     torch.manual_seed(seed)
     images = torch.randn(5, 3, 4, 4, requires_grad=True)
     labels = torch.randint(6, (5,))
-    return Batch(seed, 0, labels, 5, True, images, updates_ahead=updates_ahead)
+    return Batch(
+        step=seed,
+        labels=labels,
+        inputs=images,
+        num_samples=5,
+        num_updates_until_gradient=updates_ahead,
+    )
+
+
+def predicting(recompute: bool) -> LateGradientSource:
+    source = Delayed(recompute=recompute, predict_weights=True).build((6,), None)
+    assert isinstance(source, LateGradientSource)
+    return source
 
 
 def train(stage: Stage, steps: int) -> None:
@@ -84,41 +95,40 @@ def test_nothing_to_predict(optimizer: str) -> None:
     assert all(torch.equal(p, w) for p, w in pairs)
 
 
-@pytest.mark.parametrize("kind", [Delayed, Stashed])
-def test_it_goes_forward_on_predicted_weights_and_keeps_its_own(kind: Any) -> None:
-    stage, decoupler = make_stage(), kind(predict_weights=True)
+@pytest.mark.parametrize("recompute", [True, False])
+def test_it_goes_forward_on_predicted_weights_and_keeps_its_own(recompute: bool) -> None:
+    stage, source = make_stage(), predicting(recompute)
     train(stage, 5)
     own, batch = weights(stage), make_batch(0, updates_ahead=3)
     twin = copy.deepcopy(stage)
     with running_on(predicted(stage, 3), twin.blocks):
         expected = twin.forward(batch.inputs.detach())
-    decoupler.forward(stage, batch)
-    assert torch.equal(batch.output, expected)
+    assert torch.equal(source.forward(stage, batch), expected)
     pairs = zip(weights(stage), own, strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("kind", [Delayed, Stashed])
-def test_gradients_are_those_of_the_weights_that_the_paper_says(kind: Any) -> None:
+@pytest.mark.parametrize("recompute", [True, False])
+def test_gradients_are_those_of_the_weights_that_the_paper_says(recompute: bool) -> None:
     """Kept graphs: of those predicted; a second pass: of the weights at its time."""
-    stage, decoupler = make_stage(), kind(predict_weights=True)
+    stage, source = make_stage(), predicting(recompute)
     train(stage, 5)
     batches: list[tuple[Batch, list[Tensor]]] = []
     for ahead in range(3):
         batch = make_batch(ahead, updates_ahead=ahead)
         batches.append((batch, predicted(stage, ahead)))
-        decoupler.forward(stage, batch)
-        assert not decoupler.learn(stage, batch)
+        source.forward(stage, batch)
+        assert not source.backward_now(stage, batch)
         train(stage, 1)
     for batch, weights_then in batches:
         gradient = torch.randn(5, 6)
         twin = copy.deepcopy(stage)
         inputs = batch.inputs.detach().clone().requires_grad_()
-        on = weights_then if kind is Stashed else weights(stage)
+        on = weights(stage) if recompute else weights_then
         with running_on(on, twin.blocks):
             twin.forward(inputs).backward(gradient)
             expected = [inputs.grad, *(p.grad for p in twin.blocks.parameters())]
-        assert decoupler.learn_from(stage, batch, gradient)
+        assert source.backward_late(stage, batch, gradient)
         grads = [p.grad for p in stage.blocks.parameters()]
         for a, e in zip([batch.inputs.grad, *grads], expected, strict=True):
             assert torch.equal(a, e)
@@ -127,11 +137,11 @@ def test_gradients_are_those_of_the_weights_that_the_paper_says(kind: Any) -> No
 
 def test_a_stage_without_parameters() -> None:
     stage = Stage(0, 2, nn.Sequential(nn.ReLU()), None)
-    for decoupler in (Delayed(predict_weights=True), Stashed(predict_weights=True)):
+    for source in (predicting(recompute=True), predicting(recompute=False)):
         batch = make_batch(0, updates_ahead=2)
-        decoupler.forward(stage, batch)
-        decoupler.learn(stage, batch)
-        assert decoupler.learn_from(stage, batch, torch.ones(5, 3, 4, 4))
+        source.forward(stage, batch)
+        source.backward_now(stage, batch)
+        assert source.backward_late(stage, batch, torch.ones(5, 3, 4, 4))
         assert torch.equal(batch.inputs.grad, (batch.inputs > 0).float())
 
 
@@ -144,27 +154,3 @@ def test_own_weights_are_back_after_an_error() -> None:
         stage.forward(torch.zeros(1, 7))
     pairs = zip(weights(stage), own, strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-
-
-@pytest.mark.parametrize(("recompute", "kind"), [(True, Delayed), (False, Stashed)])
-def test_the_setting_reaches_the_decoupler(recompute: bool, kind: Any) -> None:
-    config = PipelineConfig(decoupler="delayed", recompute=recompute, predict_weights=True)
-    decoupler: Decoupler = make_decoupler(config, (6,), 10)
-    assert isinstance(decoupler, kind)
-    stage, batch = make_stage(), make_batch(0, updates_ahead=3)
-    train(stage, 5)
-    plain = copy.deepcopy(stage).forward(batch.inputs.detach())
-    decoupler.forward(stage, batch)
-    assert not torch.equal(batch.output, plain)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"decoupler": "local"}, "only for delayed, got local"),
-        ({"decoupler": "delayed", "optimizer": "sgd"}, "momentum or adam .*, got sgd"),
-    ],
-)
-def test_settings_that_are_refused(settings: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"predict_weights: .*{message}"):
-        PipelineConfig(predict_weights=True, **settings)

@@ -3,7 +3,7 @@
 `one_forward_one_backward` is the schedule of PipeDream with a flush after each batch
 (Narayanan et al., "PipeDream", SOSP 2019; "Memory-Efficient Pipeline-Parallel DNN
 Training", ICML 2021, PipeDream-Flush): a stage runs ahead only as far as there are
-stages behind it, so that it holds that many activations at most.
+stages after it, so that it holds that many activations at most.
 """
 
 from typing import Literal, NamedTuple

@@ -11,7 +11,6 @@ or, after the first convolution, added at all positions.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +21,8 @@ _PUBLISHED_CHANNELS = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SynthesizerConfig:
-    """Set the size of synthesizers and how they learn.
+class SynthesizerLayers:
+    """Set the layers of synthesizers.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -37,28 +36,11 @@ class SynthesizerConfig:
     """Units or channels of hidden layers; as published if not given: 1024 or 128."""
 
     kernel_size: int = 5
-    """Of convolutions, in pixels; odd."""
+    """Width of convolutions in pixels, an odd number."""
 
     convolutions: bool = True
     """Predict gradients of images by convolutions, as published; no: by fully connected
     layers, which see the whole image and know where in it they are."""
-
-    targets: Literal["bootstrapped", "true"] = "bootstrapped"
-    """What a synthesizer learns to predict. bootstrapped: what the next stage makes of
-    its own prediction, as published; true: the gradient of the loss, which stages
-    carry back through graphs that they keep. The same with two stages."""
-
-    correct: bool = False
-    """Learn from what synthetic gradients missed as well, once the true ones are there:
-    late, but nothing is lost. Needs true targets."""
-
-    learning_rate: float = 0.001
-    """Of Adam; plain SGD is known not to converge."""
-
-    trust: bool = True
-    """Multiply the learning rate of the stage before it by the square of the cosine
-    similarity to true gradients that it has reached so far; with `correct`, the
-    synthetic gradients themselves. As published: no."""
 
     def __post_init__(self) -> None:
         if self.hidden_layers is not None and self.hidden_layers < 0:
@@ -67,56 +49,59 @@ class SynthesizerConfig:
             raise ValueError(f"hidden_units: expected at least 1, got {self.hidden_units}")
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: expected an odd number, got {self.kernel_size}")
-        if self.correct and self.targets != "true":
-            raise ValueError(f"correct: expected targets 'true', got {self.targets!r}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate: expected > 0, got {self.learning_rate}")
 
 
 class Synthesizer(nn.Module):
-    """Predict the gradient of an activation, [n, features] or [n, c, h, w].
+    """Predict the gradient of an activation: [n, features], [n, t, features] or [n, c, h, w].
+
+    A sequence is predicted position by position.
 
     Predictions are gradients of the loss of one sample, not of the mean over the batch,
     so that their size does not depend on the batch's.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], config: SynthesizerConfig, num_labels: int = 0
+        self, shape: tuple[int, ...], settings: SynthesizerLayers, num_classes: int = 0
     ) -> None:
         """Build the layers.
 
         Args:
-            shape: The activation's, without the batch: one or three numbers.
-            config: Sizes.
-            num_labels: Classes if it is to see the labels, 0 if not.
+            shape: The activation's, without the batch: one to three numbers.
+            settings: The layers.
+            num_classes: Classes if it is to see the labels, 0 if not.
 
         Raises:
-            ValueError: If the shape has neither one nor three numbers.
+            ValueError: If the shape has another number of dimensions.
         """
         super().__init__()
-        if len(shape) not in (1, 3):
-            raise ValueError(f"shape: expected [features] or [c, h, w], got {shape}")
-        self._num_labels = num_labels
-        self._convolve = len(shape) == 3 and config.convolutions
-        depth = config.hidden_layers
+        if len(shape) not in (1, 2, 3):
+            raise ValueError(
+                f"synthesizer: expected an output of [features], [t, features] or [c, h, w] for "
+                f"each sample, got {list(shape)}"
+            )
+        self._is_sequence = len(shape) == 2
+        shape = shape[1:] if self._is_sequence else shape
+        self._num_classes = num_classes
+        self._convolve = len(shape) == 3 and settings.convolutions
+        depth = settings.hidden_layers
         if depth is None:
-            depth = 0 if num_labels and not self._convolve else 2
+            depth = 0 if num_classes and not self._convolve else 2
         published = _PUBLISHED_CHANNELS if self._convolve else _PUBLISHED_UNITS
-        units = config.hidden_units or published
-        joined = 0 if self._convolve else num_labels
+        units = settings.hidden_units or published
+        joined = 0 if self._convolve else num_classes
         features = shape[0] if self._convolve else math.prod(shape)
         sizes = [features + joined, *[units] * depth, features]
-        self._first = self._layer(sizes[0], sizes[1], config.kernel_size)
+        self._first = self._layer(sizes[0], sizes[1], settings.kernel_size)
         layers: list[nn.Module] = []
         last = self._first
         for num_in, num_out in pairwise(sizes[1:]):
-            last = self._layer(num_in, num_out, config.kernel_size)
+            last = self._layer(num_in, num_out, settings.kernel_size)
             norm = nn.BatchNorm2d if self._convolve else nn.BatchNorm1d
             layers += [norm(num_in), nn.ReLU(), last]
         self._rest = nn.Sequential(*layers)
         self._label_bias: nn.Linear | None = None
-        if num_labels and self._convolve:
-            self._label_bias = nn.Linear(num_labels, sizes[1], bias=False)
+        if num_classes and self._convolve:
+            self._label_bias = nn.Linear(num_classes, sizes[1], bias=False)
         self._zero(last, depth)
 
     def _layer(self, num_in: int, num_out: int, kernel_size: int) -> nn.Module:
@@ -138,16 +123,22 @@ class Synthesizer(nn.Module):
 
         Args:
             activation: fp32 [n, ...].
-            labels: int64 [n]; not looked at unless built for it.
+            labels: int64 [n], or [n, t] for a sequence; not looked at unless built for it.
 
         Returns:
             fp32 [n, ...].
         """
-        inputs = activation if self._convolve else activation.flatten(1)
-        if not self._num_labels:
+        inputs = activation
+        if self._is_sequence:
+            inputs = activation.flatten(0, 1)
+        elif not self._convolve:
+            inputs = activation.flatten(1)
+        if not self._num_classes:
             hidden = self._first(inputs)
         else:
-            one_hot = functional.one_hot(labels, self._num_labels).to(inputs.dtype)
+            if self._is_sequence:
+                labels = _labels_of_positions(labels, activation.shape[1])
+            one_hot = functional.one_hot(labels, self._num_classes).to(inputs.dtype)
             if self._label_bias is None:
                 hidden = self._first(torch.cat([inputs, one_hot], dim=1))
             else:
@@ -155,3 +146,10 @@ class Synthesizer(nn.Module):
                 hidden = self._first(inputs) + bias[:, :, None, None]
         output: Tensor = self._rest(hidden)
         return output.view_as(activation)
+
+
+def _labels_of_positions(labels: Tensor, length: int) -> Tensor:
+    """Return [n * length] labels from one for each sequence or one for each position."""
+    if labels.dim() == 1:
+        labels = labels[:, None].expand(-1, length)
+    return labels.flatten()

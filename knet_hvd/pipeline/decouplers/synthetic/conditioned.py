@@ -1,0 +1,26 @@
+"""cDNI: synthetic gradients from a synthesizer that sees the labels.
+
+Jaderberg et al., "Decoupled Neural Interfaces using Synthetic Gradients" (ICML 2017),
+section 3.1: the gradient of a loss depends on the labels, and a synthesizer that knows
+them need not guess. Every rank has the labels, so they do not cross.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from knet_hvd.pipeline.decouplers.base import require_classes
+from knet_hvd.pipeline.decouplers.synthetic.settings import Synthetic
+from knet_hvd.pipeline.decouplers.synthetic.synthesizer import Synthesizer
+from knet_hvd.pipeline.gradient_source import LateGradientSource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conditioned(Synthetic):
+    """Learn at once from a gradient predicted from output and labels (cDNI)."""
+
+    name: ClassVar[str] = "conditioned"
+
+    def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> LateGradientSource:
+        """Return a synthesizer that sees outputs of that shape, and their labels."""
+        classes = require_classes(self.name, num_classes)
+        return self.build_source(Synthesizer(out_shape, self, classes))

@@ -1,0 +1,29 @@
+"""Tensors as trees for a checkpoint, with their layout in memory.
+
+Convolutions choose their order of summation by the layout, and the run that continues
+has to find the same.
+"""
+
+import torch
+from torch import Tensor
+
+from knet_hvd.checkpoint import StateTree
+
+
+def pack_tensor(tensor: Tensor | None) -> StateTree:
+    """Return a tensor's values and layout; None remains None."""
+    if tensor is None:
+        return None
+    return {"values": tensor.detach(), "strides": list(tensor.stride())}
+
+
+def unpack_tensor(tree: StateTree) -> Tensor:
+    """Return the tensor of `pack_tensor`, in memory of its own."""
+    values: Tensor = tree["values"]
+    tensor = torch.empty_strided(values.shape, tree["strides"], dtype=values.dtype)
+    return tensor.copy_(values)
+
+
+def unpack_optional(tree: StateTree) -> Tensor | None:
+    """Return the tensor of `pack_tensor`, or None where it got None."""
+    return None if tree is None else unpack_tensor(tree)

@@ -1,0 +1,52 @@
+"""Batches that wait for a gradient, as trees for a checkpoint."""
+
+from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.gradient_source import LateGradientSource
+from knet_hvd.pipeline.packing import pack_tensor, unpack_optional, unpack_tensor
+from knet_hvd.pipeline.stage import Batch, Stage
+
+
+def batch_to_tree(source: LateGradientSource, batch: Batch) -> StateTree:
+    """Return all that a stage holds of a batch.
+
+    Args:
+        source: Packs what it keeps of the batch.
+        batch: Has run forward.
+    """
+    return {
+        "step": batch.step,
+        "microbatch": batch.microbatch,
+        "is_last": batch.is_last,
+        "num_samples": batch.num_samples,
+        "log_metrics": batch.log_metrics,
+        "labels": pack_tensor(batch.labels),
+        "inputs": pack_tensor(batch.kept_inputs),
+        "memory": source.pack_memory(batch),
+    }
+
+
+def batch_from_tree(
+    source: LateGradientSource, stage: Stage, tree: StateTree, *, needs_gradient: bool
+) -> Batch:
+    """Return the batch of `batch_to_tree`.
+
+    Args:
+        source: Unpacks what it kept of the batch.
+        stage: As it was when the checkpoint was written.
+        tree: What `batch_to_tree` returned, from a checkpoint or not.
+        needs_gradient: Whether the gradient of the inputs will be sent back.
+    """
+    inputs = unpack_optional(tree["inputs"])
+    if inputs is not None and needs_gradient:
+        inputs.requires_grad_()
+    batch = Batch(
+        step=tree["step"],
+        microbatch=tree["microbatch"],
+        labels=unpack_tensor(tree["labels"]),
+        inputs=inputs,
+        num_samples=tree["num_samples"],
+        log_metrics=tree["log_metrics"],
+        is_last=tree["is_last"],
+    )
+    source.unpack_memory(stage, batch, tree["memory"])
+    return batch

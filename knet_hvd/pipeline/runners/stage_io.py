@@ -1,0 +1,123 @@
+"""What a stage receives from its neighbors and sends to them."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from knet_hvd.pipeline.links import StageLinks
+from knet_hvd.pipeline.stage import Batch
+
+
+class Part(NamedTuple):
+    """One microbatch of a step, as a rank has it before anything crosses."""
+
+    step: int
+    microbatch: int
+    inputs: Tensor | None
+    """[n, ...] on the first stage, None on others."""
+    labels: Tensor
+    num_samples: int
+    """Samples of the whole step."""
+    is_last: bool
+
+
+def split_batch(
+    step: int, inputs: Tensor | None, labels: Tensor, num_microbatches: int
+) -> list[Part]:
+    """Return the microbatches of a step.
+
+    Args:
+        step: The number of the step.
+        inputs: [n, ...] on the first stage, None on others.
+        labels: int64 [n, ...].
+        num_microbatches: How many parts; fewer if there are fewer samples.
+    """
+    labels_of = labels.chunk(num_microbatches)
+    inputs_of = [None] * len(labels_of) if inputs is None else inputs.chunk(num_microbatches)
+    last = len(labels_of) - 1
+    return [
+        Part(step, index, own_inputs, own_labels, len(labels), index == last)
+        for index, (own_inputs, own_labels) in enumerate(zip(inputs_of, labels_of, strict=True))
+    ]
+
+
+class StageIO:
+    """Move batches, outputs and gradients between a stage and its neighbors."""
+
+    def __init__(self, links: StageLinks, log_every: int = 1) -> None:
+        """Take the links of a rank.
+
+        Args:
+            links: To its neighbors.
+            log_every: Steps between those whose metrics are wanted.
+        """
+        self._links = links
+        self._log_every = log_every
+
+    @property
+    def sends_gradients(self) -> bool:
+        """Return whether the stage before waits for the gradients of this one's inputs."""
+        return self._links.input_gradients is not None
+
+    @property
+    def num_received_gradients(self) -> int:
+        """Return how many gradients have come from the next stage since the start."""
+        link = self._links.output_gradients
+        return 0 if link is None else link.received_frames
+
+    def receive_batch(self, part: Part, num_updates_until_gradient: int = 0) -> Batch:
+        """Return a microbatch with its inputs, received unless this is the first stage.
+
+        Args:
+            part: What this rank has of it.
+            num_updates_until_gradient: See `Batch`.
+
+        Raises:
+            KnetError: If the stage before is lost or sends something else.
+            ValueError: If the first stage gets no inputs.
+        """
+        inputs = part.inputs
+        if self._links.inputs is not None:
+            inputs = self._links.inputs.receive(part.step, part.microbatch)
+        if inputs is None:
+            raise ValueError("inputs: expected a tensor on the first stage, got None")
+        if self.sends_gradients:
+            inputs.requires_grad_()
+        return Batch(
+            step=part.step,
+            microbatch=part.microbatch,
+            labels=part.labels,
+            inputs=inputs,
+            num_samples=part.num_samples,
+            log_metrics=part.step % self._log_every == 0,
+            is_last=part.is_last,
+            num_updates_until_gradient=num_updates_until_gradient,
+        )
+
+    def send_output(self, batch: Batch, output: Tensor) -> None:
+        """Send the output to the next stage, if there is one."""
+        if self._links.outputs is not None:
+            self._links.outputs.send(output, batch.step, batch.microbatch)
+
+    def gradient_is_there(self) -> bool:
+        """Return whether `receive_gradient` would return at once."""
+        link = self._links.output_gradients
+        return link is not None and link.ready()
+
+    def receive_gradient(self, batch: Batch) -> Tensor:
+        """Return the gradient of a batch's output, in the order in which outputs were sent.
+
+        Raises:
+            KnetError: If the next stage is lost or sends something else.
+            ValueError: If the next stage sends no gradients.
+        """
+        link = self._links.output_gradients
+        if link is None:
+            raise ValueError("the next stage sends no gradients")
+        return link.receive(batch.step, batch.microbatch)
+
+    def send_gradient(self, batch: Batch) -> None:
+        """Send the gradient of the inputs to the stage before, if that waits for it."""
+        gradient = batch.take_input_gradient()
+        if self._links.input_gradients is not None and gradient is not None:
+            self._links.input_gradients.send(gradient, batch.step, batch.microbatch)
