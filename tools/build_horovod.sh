@@ -2,6 +2,7 @@
 # Builds Horovod against the torch and the Open MPI of one Python environment, and installs it there.
 #
 #   tools/build_horovod.sh [PYTHON]      PYTHON is .venv/bin/python unless given
+#   tools/build_horovod.sh --key [PYTHON]   only prints under which name the wheel is kept
 #
 # PyPI has only Horovod's source, and a build takes minutes, so the wheel is kept in
 # ${KNET_CACHE_DIR:-${XDG_CACHE_HOME:-~/.cache}/knet_hvd}, one folder for each set of versions.
@@ -10,6 +11,11 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=tools/steps.sh
 . "$root/tools/steps.sh"
 
+only_key=
+if [[ ${1:-} == --key ]]; then
+  only_key=yes
+  shift
+fi
 python=${1:-$root/.venv/bin/python}
 bin=$(cd "$(dirname "$python")" && pwd)
 export PATH="$bin:$PATH"
@@ -70,6 +76,10 @@ build_wheel() {
 }
 
 key=$(cache_key)
+if [[ -n $only_key ]]; then
+  echo "$key"
+  exit
+fi
 version=${key#horovod-}
 version=${version%%-*}
 if ! compgen -G "$cache/$key/*.whl" >/dev/null; then
