@@ -51,28 +51,32 @@ struct Codec {
 
   // Values [kValues] of a block, each times its scale's boost; apart from encode_block, so that
   // ordinary scales cost nothing. NaN keeps its sign.
-  static const float* boosted(const float* x, const float* scales, float* buffer) {
-    for (int i = 0; i < kValues; ++i)
-      buffer[i] = x[i] == x[i] ? x[i] * knet::boost_of(scales[i / kGroup]) : x[i];
+  static const float* boosted(const float* x, const float* boost, float* buffer) {
+    for (int i = 0; i < kValues; ++i) buffer[i] = x[i] == x[i] ? x[i] * boost[i / kGroup] : x[i];
     return buffer;
   }
 
   static void encode(const knet::EncodeArgs& a, int64_t begin, int64_t end) {
     alignas(64) float buffer[kValues];
+    ScaleCursor cursor(a.scales, a.scale_group_size);
+    float own_inverse = 0.0f, own_boost = 1.0f;
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * kValues;
       const int64_t count = clamp(a.num_values - first, kValues);
       const float* x = as_floats(a.values, a.dtype, first, count, kValues, buffer);
-      float scales[kPlanes], inverse[kPlanes];
+      float boost[kPlanes] = {}, inverse[kPlanes] = {};
       bool any_small = false;
-      for (int plane = 0; plane < kPlanes; ++plane) {
-        const int64_t value = first + plane * kGroup;
-        scales[plane] = value < a.num_values ? a.scales[value / a.scale_group_size] : 0.0f;
-        inverse[plane] = knet::inverse_scale(scales[plane]);
-        any_small |= knet::boost_of(scales[plane]) > 1.0f;
+      for (int plane = 0; plane < kPlanes && first + plane * kGroup < a.num_values; ++plane) {
+        if (cursor.enter(first + plane * kGroup)) {
+          own_inverse = knet::inverse_scale(cursor.scale());
+          own_boost = knet::boost_of(cursor.scale());
+        }
+        inverse[plane] = own_inverse;
+        boost[plane] = own_boost;
+        any_small |= own_boost > 1.0f;
       }
       if (any_small)
-        x = boosted(x, scales, buffer);
+        x = boosted(x, boost, buffer);
       const uint32_t group = a.first_group + static_cast<uint32_t>(block * kPlanes);
       encode_block(x, inverse, group, a.key, a.stochastic, a.payload + block * knet::kBlockBytes);
     }

@@ -22,6 +22,28 @@ inline void store_floats(const float* from, void* values, DType dtype, int64_t b
   for (int64_t i = 0; i < count; ++i) knet::store_value(values, dtype, begin + i, from[i]);
 }
 
+// The scale of values that come in ascending order, for one division a scale group.
+class ScaleCursor {
+ public:
+  ScaleCursor(const float* scales, int64_t scale_group_size)
+      : scales_(scales), size_(scale_group_size) {}
+  // Goes to a value; returns whether its scale is another one than that of the value before it.
+  bool enter(int64_t value) {
+    if (value < end_)
+      return false;
+    const int64_t scale_group = value / size_;
+    end_ = (scale_group + 1) * size_;
+    scale_ = scales_[scale_group];
+    return true;
+  }
+  float scale() const { return scale_; }
+
+ private:
+  const float* scales_;
+  int64_t size_, end_ = 0;
+  float scale_ = 0.0f;
+};
+
 // Values ahead that are asked for early: one core's memory reads wait less often.
 constexpr int kPrefetch = 1024;
 
