@@ -94,3 +94,15 @@ def test_fp64_that_needs_no_warning(device, caplog, monkeypatch) -> None:
             gradient = torch.tensor(values, dtype=torch.float64, device=device)
             local_scales([gradient], TernaryConfig())
     assert not caplog.records
+
+
+def test_no_number_of_ranks_makes_the_largest_scale_infinite(device) -> None:
+    """N codes of the largest scale that finite values have, over N, are that scale."""
+    values = torch.full((10,), torch.finfo(torch.float32).max, device=device)
+    largest = ops.scales([values], rule="rms", clip_factor=2.5)
+    out = torch.empty(10, device=device)
+    for num_ranks in range(1, 513):
+        sums = torch.full((10,), num_ranks, dtype=torch.int16, device=device)
+        ops.dequantize(sums, largest, [out], divisor=num_ranks)
+        assert bool(torch.isfinite(out).all())
+        assert torch.allclose(out, values)
