@@ -1,4 +1,4 @@
-"""Buffers that Horovod may sum: words of codes behind a header that survives the sum.
+"""Buffers that Horovod may sum: a header that survives the sum, then words of codes.
 
 The header's four numbers are sums over ranks too: a fingerprint of the scale and its
 square (equal on all N ranks if and only if N * sum of squares = square of the sum), the
@@ -114,7 +114,7 @@ def split_header(total: Tensor, num_ranks: int, average: bool) -> tuple[SummedHe
 
 
 def full_precision_buffer(values: Tensor, magnitude: float) -> Tensor:
-    """Return a gradient with its magnitude behind it, for a step without codes.
+    """Return a gradient with its magnitude after it, for a step without codes.
 
     Args:
         values: Gradient [any shape].

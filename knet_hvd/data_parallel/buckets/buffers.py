@@ -18,7 +18,7 @@ class BufferPool:
         self._buffers: dict[str, Tensor] = {}
         # glibc returns large blocks to the kernel when they are freed, until one just
         # below 32 MiB was: then it keeps blocks up to that size (mallopt(3), on
-        # M_MMAP_THRESHOLD). Horovod allocates its outputs anew in every step, and on
+        # M_MMAP_THRESHOLD). Horovod allocates its outputs again in every step, and on
         # 4 ranks an exchange of AlexNet's gradients spent a fifth of its time on that.
         torch.empty(_SETTLING_BYTES, dtype=torch.uint8)
 

@@ -23,7 +23,7 @@ class CompressionChoice(NamedTuple):
     exchange: ExchangeChoice
 
 
-def choose_compression(
+def choose_method(
     parameters: Sequence[NamedParameter],
     config: TernaryConfig,
     exchange: ExchangeChoice,
@@ -47,7 +47,7 @@ def choose_compression(
     sizes = [parameter.tensor.numel() for parameter in parameters]
     # The largest of all ranks' values: launchers may forward no variables.
     own = torch.tensor([unfused_values(sizes, collectives.fusion_bytes)])
-    unfused = int(collectives.maximum(own, "auto_compression.largest").wait())
+    unfused = int(collectives.maximum(own, "auto.largest").wait())
     codes = list(EXCHANGES) if exchange == "auto" else [exchange]
     model = calibrate(
         collectives,

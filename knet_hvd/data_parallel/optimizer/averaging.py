@@ -87,3 +87,8 @@ class AveragingOptimizer(Protocol):
 
     def request_snapshots(self, names: Iterable[str]) -> None:
         """Take snapshots of these parameters' gradients in the following steps."""
+
+
+def is_averaging(optimizer: object) -> bool:
+    """Return whether an optimizer averages already."""
+    return hasattr(optimizer, "compression_state_dict")

@@ -1,7 +1,6 @@
 """Path A: wrap an optimizer so that it exchanges ternary gradients."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import horovod.torch as hvd
@@ -9,25 +8,23 @@ import torch
 from horovod.torch.optimizer import DistributedOptimizer as HorovodDistributedOptimizer
 from torch import Tensor
 
-from knet_hvd.agreement import check_agreement
 from knet_hvd.collectives import check_devices
 from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.compression import ErrorFeedback, TernaryCodec, TernaryConfig
-from knet_hvd.compression.levels import MAX_RANKS
-from knet_hvd.data_parallel.allreduce.compressor import TernaryCompressor
 from knet_hvd.data_parallel.buckets.plan import (
     MAX_BUCKET_VALUES,
     PAYLOAD_VALUES,
     NamedParameter,
     plan_buckets,
 )
-from knet_hvd.data_parallel.calibration.auto import advised_choice, choose_compression
-from knet_hvd.data_parallel.exchanges.registry import (
-    ExchangeChoice,
-    check_exchange,
-    make_exchange,
+from knet_hvd.data_parallel.calibration.auto import advised_choice, choose_method
+from knet_hvd.data_parallel.exchanges.registry import ExchangeChoice, make_exchange
+from knet_hvd.data_parallel.optimizer.arguments import (
+    check_choices,
+    check_numbers,
+    check_ranks_agree,
 )
-from knet_hvd.data_parallel.optimizer.horovod import HorovodOptimizer, wrap_horovod
+from knet_hvd.data_parallel.optimizer.horovod import wrap_horovod
 from knet_hvd.data_parallel.optimizer.parameters import group_names, named_parameters_of
 from knet_hvd.data_parallel.optimizer.ternary import TernaryOptimizer
 from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
@@ -37,8 +34,6 @@ from knet_hvd.data_parallel.reducer.base import Reducer
 from knet_hvd.data_parallel.reducer.reducer import GradientReducer
 from knet_hvd.data_parallel.reducer.state import ReductionState
 from knet_hvd.performance import Advice
-
-_CHOICES = ("ternary", "auto", "none", "fp16")
 
 
 def DistributedOptimizer(
@@ -105,9 +100,8 @@ def DistributedOptimizer(
         KnetError: If not all ranks get here in time, or a gradient's device cannot send.
     """
     config = ternary or TernaryConfig()
-    _check_compression(optimizer, compression)
-    check_exchange(exchange)
-    _check_numbers(op, gradient_predivide_factor, backward_passes_per_step, process_set)
+    check_choices(optimizer, compression, exchange)
+    check_numbers(op, gradient_predivide_factor, backward_passes_per_step, process_set)
     parameters = named_parameters_of(optimizer, named_parameters)
     grouping = group_names(parameters, groups if groups is not None else num_groups)
     number = 0
@@ -124,12 +118,12 @@ def DistributedOptimizer(
         )
         collectives = HorovodCollectives(process_set)
         check_devices(collectives, [parameter.tensor for parameter in parameters])
-        _check_ranks_agree(parameters, config, settings, CollectiveRanks(collectives, timeout_s))
+        check_ranks_agree(parameters, config, settings, CollectiveRanks(collectives, timeout_s))
         number = take_number(collectives, timeout_s)
     advice = None
     if compression == "auto":
         if process_set.included():
-            advice = choose_compression(parameters, config, exchange, collectives)
+            advice = choose_method(parameters, config, exchange, collectives)
         compression, exchange = advised_choice(advice, exchange)
     if compression in ("none", "fp16"):
         return wrap_horovod(
@@ -147,23 +141,19 @@ def DistributedOptimizer(
         )
     reducer = Reducer()
     if process_set.included() and process_set.size() > 1:
-        divisor = process_set.size() if op == hvd.Average else 1
-        codec = TernaryCodec(config, hvd.rank())
-        buckets = plan_buckets(
-            parameters,
-            codec,
-            max_bucket_values or _bucket_values(advice),
-            grouping,
-            payload_values,
-            number,
-        )
+        codec = TernaryCodec(config, collectives.job_rank)
+        divisor = collectives.size if op == hvd.Average else 1
         state = ReductionState(
             codec,
             make_exchange(exchange, codec, collectives, divisor),
             None if isinstance(compression, str) else compression,
             ErrorFeedback() if config.error_feedback else None,
         )
-        reducer = GradientReducer(state, *buckets)
+        values = max_bucket_values or _bucket_values(advice)
+        ternary_buckets, float_buckets = plan_buckets(
+            parameters, codec, values, grouping, payload_values, number
+        )
+        reducer = GradientReducer(state, ternary_buckets, float_buckets)
     wrapped = _wrap(optimizer, parameters, reducer, backward_passes_per_step, sparse_as_dense)
     wrapped.compression_advice = advice
     return wrapped
@@ -173,52 +163,6 @@ def _bucket_values(advice: Advice | None) -> int:
     """Return the size of buckets that the user did not give."""
     measured = advice.bucket_values if advice is not None else None
     return min(measured or MAX_BUCKET_VALUES, MAX_BUCKET_VALUES)
-
-
-def _check_compression(optimizer: torch.optim.Optimizer, compression: Any) -> None:
-    """Check what is wrapped, and the ``compression`` argument."""
-    if isinstance(optimizer, (HorovodOptimizer, TernaryOptimizer)):
-        raise ValueError("optimizer: it is already a knet_hvd.DistributedOptimizer")
-    if isinstance(compression, str) and compression not in _CHOICES:
-        names = ", ".join(_CHOICES)
-        raise ValueError(f"compression: expected {names}; got {compression!r}")
-    if isinstance(compression, TernaryCompressor):
-        raise ValueError(
-            "compression: Compression.ternary(...) is for hvd.DistributedOptimizer; "
-            "for knet_hvd.DistributedOptimizer pass 'ternary' and `ternary=`"
-        )
-
-
-def _check_numbers(
-    op: Any,
-    gradient_predivide_factor: float,
-    backward_passes_per_step: int,
-    process_set: hvd.ProcessSet,
-) -> None:
-    """Check the reduction, the passes and the number of ranks."""
-    if op not in (hvd.Average, hvd.Sum):
-        raise ValueError("op: knet_hvd.DistributedOptimizer supports hvd.Average and hvd.Sum")
-    if gradient_predivide_factor != 1.0 and op != hvd.Average:
-        raise ValueError("gradient_predivide_factor needs op=hvd.Average")
-    if backward_passes_per_step < 1:
-        raise ValueError(
-            f"backward_passes_per_step: expected at least 1, got {backward_passes_per_step}"
-        )
-    if process_set.included() and process_set.size() > MAX_RANKS:
-        raise ValueError(f"at most {MAX_RANKS} ranks, got {process_set.size()}")
-
-
-def _check_ranks_agree(
-    parameters: list[NamedParameter],
-    config: TernaryConfig,
-    settings: tuple[object, ...],
-    ranks: CollectiveRanks,
-) -> None:
-    """Raise on every rank unless all have the same parameters and settings."""
-    facts = {"settings": settings, "ternary": asdict(config)}
-    facts |= {p.name: f"{p.tensor.dtype} {list(p.tensor.shape)}" for p in parameters}
-    what = "parameters and settings of DistributedOptimizer"
-    check_agreement(ranks, facts, what, same_names=True)
 
 
 def _wrap(

@@ -87,7 +87,7 @@ class TernaryOptimizer(torch.optim.Optimizer):
         return dict(self._managed)
 
     def poll(self) -> bool:
-        """Return whether ``step`` would not wait; call it behind ``backward`` only.
+        """Return whether ``step`` would not wait; call it after ``backward`` only.
 
         Raises:
             KnetError: As ``synchronize``.

@@ -35,7 +35,7 @@ def take_snapshot(
     stream_and_step: tuple[int, int],
     codec: TernaryCodec,
 ) -> GradientSnapshot:
-    """Complete a snapshot from what a step leaves behind.
+    """Complete a snapshot from what is left after a step.
 
     Args:
         original: Copy of what was encoded [any shape], fp32.

@@ -73,11 +73,10 @@ class ReplicaGroup:
         """Return an optimizer that averages gradients over the group.
 
         Args:
-            optimizer: Of the parameters.
             named_parameters: Names that no other optimizer of the group uses.
             compression: none, fp16 or ternary.
             ternary: Settings of the codes.
-            backward_passes_per_step: Backward passes that an update follows.
+            backward_passes_per_step: Backward passes before each update.
 
         Raises:
             RankMismatchError: If the group's ranks differ in parameters or settings.
@@ -112,25 +111,13 @@ class ReplicaGroup:
                 self._wait_for(handle, "the first replica's values")
 
     def check_same(self, facts: Mapping[str, object], what: str) -> None:
-        """Raise on every rank of the group unless all hold the same facts.
-
-        Args:
-            facts: Compared by the text of the values.
-            what: What they describe, for the message.
-
-        Raises:
-            RankMismatchError: If they differ.
-        """
+        """Check that all ranks of the group hold the same facts; see ``check_agreement``."""
         with horovod_errors():
             ranks = CollectiveRanks(HorovodCollectives(self.process_set))
             check_agreement(ranks, facts, what, same_names=True)
 
     def total(self, value: int) -> int:
-        """Return the sum over the group's ranks.
-
-        Args:
-            value: This rank's.
-        """
+        """Return the sum over the group's ranks of their values."""
         with horovod_errors():
             handle = hvd.allreduce_async(
                 torch.tensor([value]),

@@ -12,7 +12,7 @@ from knet_hvd.data_parallel.optimizer.averaging import AveragingOptimizer, WireB
 from knet_hvd.errors import KnetError
 
 Wait = Callable[[Callable[[], bool], str], None]
-"""Returns as soon as its first argument does hold; the second says what is awaited."""
+"""Returns as soon as its first argument holds; the second says what is waited for."""
 
 
 class ReplicaOptimizer:

@@ -156,7 +156,7 @@ def test_a_step_by_hand() -> None:
     for method, inter_s in (("fp32", ring_s), ("ternary", codes_s)):
         expected = 0.1 + intra_s + inter_s - hidden_s
         assert step_s(network, cluster, 8, method) == pytest.approx(expected)
-    assert step_s(network, cluster, 2, "fp16") == 0.1  # hidden behind backward
+    assert step_s(network, cluster, 2, "fp16") == 0.1  # hidden by backward
 
 
 def test_gpus_fill_whole_nodes() -> None:
