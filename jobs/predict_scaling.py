@@ -6,7 +6,7 @@ r"""Predict images/s against the number of GPUs with fp32, fp16 and ternary grad
         --batch-per-gpu 64 --gpus-per-node 8 --inter-node-gbit-per-s 10
 
 Without your own network: the performance figure of the TernGrad paper, with the
-one-node baseline that its speed-ups leave out. Writes a PNG and prints tables.
+one-node baseline that its speed-ups leave out. Prints tables; --logdir and --figure draw.
 
 A projection from a cost model (docs/performance.md): nothing is trained or measured, it
 takes seconds on one process, no GPU and no MPI.
@@ -44,12 +44,18 @@ def run(config: ScalingConfig) -> None:
     """
     curves = config.curves()
     of_paper = config.parameters is None
-    figure = draw(curves)
-    save_png(figure, config.figure)
+    path = config.figure
+    if path is None and config.logdir is not None:
+        path = config.logdir / "scaling.png"
     tables = [paper_table()] if config.check_paper else map(curve_table, curves)
     text = "\n\n".join(tables)
+    print(f"{text}\n\nA projection, not measured.")
     with open_logger(config.logdir, rank=0) as logger:
-        logger.image("scaling", pixels(figure), step=0)
+        if path is not None:
+            figure = draw(curves)
+            save_png(figure, path)
+            print(f"Figure: {path}")
+            logger.image("scaling", pixels(figure), step=0)
         logger.text("scaling", text, step=0)
         log_curves(logger, curves)
     if config.summary is not None:
@@ -60,7 +66,6 @@ def run(config: ScalingConfig) -> None:
             "paper": paper_comparison() if of_paper else [],
         }
         write_json_atomic(config.summary, summary)
-    print(f"{text}\n\nA projection, not measured. Figure: {config.figure}")
 
 
 def main() -> int:

@@ -20,8 +20,9 @@ class ScalingConfig:
         ValueError: If a setting is out of range, or your own network is incomplete.
     """
 
-    figure: Path = Path("runs/scaling.png")
-    """PNG file for the figure."""
+    figure: Path | None = None
+    """PNG file for the figure; if not given, scaling.png in logdir. Without both, only
+    tables are printed."""
 
     logdir: Path | None = None
     """Folder for TensorBoard (figure, curves, tables); none is written without it."""

@@ -102,6 +102,13 @@ def test_a_figure_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in result.text
 
 
+def test_nothing_is_written_unasked(tmp_path: Path) -> None:
+    result = run(["env", "-C", str(tmp_path), *JOB])
+    assert result.code == 0, result.text
+    assert result.out.endswith("A projection, not measured.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_teaches(tmp_path: Path) -> None:
     result = run([*JOB, "--help"])
     assert result.code == 0

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DOTS_PER_INCH = 110
-_BLOCK_COLORS = ("#0072B2", "#56B4E9")
+_BLOCK_COLORS = ("#56B4E9", "#A6D8F5")  # light: names in black stand on them
 _REST_COLOR = "#BBBBBB"
 
 
@@ -47,9 +47,14 @@ def draw_plan(plan: Plan, names: Sequence[str]) -> "Figure":
         _draw_stage(axes, plan, names, stage, range(bounds[stage], bounds[stage + 1]))
     axes.set_yticks(range(num_stages), labels)
     axes.invert_yaxis()
-    axes.set_xlabel("milliseconds a step" if plan.block_s else "blocks")
+    axes.set_xlabel("milliseconds per step" if plan.block_s else "blocks")
+    cuts = ", ".join(f"{names[cut - 1]} | {names[cut]}" for cut in plan.cuts)
+    title = f"Cut between {cuts}" if cuts else "One stage, no cut"
     if plan.step_s:
-        axes.set_title(f"Slowest stage or link: {1e3 * plan.step_s:.3g} ms a step; grey: decoupler")
+        title += f"\nslowest stage or link: {1e3 * plan.step_s:.3g} ms per step; grey: decoupler"
+    axes.set_title(title, fontsize=10)
+    if not plan.block_s:
+        axes.set_xticks(range(max(map(len, map(range, bounds, bounds[1:]))) + 1))
     return figure
 
 
@@ -60,7 +65,7 @@ def _draw_stage(axes: Any, plan: Plan, names: Sequence[str], stage: int, blocks:
         text = f"{names[block]}\n{width:.3g}" if plan.block_s else names[block]
         color = _BLOCK_COLORS[block % 2]
         axes.barh(stage, width, left=left, color=color, edgecolor="white")
-        axes.text(left + width / 2, stage, text, ha="center", va="center", fontsize=7)
+        axes.text(left + width / 2, stage, text, ha="center", va="center", fontsize=9)
         left += width
     if plan.stage_s:
         rest = max(0.0, 1e3 * plan.stage_s[stage] - left)
