@@ -10,7 +10,10 @@ import numpy as np
 from mpi4py import MPI
 
 from knet_hvd.comm.progress import ProgressThread
+from knet_hvd.comm.roll_call import RollCall
 from knet_hvd.comm.waiting import Waiter
+from knet_hvd.deadline import Deadline
+from knet_hvd.errors import KnetError
 
 DEFAULT_TIMEOUT_S = 25.0
 
@@ -28,22 +31,36 @@ class World:
         waiter: How this rank waits; knows how long it was idle.
     """
 
-    def __init__(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self, timeout_s: float = DEFAULT_TIMEOUT_S, start_timeout_s: float | None = None
+    ) -> None:
         """Join all ranks; every rank has to.
 
         Args:
             timeout_s: The longest wait for another rank.
+            start_timeout_s: The same until ``end_start``, if it is longer: a rank may still
+                be reading its programs and data from a slow disk.
 
         Raises:
-            KnetError: If some rank does not come in time.
+            KnetError: If some rank does not come in time; names it.
         """
-        self.waiter = Waiter(timeout_s)
+        self._timeout_s = timeout_s
+        self.waiter = Waiter(max(timeout_s, start_timeout_s or 0.0))
+        self._is_starting = start_timeout_s is not None
+        self._num_waits = 0
         self.rank = MPI.COMM_WORLD.Get_rank()
         self.size = MPI.COMM_WORLD.Get_size()
         # Not Dup(): it would wait for a missing rank for ever.
         self.comm, request = MPI.COMM_WORLD.Idup()
         self._wait(request, "all ranks to join")
         self._progress: ProgressThread | None = None
+
+    def end_start(self) -> None:
+        """Wait until all ranks are ready; from now on none may be silent for long."""
+        if self._is_starting:
+            self.gather_text("", "all ranks to be ready")
+            self._is_starting = False
+            self.waiter.timeout_s = self._timeout_s
 
     @property
     def ranks(self) -> Sequence[int]:
@@ -138,12 +155,23 @@ class World:
         timeout_factor: float = 1.0,
         on_wait: Callable[[], None] | None = None,
     ) -> None:
+        self._num_waits += 1
+        roll_call = RollCall(f"{what} {self._num_waits}") if self._is_starting else None
+
         def ready() -> bool:
             if on_wait is not None:
                 on_wait()
+            if roll_call is not None:
+                roll_call.tick()
             return bool(request.Test())
 
-        self.waiter.until(ready, f"rank {self.rank}: waiting for {what}", timeout_factor)
+        try:
+            self.waiter.until(ready, f"rank {self.rank}: waiting for {what}", timeout_factor)
+        except KnetError as error:
+            absent = roll_call.absent() if roll_call is not None else []
+            if not absent:
+                raise
+            raise KnetError(f"{error} Missing: {', '.join(map(str, absent))}.") from error
 
     def close(self) -> None:
         """Give the communicator back; every rank has to call it."""
@@ -175,9 +203,9 @@ def leave(grace_s: float, code: int = 1) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     everybody = MPI.COMM_WORLD.Ibarrier()
-    deadline_s = time.monotonic() + grace_s
+    deadline = Deadline(grace_s)
     while not everybody.Test():
-        if time.monotonic() > deadline_s:
+        if deadline.has_passed():
             abort(code)
         time.sleep(0.01)
     os._exit(code)  # MPI's own end would wait for messages that are under way

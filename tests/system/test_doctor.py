@@ -12,6 +12,7 @@ DOCTOR = [sys.executable, "-m", "knet_hvd", "doctor"]
 CHECKS = {
     "MPI",
     "MPI threads",
+    "leftovers",
     "Horovod",
     "one MPI",
     "torch",

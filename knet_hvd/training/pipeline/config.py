@@ -80,6 +80,9 @@ class PipelineConfig(JobConfig):
     timeout_s: float = field(default=25.0, metadata=RUN_ONLY)
     """Longest wait for a neighboring rank before it is taken for lost."""
 
+    start_timeout_s: float = field(default=300.0, metadata=RUN_ONLY)
+    """The same until training begins: ranks may read programs and data from a slow disk."""
+
     optimizer: Literal["sgd", "momentum", "adam"] = "adam"
     """momentum is SGD with momentum 0.9."""
 

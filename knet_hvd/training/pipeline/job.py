@@ -36,7 +36,7 @@ class PipelineJob:
 
     def run(self, signals: StopSignals) -> None:
         """Train and report: see ``Job``."""
-        world = World(self._config.timeout_s)
+        world = World(self._config.timeout_s, self._config.start_timeout_s)
         self.rank = world.rank
         # With a folder for checkpoints the launcher's signal makes the job save its state.
         explained = explained_termination(reason(self.rank, _LOST))

@@ -123,6 +123,7 @@ class PipelineTrainer:
             PreemptionError: On every rank, if a signal ended the run; it is saved.
             KnetError: If training diverged, or a rank is lost.
         """
+        self._world.end_start()
         with self._connected():
             return self._train()
 

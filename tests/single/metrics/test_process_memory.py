@@ -68,12 +68,14 @@ def page_faults():
 
 torch.ones(3)
 if keep_freed_blocks():
-    for _ in range(4):  # until the heap has its final form
+    grown = []
+    for _ in range(8):
+        before = page_faults()
         step()
-    before = page_faults()
-    step()
-    grown = page_faults() - before
-    assert grown < 1000, grown  # 40 blocks of 256 pages
+        grown.append(page_faults() - before)
+    # 40 blocks of 256 pages. How many steps the heap takes to its final form depends on
+    # where the kernel has put it: until then a step takes pages for some whole blocks.
+    assert min(grown) < 1000, grown
 """
 
 
