@@ -1,13 +1,13 @@
 # Everything happens in .venv. Outside this folder only the cache of Horovod's wheel is written. As root, `make test`
 # also makes two network namespaces, knet-h1 and knet-h2, and removes them (benchmarks/slow_hosts.sh).
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint format clean
+.PHONY: help setup setup-dev demo test test-slow lint format clean
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CPP := $(wildcard $(addprefix cuda_ext/,*.h *.cpp */*.h */*.cuh */*.cpp */*.cu))
 LINTERS := ruff-check ruff-format mypy imports clang-format shellcheck check-cuda
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install everything into .venv (about 5 minutes, then seconds)
 	@tools/setup.sh
@@ -20,6 +20,9 @@ demo: setup ## Train a small network on several ranks and show what it saves
 
 test: setup-dev ## Run all tests, on one process and on 1 to 4 ranks
 	@tools/test.sh
+
+test-slow: setup-dev ## Run the tests that make test leaves out (they measure, or take long)
+	@tools/test.sh -m slow
 
 lint: setup-dev ## Run all linters, each to its end
 	@$(MAKE) --keep-going --no-print-directory $(addprefix lint-,$(LINTERS))

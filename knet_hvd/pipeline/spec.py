@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from knet_hvd.models import BlockBuilder
+from knet_hvd.models.block_builder import BlockBuilder
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.loss_head import Loss
 from knet_hvd.pipeline.optimizers import Optimizer

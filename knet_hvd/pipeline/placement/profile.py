@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from knet_hvd.comm import World
 from knet_hvd.comm.throttle import Throttle
-from knet_hvd.models import BlockBuilder, num_parameters
+from knet_hvd.models.block_builder import BlockBuilder
+from knet_hvd.models.blocks import num_parameters
 from knet_hvd.pipeline.placement.decoupler_trial import DecouplerTrial
 
 _REPEATS = 7

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from knet_hvd.comm import World
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.data_parallel.replicas.group import ReplicaGroup
-from knet_hvd.models import parameters_sha256
+from knet_hvd.models.checksum import parameters_sha256
 from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.replicas.base import Replicas
