@@ -7,7 +7,7 @@ Runs the elastic job on 4 workers, on MNIST with --data-dir, else on the digits:
 undisturbed, and once with a worker killed (SIGKILL) at about a third of the run and
 another one added at about two thirds. A run whose summary is already in --out is not
 repeated. Prints JSON: accuracies in percent, their difference in points, and how often
-and when the workers met anew.
+and when the workers formed the group again.
 """
 
 import argparse

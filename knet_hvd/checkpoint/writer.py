@@ -181,7 +181,7 @@ class AsyncCheckpointWriter:
         return tuple(ShardRecord(*by_number[number]) for number in sorted(by_number))
 
     def _drain(self) -> None:
-        """Wait for what is being written; all ranks keep in touch meanwhile."""
+        """Wait for what is being written; all ranks keep in touch."""
         while self._phase != _Phase.IDLE:
             self._task.wait(_IN_TOUCH_S)
             self._advance(self._flags.exchange(self._own_flags()))

@@ -8,7 +8,7 @@ class Mesh:
     """Number places stage by stage: place = stage * num_replicas + replica.
 
     Unless an order says otherwise, each rank takes the place of its number. Replicas of
-    a stage are neighbours because launchers fill a host with neighbours, and replicas
+    a stage are neighbors because launchers fill a host with neighbors, and replicas
     exchange gradients every step; a cut between stages may be the slow network.
 
     Attributes:

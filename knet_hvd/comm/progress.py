@@ -2,7 +2,7 @@
 
 Most MPI libraries move large messages only inside calls to them: a frame on a network
 would stand still for as long as a rank is in its forward pass. A thread that calls MPI
-now and then lets it read and write sockets meanwhile. Within a host it is not needed:
+now and then lets it read and write sockets in that time. Within a host it is not needed:
 the receiver copies a frame at once when it asks for it.
 """
 

@@ -1,4 +1,4 @@
-"""Data sets of labelled images, their shards and their augmentation."""
+"""Data sets of labeled images, their shards and their augmentation."""
 
 from knet_hvd.data.augmentation import augment, center_crop
 from knet_hvd.data.dataset import ImageDataset

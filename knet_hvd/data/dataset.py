@@ -1,4 +1,4 @@
-"""A data set of labelled images, held in memory."""
+"""A data set of labeled images, held in memory."""
 
 import math
 from dataclasses import dataclass

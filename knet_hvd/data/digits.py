@@ -2,7 +2,7 @@
 
 Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits" (UCI
 Machine Learning Repository, 1998), of which scikit-learn embeds the test part:
-1,797 images of 8x8 pixels with 17 levels of grey.
+1,797 images of 8x8 pixels with 17 gray levels.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ _SPLIT_SEED = 20170524
 def load_digits() -> ImageDataset:
     """Load the digits in a fixed, stratified split (Alpaydin and Kaynak 1998).
 
-    Grey levels 0 to 16 are scaled to 0 to 255. The split is the same on every
+    Gray levels 0 to 16 are scaled to 0 to 255. The split is the same on every
     machine, and each class has its share of both parts within one image.
 
     Returns:
@@ -42,7 +42,7 @@ def load_digits() -> ImageDataset:
 
 
 def _read_table() -> NDArray[np.float64]:
-    """Return a row for each image: 64 grey levels and the label.
+    """Return a row for each image: 64 gray levels and the label.
 
     scikit-learn's own function reads the same file, but importing it takes longer than
     all else here: 0.7 s of each rank's start, for SciPy's statistics.

@@ -1,4 +1,4 @@
-"""``python -m knet_hvd doctor``: what would stop or slow a job, and how to mend it.
+"""``python -m knet_hvd doctor``: what would stop or slow a job, and how to fix it.
 
 Read in this order: ``facts`` are measured by ``software`` and ``machine``; ``checks``
 turn facts into findings; ``ranks`` compares ranks, and times links and processors;

@@ -16,13 +16,13 @@ class Finding:
         check: Its name.
         level: ``"problem"`` would stop a job, ``"warning"`` slows it or may stop it.
         found: What was found, in one line.
-        mend: What to do about it, in one line; empty if all is well.
+        fix: What to do about it, in one line; empty if all is well.
     """
 
     check: str
     level: Level
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
@@ -49,7 +49,7 @@ def merge(findings_of_ranks: list[list[Finding]]) -> list[Finding]:
             found = finding.found
             if len(ranks) > 1:
                 found = f"{'rank' if len(who) == 1 else 'ranks'} {_listed(who)}: {found}"
-            merged.append(Finding(finding.check, finding.level, found, finding.mend))
+            merged.append(Finding(finding.check, finding.level, found, finding.fix))
     return merged
 
 

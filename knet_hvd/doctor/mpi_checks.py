@@ -40,7 +40,7 @@ def check_mpi_threads(mpi: MpiFacts, horovod: HorovodFacts) -> Finding:
     """Judge whether Horovod's thread and the pipeline may call MPI at once."""
     name = "MPI threads"
     if mpi.error:
-        return Finding(name, "warning", "not known: MPI does not start", "mend MPI")
+        return Finding(name, "warning", "not known: MPI does not start", "fix MPI first")
     if mpi.threads != "multiple":
         return Finding(
             name,

@@ -98,4 +98,4 @@ def _rate(link: "LinkSpeed") -> float:
 
 def _finding_text(finding: Finding) -> str:
     text = f"{_MARKS[finding.level]:<8} {finding.check:<14} {finding.found}"
-    return f"{text}\n{'':<8} {'':<14} to mend: {finding.mend}" if finding.mend else text
+    return f"{text}\n{'':<8} {'':<14} to fix: {finding.fix}" if finding.fix else text

@@ -14,7 +14,7 @@ _MAX_ALL_PAIRS = 8
 
 
 def pairs_to_measure(num_ranks: int) -> list[tuple[int, int]]:
-    """Return all pairs of few ranks, or the neighbours in a ring of many."""
+    """Return all pairs of few ranks, or the neighbors in a ring of many."""
     if num_ranks <= _MAX_ALL_PAIRS:
         return list(combinations(range(num_ranks), 2))
     return [*((rank, rank + 1) for rank in range(num_ranks - 1)), (0, num_ranks - 1)]

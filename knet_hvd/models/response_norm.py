@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class ResponseNorm(nn.LocalResponseNorm):
     """Give what ``nn.LocalResponseNorm`` gives, several times faster on a CPU.
 
-    The sum of squares over neighbouring channels is a convolution with a banded matrix,
+    The sum of squares over neighboring channels is a convolution with a banded matrix,
     which has a fast kernel; PyTorch's own pools over a fifth dimension, and that took a
     third of CifarNet's training step.
     """

@@ -31,7 +31,7 @@ class JobConfig:
     """Folder of the official MNIST (IDX) or CIFAR-10 (binary) files."""
 
     model: str = "lenet"
-    """lenet, mlp, cifarnet, alexnet, vgg16, mnist4 or mnist8."""
+    """A built-in network, such as lenet or vgg16; an unknown name lists all."""
 
     width: float = 1.0
     """Width factor of the model's layers."""

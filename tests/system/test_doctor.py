@@ -74,7 +74,7 @@ def test_the_slow_kernels_are_a_warning() -> None:
     assert result.code == 0, result.text
     found = by_check(json.loads(result.out))["codec on CPU"]
     assert found["level"] == "warning"
-    assert "pip install" in found["mend"]
+    assert "pip install" in found["fix"]
 
 
 def test_kernels_that_this_processor_does_not_have_stop_a_job() -> None:
@@ -90,7 +90,7 @@ def test_a_broken_mpi_is_explained_not_crashed_on() -> None:
     assert result.code == 1, result.text
     assert "Traceback" not in result.text
     assert "PROBLEM  MPI " in result.out
-    assert "to mend: install an MPI" in result.out
+    assert "to fix: install an MPI" in result.out
 
 
 def test_ranks_that_do_not_find_each_other_are_told_why() -> None:

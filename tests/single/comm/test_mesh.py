@@ -27,7 +27,7 @@ def test_every_rank_is_one_replica_of_one_stage(mesh: Mesh) -> None:
 
 
 @given(mesh=MESHES)
-def test_neighbours_are_the_same_replica_of_the_next_stage(mesh: Mesh) -> None:
+def test_neighbors_are_the_same_replica_of_the_next_stage(mesh: Mesh) -> None:
     for rank in range(mesh.num_ranks):
         following = mesh.next(rank)
         if following is None:

@@ -49,10 +49,10 @@ def findings(facts: Facts, num_local: int = 2) -> dict[str, Finding]:
 
 
 @pytest.mark.parametrize("facts", [HEALTHY, WITHOUT_GPU], ids=["GPU", "no GPU"])
-def test_a_healthy_rank_has_nothing_to_mend(facts: Facts) -> None:
+def test_a_healthy_rank_has_nothing_to_fix(facts: Facts) -> None:
     found = findings(facts).values()
     assert {finding.level for finding in found} == {"ok"}
-    assert not any(finding.mend for finding in found)
+    assert not any(finding.fix for finding in found)
     assert all(finding.found for finding in found)
 
 
@@ -96,7 +96,7 @@ def test_each_defect_is_found_and_explained(
     finding = findings(facts)[check]
     assert finding.level == level
     assert words in finding.found
-    assert finding.mend
+    assert finding.fix
     assert exit_code(findings(facts).values()) == (level == "problem")
 
 
@@ -128,7 +128,7 @@ def test_threads_are_counted_for_all_ranks_of_a_machine() -> None:
     assert findings(HEALTHY, num_local=2)["torch"].level == "ok"
     crowded = findings(HEALTHY, num_local=4)["torch"]
     assert crowded.level == "warning"
-    assert "OMP_NUM_THREADS=1" in crowded.mend
+    assert "OMP_NUM_THREADS=1" in crowded.fix
 
 
 def test_all_checks_come_in_the_same_order_whatever_is_wrong() -> None:

@@ -71,7 +71,7 @@ class BoundRendezvous(RendezvousServer):  # type: ignore[misc]
         return f"{self.address}:{self.port}/{self._token}"
 
     def announce(self) -> None:
-        """Let workers know that hosts came or went; forgotten when they have met anew.
+        """Let workers know that hosts came or went, until they form a new group.
 
         What they read is a number that grows.
         """

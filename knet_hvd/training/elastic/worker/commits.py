@@ -43,7 +43,7 @@ class ElasticCommits:
         return None if self._agreed is None else self.position.step
 
     def chosen(self, config: TrainingConfig) -> TrainingConfig:
-        """Return the configuration: ``auto`` chooses anew for another number."""
+        """Return the configuration: ``auto`` chooses again for another number."""
         return config
 
     def begin(self, state: JobState, batches: ShardedBatches, num_steps: int) -> None:
@@ -64,7 +64,7 @@ class ElasticCommits:
         """Do nothing: workers that are lost do not announce it."""
 
     def after_step(self, step: int, is_last: bool) -> None:
-        """Commit if it is time, and let the workers meet anew if hosts came or went.
+        """Commit if it is time, and let the workers form the group again if hosts came or went.
 
         Args:
             step: Steps made so far.

@@ -42,7 +42,7 @@ class HostWatch:
         return self._latest > self._seen
 
     def acknowledge(self) -> None:
-        """Take what is known for seen: workers have met anew."""
+        """Take what is known for seen: workers have formed the group again."""
         self._seen = self._latest
 
     def close(self) -> None:

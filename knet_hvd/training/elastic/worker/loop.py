@@ -1,4 +1,4 @@
-"""The worker of an elastic job: train, and when workers are lost or added, meet anew.
+"""The worker of an elastic job: train, and when workers are lost or added, form the group again.
 
 Horovod's own decorator for this, ``hvd.elastic.run``, starts a service in each worker
 that listens on all addresses and unpickles what it receives. The loop here does the
@@ -54,7 +54,7 @@ def train_elastically(
 ) -> dict[str, Any]:
     """Train to the end on the workers that there are; Horovod is initialized.
 
-    Everything that depends on the number of ranks is built anew whenever they meet:
+    Everything that depends on the number of ranks is built again whenever they meet:
     optimizer, hooks, buckets, exchange and the shares of the data.
 
     Args:
@@ -86,7 +86,10 @@ def train_elastically(
             except HostsUpdatedInterrupt:
                 reason = "hosts came or went"
             _logger.warning(
-                "rank %d, step %d: %s, meeting anew", hvd.rank(), memory.steps_made, reason
+                "rank %d, step %d: %s, forming the group again",
+                hvd.rank(),
+                memory.steps_made,
+                reason,
             )
             hvd.shutdown()
             hvd.init()
