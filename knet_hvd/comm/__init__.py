@@ -6,8 +6,9 @@ replica, ``SendLink`` and ``ReceiveLink`` carry tensors one way in framed buffer
 
 from knet_hvd.agreement import check_agreement
 from knet_hvd.comm.encodings import ENCODINGS, Encoding
+from knet_hvd.comm.link_spec import LinkSpec
 from knet_hvd.comm.link_speed import LinkSpeed, measure_links
-from knet_hvd.comm.links import LinkSpec, ReceiveLink, SendLink
+from knet_hvd.comm.links import ReceiveLink, SendLink
 from knet_hvd.comm.mesh import Mesh
 from knet_hvd.comm.world import World, abort
 

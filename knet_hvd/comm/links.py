@@ -6,76 +6,22 @@ over, and its buffer free, only when the receiver has begun to take it. So a pos
 buffer is a credit, no more than two rings of frames are under way, and a sender that is
 faster than its receiver waits instead of filling memory. No message is needed to return
 a credit.
-"""
 
-import math
-from dataclasses import dataclass
+The first message on a link is the size of the sender's frames, and the receiver posts
+nothing before it has compared it with its own: MPI may write past a buffer that is too
+small before it reports an error (Open MPI 5.0 does). That message itself is probed.
+"""
 
 import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from knet_hvd.comm.encodings import Encoding, decode, encode, max_payload_bytes, may_carry
+from knet_hvd.comm.encodings import decode, encode, may_carry
 from knet_hvd.comm.frames import HEADER_BYTES, Header, read_header, write_header
+from knet_hvd.comm.link_spec import LinkSpec
 from knet_hvd.comm.waiting import poll
 from knet_hvd.comm.world import World
 from knet_hvd.errors import KnetError
-
-
-@dataclass(frozen=True, slots=True)
-class LinkSpec:
-    """Say what both ends of a link have to agree on.
-
-    Attributes:
-        name: What the link carries, for messages.
-        source: The rank that sends.
-        target: The rank that receives.
-        tag: Tells apart the links between two ranks.
-        shape: The largest tensor; a frame may have fewer rows, but no other shape.
-        encoding: How values cross.
-        credits: Frames that either end holds.
-
-    Raises:
-        ValueError: If the shape is empty or there is no credit.
-    """
-
-    name: str
-    source: int
-    target: int
-    tag: int
-    shape: tuple[int, ...]
-    encoding: Encoding = "fp32"
-    credits: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse links on which nothing could cross."""
-        if not self.shape or min(self.shape) < 1:
-            raise ValueError(f"shape: expected positive numbers, got {self.shape}")
-        if self.credits < 1:
-            raise ValueError(f"credits: expected at least 1, got {self.credits}")
-
-    @property
-    def frame_bytes(self) -> int:
-        """Return the bytes of a buffer for one frame."""
-        num_values = math.prod(self.shape)
-        return HEADER_BYTES + max_payload_bytes(num_values, self.encoding)
-
-    def facts(self) -> dict[str, str]:
-        """Return what the other end must hold as well, for `check_agreement`."""
-        name = f"link {self.source} -> {self.target}, {self.name}"
-        return {name: f"float32 {list(self.shape)} as {self.encoding}, {self.credits} credits"}
-
-    def __str__(self) -> str:
-        return f"{self.name} from rank {self.source} to rank {self.target}"
-
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raise unless a tensor of that shape may cross.
-
-        Raises:
-            KnetError: If it may not.
-        """
-        if shape[1:] != self.shape[1:] or not 1 <= shape[0] <= self.shape[0]:
-            raise KnetError(f"{self}: expected {list(self.shape)} or fewer rows, got {list(shape)}")
 
 
 class _Slot:
@@ -112,6 +58,11 @@ class SendLink:
         self.sent_bytes = self.sent_frames = 0
         self._world = world
         self._slots = [_Slot(spec.frame_bytes) for _ in range(spec.credits)]
+        self._size = _Slot(8)
+        self._size.buffer.view(torch.int64)[0] = spec.frame_bytes
+        self._size.request = world.comm.Isend(
+            [self._size.buffer.numpy(), MPI.BYTE], spec.target, spec.tag
+        )
 
     def send(self, tensor: Tensor, step: int, microbatch: int = 0) -> None:
         """Copy a tensor to the next free buffer and start sending it.
@@ -144,7 +95,7 @@ class SendLink:
         Raises:
             KnetError: If it does not in time.
         """
-        for slot in self._slots:
+        for slot in (self._size, *self._slots):
             self._world.waiter.until(slot.done, f"rank {self.spec.source}: {self.spec}")
 
 
@@ -157,7 +108,9 @@ class ReceiveLink:
     """
 
     def __init__(self, world: World, spec: LinkSpec) -> None:
-        """Post a receive for every buffer.
+        """Wait for the size of the sender's frames, then post a receive for every buffer.
+
+        A rank that both sends and receives opens the links on which it sends first.
 
         Args:
             world: This process; its rank is ``spec.target``.
@@ -167,8 +120,30 @@ class ReceiveLink:
         self._world = world
         self.received_frames = 0
         self._slots = [_Slot(spec.frame_bytes) for _ in range(spec.credits)]
+        world.waiter.until(self._size_is_checked, f"rank {spec.target}: {spec}")
         for slot in self._slots:
             self._post(slot)
+
+    def _size_is_checked(self) -> bool:
+        """Return whether the sender has said the size of its frames.
+
+        Raises:
+            KnetError: If it is another size than that of the buffers here.
+        """
+        status = MPI.Status()
+        message = self._world.comm.Improbe(self.spec.source, self.spec.tag, status)
+        if message is None:
+            return False
+        size = torch.zeros(1, dtype=torch.int64)
+        if status.Get_count(MPI.BYTE) != size.nbytes:
+            raise KnetError(f"{self.spec}: expected the size of frames first: another release?")
+        message.Recv([size.numpy(), MPI.BYTE])
+        if int(size) != self.spec.frame_bytes:
+            raise KnetError(
+                f"{self.spec}: expected frames of {self.spec.frame_bytes} bytes, got "
+                f"{int(size)}: both ends have to agree on shape and encoding"
+            )
+        return True
 
     def _post(self, slot: _Slot) -> None:
         slot.request = self._world.comm.Irecv(

@@ -92,14 +92,15 @@ def open_links(
     facts = {key: value for spec in specs for key, value in spec.facts().items()}
     check_agreement(world, facts, "what crosses between stages")
     links = StageLinks()
-    if before is not None:
-        links.inputs = ReceiveLink(world, before.activations)
-        if gradients_return:
-            links.input_gradients = SendLink(world, before.gradients)
+    # Those that send first: a receiver waits until its sender has opened its end.
     if after is not None:
         links.outputs = SendLink(world, after.activations)
-        if gradients_return:
-            links.output_gradients = ReceiveLink(world, after.gradients)
+    if before is not None and gradients_return:
+        links.input_gradients = SendLink(world, before.gradients)
+    if before is not None:
+        links.inputs = ReceiveLink(world, before.activations)
+    if after is not None and gradients_return:
+        links.output_gradients = ReceiveLink(world, after.gradients)
     return links
 
 

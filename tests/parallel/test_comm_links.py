@@ -50,6 +50,23 @@ def test_tensors_arrive_in_order(world: World, encoding: str) -> None:
     assert send.sent_frames == 50
 
 
+@needs_mpi_ranks(2)
+def test_frames_that_are_larger_than_the_buffers_are_never_received(world: World) -> None:
+    """MPI would write past the buffers before it says so."""
+    if world.rank == 0:
+        spec = LinkSpec(name="tensors", source=0, target=1, tag=6, shape=(600, 3, 4, 5))
+        send = SendLink(world, spec)
+        send.send(make_tensor(0, 0, 600), 0)
+    elif world.rank == 1:
+        spec = LinkSpec(name="tensors", source=0, target=1, tag=6, shape=(6, 3, 4, 5))
+        with pytest.raises(KnetError, match="expected frames of 1504 bytes, got 144064"):
+            ReceiveLink(world, spec)
+        # Take what is on its way, so that nothing is left for the next test.
+        frame = torch.empty(144064, dtype=torch.uint8)
+        world.comm.Recv([frame.numpy(), frame.numel()], 0, 6)
+    world.gather_text("", "the end of the test")
+
+
 def test_a_fast_sender_waits_for_a_slow_receiver(world: World) -> None:
     send, receive = ring(world, credits=2)
     for step in range(4):  # two buffers here and two there

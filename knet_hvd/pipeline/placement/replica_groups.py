@@ -6,7 +6,7 @@ from knet_hvd.pipeline.placement.search import Costs, Plan
 
 
 def group_costs(costs: Costs, replicas: int) -> Costs:
-    """Return the costs of groups of neighbouring ranks.
+    """Return the costs of groups of neighboring ranks.
 
     Replicas wait for each other in every step, so a group is as fast as its slowest
     rank, and holds as much as its smallest.
