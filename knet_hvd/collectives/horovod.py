@@ -30,6 +30,29 @@ class _Reduced:
 
 
 @dataclass(frozen=True, slots=True)
+class _Maximum(_Reduced):
+    """A maximum, and beside it -1 of every rank that has not called ``hvd.join()``.
+
+    A rank that has takes part in reductions with zeros, but an all-gather with it ends Horovod
+    itself and leaves ranks waiting.
+    """
+
+    presence: int
+
+    def poll(self) -> bool:
+        return bool(hvd.poll(self.handle) and hvd.poll(self.presence))
+
+    def wait(self) -> Tensor:
+        result: Tensor = hvd.synchronize(self.handle)
+        if float(hvd.synchronize(self.presence)) == 0.0:
+            raise KnetError(
+                "a rank has called hvd.join() while others still exchange gradients. Ternary "
+                "gradients need all ranks in every step: give them the same number of batches"
+            )
+        return result
+
+
+@dataclass(frozen=True, slots=True)
 class _Received(_Reduced):
     """An operation whose result lies in memory that Horovod allocated."""
 
@@ -90,7 +113,8 @@ class HorovodCollectives(Collectives):
 
     def maximum(self, values: Tensor, name: str) -> _Reduced:
         """See ``Collectives.maximum``."""
-        return self._reduce(values, hvd.Max, name)
+        present = self._reduce(torch.tensor([-1.0]), hvd.Max, f"{name}.present")
+        return _Maximum(self._reduce(values, hvd.Max, name).handle, present.handle)
 
     def sum(self, values: Tensor, name: str) -> _Reduced:
         """See ``Collectives.sum``."""

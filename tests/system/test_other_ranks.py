@@ -30,7 +30,7 @@ def test_the_number_of_ranks_changes(first: str, path: str) -> None:
         assert "Make the optimizer again after every change of the workers" in line
 
 
-@pytest.mark.parametrize("path", ["allreduce"])
+@pytest.mark.parametrize("path", ["allgather", "allreduce"])
 def test_a_rank_with_fewer_batches_joins(path: str) -> None:
     lines = told("join.py", path, ranks=3)
     reasons = [line for line in lines if "hvd.join()" in line]
