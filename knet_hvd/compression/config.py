@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from knet_hvd.argument_checks import check_flag, check_integer, check_positive, shown
 from knet_hvd.ops import GROUP_VALUES, SCALE_RULES, WIRE_FORMATS, ScaleRule, WireFormat
 
 
@@ -11,6 +12,7 @@ class TernaryConfig:
     """Choose how gradients are ternarized (TernGrad, arXiv 1705.07878).
 
     Raises:
+        TypeError: If a setting is of another type.
         ValueError: If a setting is out of range.
     """
 
@@ -50,17 +52,24 @@ class TernaryConfig:
             )
         if self.scale_rule not in SCALE_RULES:
             raise ValueError(f"scale_rule: expected one of {SCALE_RULES}, got {self.scale_rule!r}")
-        if self.clip_factor is not None and not self.clip_factor > 0:
-            raise ValueError(f"clip_factor: expected > 0, got {self.clip_factor}")
-        if self.scale_group_size < 0 or self.scale_group_size % GROUP_VALUES:
+        if self.clip_factor is not None:
+            check_positive("clip_factor", self.clip_factor)
+        check_integer("scale_group_size", self.scale_group_size, least=0)
+        if self.scale_group_size % GROUP_VALUES:
             raise ValueError(
                 f"scale_group_size: expected 0 or a multiple of {GROUP_VALUES}, "
                 f"got {self.scale_group_size}"
             )
-        if self.min_values < 1:
-            raise ValueError(f"min_values: expected at least 1, got {self.min_values}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed: expected 0 to 2^32 - 1, got {self.seed}")
+        check_flag("error_feedback", self.error_feedback)
+        check_integer("min_values", self.min_values, least=1)
+        check_integer("seed", self.seed, least=0, most=2**32 - 1)
+        if not isinstance(self.float_parameters, (tuple, list)) or not all(
+            isinstance(pattern, str) for pattern in self.float_parameters
+        ):
+            raise TypeError(
+                f"float_parameters: expected patterns, got {shown(self.float_parameters)}; "
+                'write float_parameters=("*.bias",)'
+            )
 
     @property
     def effective_clip_factor(self) -> float:

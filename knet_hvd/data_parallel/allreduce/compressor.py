@@ -30,6 +30,7 @@ from knet_hvd.data_parallel.allreduce.words import (
     sum_dtype,
     word_bits,
 )
+from knet_hvd.data_parallel.arguments import check_op, check_process_set, ternary_config
 from knet_hvd.data_parallel.gradient_versions import GradientVersion
 from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 from knet_hvd.data_parallel.ranks.fixed_ranks import FixedRanks
@@ -80,10 +81,11 @@ class TernaryCompressor:
                 or 30, if not given.
 
         Raises:
+            TypeError: If an argument is of another type.
             ValueError: If a setting is not supported here.
             RankMismatchError: On every rank, if ranks disagree.
         """
-        config = ternary or TernaryConfig()
+        config = ternary_config(ternary)
         if config.scale_rule == "max" or config.scale_group_size:
             raise ValueError(
                 "Compression.ternary shares one scale a tensor, 2.5 times a root mean "
@@ -92,8 +94,8 @@ class TernaryCompressor:
                 f"scale_group_size={config.scale_group_size}. "
                 "knet_hvd.DistributedOptimizer supports both"
             )
-        if op not in (hvd.Average, hvd.Sum):
-            raise ValueError("op: Compression.ternary supports hvd.Average and hvd.Sum")
+        check_op(op, "Compression.ternary")
+        check_process_set(process_set)
         self._ranks = FixedRanks.now()
         self._process_set = process_set
         self._states = ParameterTable(named_parameters, config)
@@ -235,13 +237,35 @@ class TernaryCompressor:
             self._feedback.load_state_dict(saved["residuals"])
 
 
+class _Ternary:
+    """Makes ``TernaryCompressor``; says so if it is passed on without a call."""
+
+    def __call__(
+        self,
+        named_parameters: Iterable[tuple[str, Tensor]],
+        *,
+        ternary: TernaryConfig | None = None,
+        op: Any = hvd.Average,
+        process_set: hvd.ProcessSet = hvd.global_process_set,
+    ) -> TernaryCompressor:
+        return TernaryCompressor(named_parameters, ternary=ternary, op=op, process_set=process_set)
+
+    def compress(self, tensor: Tensor) -> tuple[Tensor, Any]:
+        raise TypeError(
+            "compression: Compression.ternary was not called; write "
+            "compression=knet_hvd.Compression.ternary(model.named_parameters())"
+        )
+
+    decompress = compress
+
+
 class Compression:
     """The compressors for ``hvd.DistributedOptimizer(compression=...)``.
 
     ``none`` and ``fp16`` are Horovod's. ``ternary(model.named_parameters())`` makes a
-    ``TernaryCompressor``.
+    ``TernaryCompressor``, with its arguments.
     """
 
     none = hvd.Compression.none
     fp16 = hvd.Compression.fp16
-    ternary = TernaryCompressor
+    ternary = _Ternary()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.compression import TernaryConfig
+from knet_hvd.data_parallel.arguments import check_floating_point, named_pairs
 from knet_hvd.errors import KnetError
 
 
@@ -47,9 +48,11 @@ class ParameterTable:
         """Number the parameters that require a gradient."""
         self._states = [
             ParameterState(name, tensor, i, config.stays_float(name, tensor.numel()))
-            for i, (name, tensor) in enumerate(named_parameters)
+            for i, (name, tensor) in enumerate(named_pairs(named_parameters))
             if tensor.requires_grad
         ]
+        for state in self._states:
+            check_floating_point(state.name, state.parameter)
         self._next = 0
 
     def __iter__(self) -> Iterator[ParameterState]:

@@ -23,7 +23,7 @@ def check_exchange(choice: str) -> None:
     Raises:
         ValueError: If there is none of that name.
     """
-    if choice != "auto" and choice not in EXCHANGES:
+    if choice not in ("auto", *EXCHANGES):
         names = ", ".join(EXCHANGES)
         raise ValueError(f"exchange: expected auto, {names}; got {choice!r}")
 

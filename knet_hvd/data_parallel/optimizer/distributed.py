@@ -8,9 +8,11 @@ import torch
 from horovod.torch.optimizer import DistributedOptimizer as HorovodDistributedOptimizer
 from torch import Tensor
 
+from knet_hvd.argument_checks import check_flag, check_integer
 from knet_hvd.collectives import check_devices
 from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.compression import ErrorFeedback, TernaryCodec, TernaryConfig
+from knet_hvd.data_parallel.arguments import check_op, check_process_set, ternary_config
 from knet_hvd.data_parallel.buckets.plan import (
     MAX_BUCKET_VALUES,
     PAYLOAD_VALUES,
@@ -18,11 +20,13 @@ from knet_hvd.data_parallel.buckets.plan import (
     plan_buckets,
 )
 from knet_hvd.data_parallel.calibration.auto import advised_choice, choose_method
-from knet_hvd.data_parallel.exchanges.registry import ExchangeChoice, make_exchange
+from knet_hvd.data_parallel.exchanges.registry import ExchangeChoice, check_exchange, make_exchange
 from knet_hvd.data_parallel.optimizer.arguments import (
-    check_choices,
-    check_numbers,
+    check_bucket_sizes,
+    check_compression,
+    check_optimizer,
     check_ranks_agree,
+    check_reduction,
 )
 from knet_hvd.data_parallel.optimizer.horovod import wrap_horovod
 from knet_hvd.data_parallel.optimizer.parameters import group_names, named_parameters_of
@@ -95,15 +99,23 @@ def DistributedOptimizer(
         ``compression_advice`` tells what was predicted.
 
     Raises:
+        TypeError: If an argument is of another type.
         ValueError: If an argument is out of range or not supported.
         RankMismatchError: On every rank, if ranks disagree on parameters or settings.
         KnetError: If not all ranks get here in time, or a gradient's device cannot send.
     """
-    config = ternary or TernaryConfig()
-    check_choices(optimizer, compression, exchange)
-    check_numbers(op, gradient_predivide_factor, backward_passes_per_step, process_set)
+    check_optimizer(optimizer)
+    check_compression(compression)
+    check_integer("backward_passes_per_step", backward_passes_per_step, least=1)
+    check_op(op, "knet_hvd.DistributedOptimizer")
+    check_flag("sparse_as_dense", sparse_as_dense)
+    check_process_set(process_set)
+    check_reduction(op, gradient_predivide_factor, process_set)
+    check_exchange(exchange)
+    check_bucket_sizes(max_bucket_values, payload_values)
+    config = ternary_config(ternary)
     parameters = named_parameters_of(optimizer, named_parameters)
-    grouping = group_names(parameters, groups if groups is not None else num_groups)
+    grouping = group_names(parameters, num_groups, groups)
     number = 0
     if process_set.included():
         name = getattr(compression, "__name__", type(compression).__name__)

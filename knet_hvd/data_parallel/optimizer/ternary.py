@@ -43,6 +43,17 @@ class TernaryOptimizer(torch.optim.Optimizer):
     _synchronized: bool
     _should_synchronize: bool
 
+    def __init__(self, *arguments: Any) -> None:
+        """Refuse to be made as the base of another optimizer, such as Horovod's.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "optimizer: it is already a knet_hvd.DistributedOptimizer, which exchanges gradients; "
+            "do not pass it to hvd.DistributedOptimizer"
+        )
+
     def _attach(self) -> None:
         """Have every parameter's gradient reported when it is complete."""
         self._synchronized = False
