@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from knet_hvd.checkpoint.config import CheckpointConfig
+from knet_hvd.checkpoint.config import CheckpointConfig, check_num_steps
 from knet_hvd.checkpoint.folder import open_store
 from knet_hvd.checkpoint.loading import SavedJob, load_latest
 from knet_hvd.checkpoint.lock import FolderLock
@@ -24,7 +24,7 @@ _VERSIONS = {"torch": torch.__version__}
 Config = TypeVar("Config", bound=JobConfig)
 
 
-class TrainingHooks(Generic[Config]):
+class CheckpointManager(Generic[Config]):
     """Find what to go on from, and save the job; without a folder, do nothing.
 
     To inherit from: a job knows what its checkpoints hold, and which of them are its.
@@ -87,6 +87,17 @@ class TrainingHooks(Generic[Config]):
         except BaseException:
             self.close()
             raise
+
+    def _to_restore(self, num_steps: int) -> SavedJob | None:
+        """Return the checkpoint to restore, if any.
+
+        Raises:
+            CheckpointError: If it is too late for a run of so many steps.
+        """
+        if self._saved is not None:
+            schedule = self.config.learning_rate_schedule
+            check_num_steps(self._saved.manifest, num_steps, schedule)
+        return self._saved
 
     @property
     def position(self) -> Position:

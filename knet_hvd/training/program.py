@@ -2,36 +2,57 @@
 
 import time
 import traceback
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import Any, Generic, TypeVar
 
 from knet_hvd.checkpoint import STOPPED_EXIT_CODE, StopSignals
 from knet_hvd.errors import KnetError, PreemptionError
+from knet_hvd.files import check_writable, write_json_atomic
 from knet_hvd.launcher import end_launcher_later
-from knet_hvd.training.cli import GRACE_S, job_name, say
+from knet_hvd.training.cli import GRACE_S, job_name, report, say
+from knet_hvd.training.config import JobConfig
 
 FAILED_EXIT_CODE = 1
+Config = TypeVar("Config", bound=JobConfig)
 
 
-class Job(Protocol):
+class Job(ABC, Generic[Config]):
     """A program on all ranks.
 
     Attributes:
-        rank: This process, as far as it is known.
-        saves_state: Whether a signal makes it save its state; otherwise a signal ends the
-            job as it ends any program.
+        config: The same on every rank.
+        rank: This process; 0 until all ranks have joined.
+        saves_state: Whether a signal makes the job save its state; otherwise a signal ends
+            it as it ends any program.
     """
 
-    rank: int
-    saves_state: bool
+    def __init__(self, config: Config) -> None:
+        """Keep the configuration; ``run`` joins the other ranks."""
+        self.config = config
+        self.rank = 0
+        self.saves_state = config.checkpoint_dir is not None
 
+    @abstractmethod
     def run(self, signals: StopSignals) -> None:
         """Train and report."""
 
+    @abstractmethod
     def leave(self) -> None:
-        """End this rank after an error, and the other ranks if they go on without it."""
+        """End this rank after an error, and the other ranks if they continue without it."""
+
+    def check_summary(self) -> None:
+        """Check on rank 0 that the results can be written, before hours are spent on them."""
+        if self.config.summary is not None and self.rank == 0:
+            check_writable(self.config.summary)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write the results, if a file is named, and say where they are."""
+        if self.config.summary is not None:
+            write_json_atomic(self.config.summary, summary)
+            report(f"summary: {self.config.summary}")
 
 
-def run_job(job: Job) -> int:
+def run_job(job: Job[Any]) -> int:
     """Run a job on this rank; print why it ends, and return the exit code.
 
     Every error ends all ranks, also one that nobody expected: a rank that left with a

@@ -5,12 +5,12 @@ from typing import Any
 
 import horovod.torch as hvd
 
-from knet_hvd.checkpoint import StopSignals, check_num_steps
+from knet_hvd.checkpoint import StopSignals
 from knet_hvd.data import ShardedBatches
 from knet_hvd.data_parallel.calibration.auto import advised_choice
 from knet_hvd.data_parallel.ranks.checkpoint_ranks import HorovodRanks
 from knet_hvd.flat_config import Scalar, to_flat_dict
-from knet_hvd.training.checkpoints import TrainingHooks
+from knet_hvd.training.checkpoints import CheckpointManager
 from knet_hvd.training.data_parallel.config import TrainingConfig
 from knet_hvd.training.data_parallel.rank_state import JobState, shards_to_read
 from knet_hvd.training.data_parallel.resume import check_configuration
@@ -18,7 +18,7 @@ from knet_hvd.training.data_parallel.resume import check_configuration
 KIND = "data_parallel"
 
 
-class JobCheckpoints(TrainingHooks[TrainingConfig]):
+class JobCheckpoints(CheckpointManager[TrainingConfig]):
     """Find what to go on from, and save the job; without a folder, do nothing."""
 
     def __init__(self, config: TrainingConfig, signals: StopSignals | None) -> None:
@@ -65,21 +65,17 @@ class JobCheckpoints(TrainingHooks[TrainingConfig]):
         """Bring the job to where the checkpoint was, and prepare to save it.
 
         Args:
-            state: What is restored and captured.
-            batches: Of the training set.
             num_steps: Steps of the whole run.
 
         Raises:
-            CheckpointError: If the checkpoint is of another model, or too late for
-                this run.
+            CheckpointError: If the checkpoint is of another model, or too late.
         """
         if self.config.checkpoint_dir is None:
             return
-        if self._saved is not None:
-            manifest = self._saved.manifest
-            check_num_steps(manifest, num_steps, self.config.learning_rate_schedule)
-            state.restore(self._saved.shards, len(manifest.shards), manifest.step)
-            self._saved.shards.clear()
+        saved = self._to_restore(num_steps)
+        if saved is not None:
+            state.restore(saved.shards, len(saved.manifest.shards), saved.manifest.step)
+            saved.shards.clear()
         used = self.chosen(self.config)
         details = {"advice": self.advice, **_details(used, state.optimizer)}
         self._save_from_here(

@@ -9,42 +9,25 @@ from horovod.common.exceptions import HorovodInternalError
 
 from knet_hvd.checkpoint import StopSignals
 from knet_hvd.errors import KnetError
-from knet_hvd.files import check_writable, write_json_atomic
 from knet_hvd.launcher import end_launcher_later
 from knet_hvd.training.cli import GRACE_S, report, say, warn_if_alone
 from knet_hvd.training.data_parallel.config import TrainingConfig
 from knet_hvd.training.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.training.elastic.worker.loop import check_launcher, train_elastically
-from knet_hvd.training.program import FAILED_EXIT_CODE, reason
+from knet_hvd.training.program import FAILED_EXIT_CODE, Job, reason
 from knet_hvd.training.watchdog import Watchdog
 
 
-class DataParallelJob:
-    """Train one model on all ranks of Horovod, and report.
-
-    Attributes:
-        rank: This process; 0 until all ranks have joined.
-        saves_state: Whether a signal makes the job save its state.
-    """
-
-    def __init__(self, config: TrainingConfig) -> None:
-        """Keep the configuration.
-
-        Args:
-            config: The same on every rank.
-        """
-        self._config = config
-        self.saves_state = config.checkpoint_dir is not None
-        self.rank = 0
+class DataParallelJob(Job[TrainingConfig]):
+    """Train one model on all ranks of Horovod, and report."""
 
     def run(self, signals: StopSignals) -> None:
         """Train and report: see ``Job``."""
-        config = self._config
+        config = self.config
         hvd.init()
         self.rank = hvd.rank()
         check_launcher(config)
-        if config.summary is not None and self.rank == 0:
-            check_writable(config.summary)
+        self.check_summary()
         if not config.elastic:
             warn_if_alone(hvd.size(), "no gradient crosses a network")
         try:
@@ -57,7 +40,7 @@ class DataParallelJob:
             raise KnetError("stopped: another rank has ended; what it printed tells why") from error
 
     def _train(self, signals: StopSignals, watchdog: Watchdog) -> None:
-        trainer = DataParallelTrainer(self._config, signals, watchdog.progress)
+        trainer = DataParallelTrainer(self.config, signals, watchdog.progress)
         if trainer.advice and self.rank == 0:
             report(trainer.advice)
         if trainer.resumed_step and self.rank == 0:
@@ -76,7 +59,7 @@ class DataParallelJob:
         """Write the results, on rank 0."""
         if self.rank:
             return
-        config = self._config
+        config = self.config
         speed = f"{summary['samples_per_second']:.0f} samples/s, "
         report(
             f"{config.model} on {config.data}, {summary['num_ranks']} ranks, "
@@ -91,9 +74,7 @@ class DataParallelJob:
                 f"{summary['resets']} resets: {sizes} workers, {summary['steps_lost']} "
                 "steps made twice"
             )
-        if config.summary is not None:
-            write_json_atomic(config.summary, summary)
-            report(f"summary: {config.summary}")
+        self.write_summary(summary)
 
     def leave(self) -> None:
         """Give all ranks time to say why they stop; Horovod's own end tells the others."""

@@ -29,9 +29,10 @@ from knet_hvd.training.elastic.worker.commits import ElasticCommits
 from knet_hvd.training.ema import ParameterEma
 from knet_hvd.training.inputs import ImagePreprocessor
 from knet_hvd.training.learning_rate import set_learning_rate
+from knet_hvd.training.trainer import Trainer
 
 
-class DataParallelTrainer:
+class DataParallelTrainer(Trainer):
     """Train one model on all ranks of Horovod."""
 
     def __init__(
@@ -63,7 +64,7 @@ class DataParallelTrainer:
         self.config = config
         self._on_progress = on_progress
         make = make_checkpoints or partial(JobCheckpoints, config, signals)
-        self._checkpoints = make()
+        self._checkpoints: JobCheckpoints | ElasticCommits = make()
         try:
             self._build(config)
         except BaseException:
@@ -95,9 +96,7 @@ class DataParallelTrainer:
         epochs_left = config.epochs - start.epoch - 1
         steps_left = self.batches.num_batches(start.images) - start.batch
         steps_left += epochs_left * len(self.batches)
-        self.num_steps = start.step + steps_left
-        if config.max_steps is not None:
-            self.num_steps = min(self.num_steps, config.max_steps)
+        self._plan_steps(start.step + steps_left, config.max_steps)
         chosen = self._checkpoints.chosen(config)
         self.optimizer = make_optimizer(self.model, chosen)
         average = ParameterEma(config.average_decay)
@@ -111,18 +110,6 @@ class DataParallelTrainer:
         """What ``compression="auto"`` found; empty without it."""
         advice = self.optimizer.compression_advice
         return str(advice or self._checkpoints.advice)
-
-    @property
-    def resumed_step(self) -> int:
-        """Steps that a checkpoint held, from which the run goes on; 0 without one."""
-        return self._checkpoints.position.step
-
-    @property
-    def resumed_text(self) -> str:
-        """Say where the run continues."""
-        if self.resumed_step >= self.num_steps:
-            return f"already complete: step {self.resumed_step} of {self.num_steps}; evaluating"
-        return f"resuming after step {self.resumed_step}"
 
     def train(self) -> dict[str, Any]:
         """Run all steps and return the summary, the same on every rank.
@@ -179,17 +166,6 @@ class DataParallelTrainer:
             self._checkpoints.after_step(step, step == self.num_steps)
             self._on_progress()
             yield step
-
-    def close(self) -> None:
-        """Wait for the last checkpoint, and let another job have the folder.
-
-        Raises:
-            CheckpointError: On every rank, if the last one could not be written.
-        """
-        try:
-            self._checkpoints.finish(self.num_steps)
-        finally:
-            self._checkpoints.close()
 
     def _step(self, images: Tensor, labels: Tensor, step: int, monitor: TrainingMonitor) -> None:
         """Make one training step."""

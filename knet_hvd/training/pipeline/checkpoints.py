@@ -1,10 +1,10 @@
 """The checkpoints of a pipeline job, from the first step to the last."""
 
-from knet_hvd.checkpoint import Manifest, StopSignals, check_num_steps
+from knet_hvd.checkpoint import Manifest, StopSignals
 from knet_hvd.comm import World
 from knet_hvd.pipeline.placement.cuts import num_stages
 from knet_hvd.pipeline.placement.search import Plan
-from knet_hvd.training.checkpoints import TrainingHooks
+from knet_hvd.training.checkpoints import CheckpointManager
 from knet_hvd.training.pipeline.checkpoint_ranks import WorldRanks
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.rank_state import StageState
@@ -20,7 +20,7 @@ _LAG_PER_STAGE = 2
 """Steps by which a stage may be ahead of the next one without waiting for its flags."""
 
 
-class PipelineCheckpoints(TrainingHooks[PipelineConfig]):
+class PipelineCheckpoints(CheckpointManager[PipelineConfig]):
     """Find what to go on from, and save the job; without a folder, do nothing."""
 
     def __init__(self, config: PipelineConfig, world: World, signals: StopSignals | None) -> None:
@@ -76,12 +76,11 @@ class PipelineCheckpoints(TrainingHooks[PipelineConfig]):
         if self.config.checkpoint_dir is None:
             return
         place = plan.order.index(self._world.rank)
-        if self._saved is not None:
-            schedule = self.config.learning_rate_schedule
-            check_num_steps(self._saved.manifest, num_steps, schedule)
-            shards = self._saved.shards
-            state.restore(shards[place], shards[place - place % self.config.replicas])
-            shards.clear()
+        saved = self._to_restore(num_steps)
+        if saved is not None:
+            first = saved.shards[place - place % self.config.replicas]
+            state.restore(saved.shards[place], first)
+            saved.shards.clear()
         # A rank that waits for the others still receives what would block one of them.
         self._ranks = WorldRanks(self._world, state.runner.poll_gradients)
         locked = self.config.decoupler.locked

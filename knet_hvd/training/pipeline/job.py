@@ -6,37 +6,21 @@ from typing import Any
 from knet_hvd.checkpoint import StopSignals
 from knet_hvd.comm import World
 from knet_hvd.comm.world import leave
-from knet_hvd.files import check_writable, write_json_atomic
 from knet_hvd.launcher import explained_termination
 from knet_hvd.training.cli import GRACE_S, report, warn_if_alone
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
-from knet_hvd.training.program import reason
+from knet_hvd.training.program import Job, reason
 
 _LOST = "stopped by the launcher: it ends all ranks when one is lost"
 
 
-class PipelineJob:
-    """Train one stage of a network on each rank, and report.
-
-    Attributes:
-        rank: This process; 0 until all ranks have joined.
-        saves_state: Whether a signal makes the job save its state.
-    """
-
-    def __init__(self, config: PipelineConfig) -> None:
-        """Keep the configuration.
-
-        Args:
-            config: The same on every rank.
-        """
-        self._config = config
-        self.saves_state = config.checkpoint_dir is not None
-        self.rank = 0
+class PipelineJob(Job[PipelineConfig]):
+    """Train one stage of a network on each rank, and report."""
 
     def run(self, signals: StopSignals) -> None:
         """Train and report: see ``Job``."""
-        world = World(self._config.timeout_s, self._config.start_timeout_s)
+        world = World(self.config.timeout_s, self.config.start_timeout_s)
         self.rank = world.rank
         # With a folder for checkpoints the launcher's signal makes the job save its state.
         explained = explained_termination(reason(self.rank, _LOST))
@@ -44,9 +28,8 @@ class PipelineJob:
             self._train(world, signals)
 
     def _train(self, world: World, signals: StopSignals) -> None:
-        config = self._config
-        if config.summary is not None and self.rank == 0:
-            check_writable(config.summary)
+        config = self.config
+        self.check_summary()
         warn_if_alone(world.size, "a network of one stage")
         trainer = PipelineTrainer(config, world, signals)
         if self.rank == 0:
@@ -60,7 +43,7 @@ class PipelineJob:
         trainer.close()
 
     def _report(self, summary: dict[str, Any]) -> None:
-        config = self._config
+        config = self.config
         idle = ", ".join(f"{stage['idle_fraction']:.0%}" for stage in summary["stages"])
         stages = summary["num_stages"]
         speed = (
@@ -73,9 +56,7 @@ class PipelineJob:
             f"test accuracy {summary['test_accuracy']:.4f}"
             f"{speed if summary['samples_per_second'] else ''}"
         )
-        if config.summary is not None:
-            write_json_atomic(config.summary, summary)
-            report(f"summary: {config.summary}")
+        self.write_summary(summary)
 
     def leave(self) -> None:
         """End this rank with the others, or end those that do not know of the error."""

@@ -24,15 +24,16 @@ from knet_hvd.training.pipeline.meter import TrainingMeter
 from knet_hvd.training.pipeline.monitor import StageMonitor
 from knet_hvd.training.pipeline.rank_state import StageState, not_finite
 from knet_hvd.training.pipeline.results import gather_summary
+from knet_hvd.training.trainer import Trainer
 
 
-class PipelineTrainer:
+class PipelineTrainer(Trainer):
     """Train one stage of a network on each rank."""
 
     def __init__(
         self, config: PipelineConfig, world: World, signals: StopSignals | None = None
     ) -> None:
-        """Load data, build this rank's stage, and connect it to its neighbours.
+        """Load data, build this rank's stage, and connect it to its neighbors.
 
         Args:
             config: The same on every rank.
@@ -49,7 +50,7 @@ class PipelineTrainer:
         check_agreement(world, config.facts(), "the job's configuration")
         self.config = config
         self._world = world
-        self._checkpoints = PipelineCheckpoints(config, world, signals)
+        self._checkpoints: PipelineCheckpoints = PipelineCheckpoints(config, world, signals)
         try:
             if config.deterministic:
                 torch.use_deterministic_algorithms(True)
@@ -71,9 +72,7 @@ class PipelineTrainer:
         self._job, self._links, self._runner = job, job.links, job.runner
         self.plan, self.stage = job.plan, job.stage
         batches = job.source.num_batches
-        self.num_steps = batches * config.epochs
-        if config.max_steps is not None:
-            self.num_steps = min(self.num_steps, config.max_steps)
+        self._plan_steps(batches * config.epochs, config.max_steps)
         torch.manual_seed(config.seed * 1009 + world.rank)  # dropout differs by stage
         self._state = StageState(
             stage=job.stage,
@@ -85,18 +84,6 @@ class PipelineTrainer:
             average=ParameterEma(config.average_decay),
         )
         self._checkpoints.begin(self._state, job.plan, batches, self.num_steps)
-
-    @property
-    def resumed_step(self) -> int:
-        """Steps that a checkpoint held, from which the run goes on; 0 without one."""
-        return self._checkpoints.position.step
-
-    @property
-    def resumed_text(self) -> str:
-        """Say where the run continues."""
-        if self.resumed_step >= self.num_steps:
-            return f"already complete: step {self.resumed_step} of {self.num_steps}; evaluating"
-        return f"resuming after step {self.resumed_step}"
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
@@ -170,17 +157,6 @@ class PipelineTrainer:
         )
         self._replicas.close()
         return summary
-
-    def close(self) -> None:
-        """Wait for the last checkpoint, and let another job have the folder.
-
-        Raises:
-            CheckpointError: On every rank, if the last one could not be written.
-        """
-        try:
-            self._checkpoints.finish(self.num_steps)
-        finally:
-            self._checkpoints.close()
 
     def _train_epoch(self, epoch: int, first_batch: int, monitor: StageMonitor, bar: Any) -> None:
         monitor.restart()
