@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "Compression": "allreduce.compressor",
+    "Compression": "allreduce.compression",
     "DistributedOptimizer": "optimizer.distributed",
     "GradientSnapshot": "reducer.snapshots",
     "TernaryCompressor": "allreduce.compressor",

@@ -235,37 +235,3 @@ class TernaryCompressor:
             state.step = saved["steps"][state.name]
         if self._feedback is not None:
             self._feedback.load_state_dict(saved["residuals"])
-
-
-class _Ternary:
-    """Makes ``TernaryCompressor``; says so if it is passed on without a call."""
-
-    def __call__(
-        self,
-        named_parameters: Iterable[tuple[str, Tensor]],
-        *,
-        ternary: TernaryConfig | None = None,
-        op: Any = hvd.Average,
-        process_set: hvd.ProcessSet = hvd.global_process_set,
-    ) -> TernaryCompressor:
-        return TernaryCompressor(named_parameters, ternary=ternary, op=op, process_set=process_set)
-
-    def compress(self, tensor: Tensor) -> tuple[Tensor, Any]:
-        raise TypeError(
-            "compression: Compression.ternary was not called; write "
-            "compression=knet_hvd.Compression.ternary(model.named_parameters())"
-        )
-
-    decompress = compress
-
-
-class Compression:
-    """The compressors for ``hvd.DistributedOptimizer(compression=...)``.
-
-    ``none`` and ``fp16`` are Horovod's. ``ternary(model.named_parameters())`` makes a
-    ``TernaryCompressor``, with its arguments.
-    """
-
-    none = hvd.Compression.none
-    fp16 = hvd.Compression.fp16
-    ternary = _Ternary()

@@ -11,7 +11,8 @@ from knet_hvd.agreement import check_agreement
 from knet_hvd.argument_checks import check_integer, check_positive, shown
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.compression.levels import MAX_RANKS
-from knet_hvd.data_parallel.allreduce.compressor import Compression, TernaryCompressor
+from knet_hvd.data_parallel.allreduce.compression import Compression
+from knet_hvd.data_parallel.allreduce.compressor import TernaryCompressor
 from knet_hvd.data_parallel.buckets.plan import NamedParameter
 from knet_hvd.data_parallel.optimizer.averaging import is_averaging
 from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks

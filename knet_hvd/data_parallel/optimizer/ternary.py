@@ -1,20 +1,17 @@
 """The class behind path A: an optimizer whose gradients cross as ternary codes."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
 from knet_hvd.data_parallel.gradient_versions import GradientVersion
-from knet_hvd.data_parallel.optimizer.averaging import WireBytes
+from knet_hvd.data_parallel.optimizer.reducer_view import ReducerView
 from knet_hvd.data_parallel.ranks.fixed_ranks import FixedRanks
-from knet_hvd.data_parallel.reducer.base import Reducer
-from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
 from knet_hvd.errors import KnetError
 from knet_hvd.performance import Advice
 
@@ -22,7 +19,7 @@ _hooks: MutableMapping[Tensor, RemovableHandle] = WeakIdKeyDictionary()
 """Of each parameter, the hook of the latest optimizer that was made for it."""
 
 
-class TernaryOptimizer(torch.optim.Optimizer):
+class TernaryOptimizer(ReducerView):
     """What ``DistributedOptimizer`` adds to the class of the optimizer it wraps.
 
     Never constructed by itself; ``step``, ``synchronize``, ``skip_synchronize`` and
@@ -33,7 +30,6 @@ class TernaryOptimizer(torch.optim.Optimizer):
 
     compression_advice: Advice | None
     _ranks: FixedRanks
-    _reducer: Reducer
     _managed: dict[Tensor, str]
     _passes_left: dict[Tensor, int]
     _exchanging: dict[Tensor, GradientVersion]
@@ -215,35 +211,3 @@ class TernaryOptimizer(torch.optim.Optimizer):
         self._synchronized = False
         self._expect_gradients()
         super().load_state_dict(state_dict)
-
-    def compression_state_dict(self) -> dict[str, Any]:
-        """Return the compressor's state on this rank: step and residuals."""
-        return self._reducer.state_dict()
-
-    def load_compression_state_dict(self, state: dict[str, Any]) -> None:
-        """Load what ``compression_state_dict`` returned on this rank."""
-        self._reducer.load_state_dict(state)
-
-    def request_snapshots(self, names: Iterable[str]) -> None:
-        """Take snapshots of these parameters' gradients in the following steps."""
-        self._reducer.request_snapshots(names)
-
-    @property
-    def snapshots(self) -> dict[str, GradientSnapshot]:
-        """The latest snapshots of the parameters that were asked for."""
-        return self._reducer.snapshots
-
-    @property
-    def scales(self) -> dict[str, Tensor]:
-        """The latest shared scales [num_scales] of each ternary parameter."""
-        return self._reducer.scales
-
-    @property
-    def ternary_names(self) -> list[str]:
-        """Names of the parameters whose gradients cross as codes."""
-        return self._reducer.ternary_names
-
-    @property
-    def wire_bytes(self) -> WireBytes:
-        """What this rank sends in a step, by formula, headers not counted."""
-        return WireBytes(self._reducer.wire_bytes(), self._reducer.uncompressed_wire_bytes())
