@@ -1,5 +1,6 @@
 """Horovod's own optimizer as an ``AveragingOptimizer``."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -104,12 +105,17 @@ def wrap_horovod(
         advice: What ``compression="auto"`` predicted.
         arguments: Other arguments of ``hvd.DistributedOptimizer``.
     """
-    own = type(optimizer)
-    base: Any = type(own.__name__, (HorovodOptimizer, own), {})
-    basis = base.__new__(base)
+    base = _averaging_class(type(optimizer))
+    basis: Any = base.__new__(base)
     basis.__dict__.update(optimizer.__dict__)
     wrapped: HorovodOptimizer = DistributedOptimizer(
         basis, named_parameters, compression, **arguments
     )
     wrapped.compression_advice = advice
     return wrapped
+
+
+@functools.cache
+def _averaging_class(own: type[torch.optim.Optimizer]) -> Any:
+    """Return an optimizer's class with the methods of ``HorovodOptimizer``."""
+    return type(own.__name__, (HorovodOptimizer, own), {})
