@@ -105,8 +105,9 @@ def wrap_horovod(
         advice: What ``compression="auto"`` predicted.
         arguments: Other arguments of ``hvd.DistributedOptimizer``.
     """
-    base = _averaging_class(type(optimizer))
-    basis: Any = base.__new__(base)
+    own: Any = type(optimizer)
+    base = _averaging_class(own)
+    basis = base.__new__(base)
     basis.__dict__.update(optimizer.__dict__)
     wrapped: HorovodOptimizer = DistributedOptimizer(
         basis, named_parameters, compression, **arguments
