@@ -20,10 +20,10 @@ from knet_hvd.training.pipeline.build import build_stage_job
 from knet_hvd.training.pipeline.checkpoints import PipelineCheckpoints
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.evaluation import count_correct
-from knet_hvd.training.pipeline.meter import TrainingMeter
-from knet_hvd.training.pipeline.monitor import StageMonitor
 from knet_hvd.training.pipeline.rank_state import StageState, not_finite
-from knet_hvd.training.pipeline.results import gather_summary
+from knet_hvd.training.pipeline.reports.meter import TrainingMeter
+from knet_hvd.training.pipeline.reports.monitor import StageMonitor
+from knet_hvd.training.pipeline.reports.results import gather_summary
 from knet_hvd.training.trainer import Trainer
 
 

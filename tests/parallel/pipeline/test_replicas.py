@@ -10,7 +10,7 @@ from knet_hvd.pipeline.decouplers import Backprop, Conditioned, Decoupler, Delay
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer
 from tests.parallel.mpi import needs_mpi_ranks, world
-from tests.parallel.test_pipeline_backprop import NUM_STEPS, train_alone
+from tests.parallel.pipeline.test_backprop import NUM_STEPS, train_alone
 
 __all__ = ["world"]
 REPLICAS = 2

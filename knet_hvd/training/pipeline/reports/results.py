@@ -7,8 +7,8 @@ from knet_hvd.comm import World
 from knet_hvd.models import num_parameters, parameters_sha256
 from knet_hvd.training.pipeline.build import StageJob
 from knet_hvd.training.pipeline.config import PipelineConfig
-from knet_hvd.training.pipeline.meter import TrainingMeter
-from knet_hvd.training.pipeline.summary import StageSummary, merge_replicas, summarize
+from knet_hvd.training.pipeline.reports.meter import TrainingMeter
+from knet_hvd.training.pipeline.reports.summary import StageSummary, merge_replicas, summarize
 
 _PATIENCE = 20
 """How many times longer ranks wait for each other at the end than for a frame: the

@@ -15,8 +15,8 @@ from torch import nn
 from knet_hvd.checkpoint import STOPPED_EXIT_CODE, CheckpointStore
 from knet_hvd.models import build_model, parameters_sha256
 from tests.system import launch
+from tests.system.jobs.test_checkpoints import rank_pids, wait_for
 from tests.system.launch import ROOT, Result, mpirun, run, started
-from tests.system.test_checkpoints import rank_pids, wait_for
 
 JOB = [sys.executable, str(ROOT / "jobs" / "train_pipeline.py")]
 FLAGS = ["--decoupler", "delayed", "--deterministic", "--width", "0.25"]

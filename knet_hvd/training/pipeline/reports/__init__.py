@@ -1,0 +1,1 @@
+"""What a pipeline job tells about itself: curves, figures and the summary."""
