@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs every test: single process, system, slurm, and the parallel ones on 1 to 4 ranks with MPI and 2 with Gloo.
-# Ends with "N passed, N failed" over all runs.
+# tests/parallel/conftest.py says which of them run on which number of ranks.
+# Ends with "N passed, N failed" over all runs, and the time of each run.
 #
-#   tools/test.sh [PYTEST ARGUMENTS]
+#   tools/test.sh [PYTEST ARGUMENTS]          -m slow: only those that `make test` leaves out
 #
 # KNET_TEST_LIMIT_S: the longest that one run may take (default 1800 seconds)
 set -euo pipefail
@@ -17,7 +18,7 @@ mkdir -p "$results"
 
 # run NAME COMMAND...: every rank writes what it saw to $KNET_RESULTS/rank-*.xml
 run() {
-  local name=$1 status=0
+  local name=$1 status=0 start=$SECONDS
   shift
   export KNET_RESULTS="$PWD/$results/$name"
   mkdir -p "$KNET_RESULTS"
@@ -25,6 +26,7 @@ run() {
   timeout --kill-after 10 "$limit_s" "$@" || status=$?
   ((status == 124 || status == 137)) && echo "$name: stopped after $limit_s s"
   echo "$status" >"$KNET_RESULTS/status"
+  times+="$name: $((SECONDS - start)) s"$'\n'
 }
 
 # One file a rank: with one file for all, the last rank to end would hide the others.
@@ -32,9 +34,10 @@ run() {
 rank_pytest=(bash -c 'rank=${OMPI_COMM_WORLD_RANK:-${HOROVOD_RANK:-0}}
   exec python -m pytest --junitxml="$KNET_RESULTS/rank-$rank.xml" "$@"' pytest)
 
+times=
 for folder in tests/single tests/system tests/slurm; do
   # Two files at a time: while the jobs of one wait or end, those of the other run.
-  [[ $folder == tests/system ]] && together=(-n 2 --dist loadfile) || together=()
+  [[ $folder != tests/slurm ]] && together=(-n 2 --dist loadfile) || together=()
   [[ -d $folder ]] && run "${folder#tests/}" "${rank_pytest[@]}" "$folder" "${together[@]}" "$@"
 done
 
@@ -49,6 +52,7 @@ if [[ -d tests/parallel ]]; then
   run horovodrun-gloo-2 horovodrun --gloo -np 2 -H localhost:2 "${rank_pytest[@]}" tests/parallel "$@"
 fi
 
+printf '\n%s' "$times"
 # A test has failed if it failed on any rank. A run that broke off without naming a failed test is one failure.
 python - "$results" <<'E2'
 import pathlib, sys

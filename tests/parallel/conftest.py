@@ -18,6 +18,19 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # for `pytest` without `pyth
 import horovod.torch as hvd
 from _pytest.terminal import TerminalReporter
 
+TELLING_SIZES = {
+    "optimizer": {1, 2, 3, 4},  # exact for any number of ranks: odd, even, more than a pair
+    "allreduce": {1, 2, 3, 4},
+    "comm": {2, 4},
+    "pipeline": {1, 2, 4},  # alone; first and last stage; stages between, and replicas
+    "training": {1, 2, 4},
+    "usage": {1, 2},  # what a user's script does is the same on two ranks and on more
+}
+"""Folder -> numbers of ranks at which its tests say something that others do not."""
+
+NEEDS_MPI = {"comm", "pipeline"}
+"""Folders whose ranks find each other with mpi4py: under Gloo each would be alone."""
+
 _failed_tests: list[str] = []
 
 
@@ -35,11 +48,24 @@ def pytest_report_header() -> str:
     return f"Horovod over {controller}, rank {hvd.rank()} of {hvd.size()}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    own = [item for item in items if here in item.path.parents]
     # A rank that waits in a collective takes no signal: a thread shows where and exits.
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(method="thread"))
+    for item in own:
+        item.add_marker(pytest.mark.timeout(method="thread"))
+    if config.getoption("keyword"):  # who asks for a test by name gets it
+        return
+    silent = [item for item in own if not _is_telling(item.path.relative_to(here).parts[0])]
+    config.hook.pytest_deselected(items=silent)
+    items[:] = [item for item in items if item not in set(silent)]
+
+
+def _is_telling(folder: str) -> bool:
+    """Return whether a folder's tests are to run on this number of ranks."""
+    if folder in NEEDS_MPI and not hvd.mpi_enabled():
+        return False
+    return hvd.size() in TELLING_SIZES.get(folder, {hvd.size()})
 
 
 @pytest.hookimpl(wrapper=True)
