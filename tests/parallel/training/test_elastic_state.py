@@ -87,7 +87,7 @@ def test_workers_meet_anew_when_one_of_them_hears_of_hosts(
         **{"ternary": TernaryConfig(error_feedback=True), "learning_rate": 0.05},
         **{"elastic": True, "commit_every": 4},
     )
-    watch = HostWatch(rendezvous.address, rendezvous.port)
+    watch = HostWatch(rendezvous.secret_address)
     memory = CommitMemory()
     make_commits = partial(ElasticCommits, config, memory, watch)
     trainer = DataParallelTrainer(config, make_checkpoints=make_commits)
