@@ -5,7 +5,7 @@
 
 Starts two hosts with slow_hosts.sh, one rank with one thread on each. Skew is time that
 a rank sleeps in a step, as if its computation took longer: `random` adds --skew-ms to
-one of the two ranks, drawn anew each step; `first` and `last` always add it to the same
+one of the two ranks, drawn again each step; `first` and `last` always add it to the same
 rank. Rounds go through all methods and skews in turn.
 
 Prints JSON for each rate and method: samples a second without skew, bytes a step that

@@ -109,7 +109,7 @@ def _wire_order(tensor: Tensor) -> Tensor:
 
 
 def _bitmap_bytes(num_values: int) -> int:
-    """Return the bytes of the bitmap, padded so that values behind it are aligned."""
+    """Return the bytes of the bitmap, padded so that values after it are aligned."""
     return (num_values + 31) // 32 * 4
 
 

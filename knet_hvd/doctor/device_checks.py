@@ -156,7 +156,7 @@ def check_memory(facts: Facts, num_local: int) -> Finding:
 
 
 def check_leftovers(machine: MachineFacts) -> Finding:
-    """Judge whether jobs that were killed have left their shared memory behind."""
+    """Judge whether killed jobs have left shared memory."""
     name, found = "leftovers", machine.leftovers
     if not found:
         return Finding(name, "ok", "no shared memory of jobs that were killed")

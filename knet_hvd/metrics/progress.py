@@ -28,7 +28,7 @@ class ProgressBar(Protocol[T_co]):
     def set_postfix(
         self, ordered_dict: Any = None, refresh: bool | None = True, **values: Any
     ) -> None:
-        """Show values, such as the loss, behind the bar."""
+        """Show values, such as the loss, after the bar."""
 
     def close(self) -> None:
         """Leave the bar as it is and end its line."""

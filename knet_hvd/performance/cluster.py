@@ -64,7 +64,7 @@ class Cluster:
     Attributes:
         name: What people call it.
         gpus_per_node: GPUs of a node, all of which share its link to other nodes.
-        intra_node: Link of each GPU to its neighbours in the node.
+        intra_node: Link of each GPU to its neighbors in the node.
         inter_node: Link of each node to the other nodes.
         codec_values_per_s: Gradient values a second that a GPU encodes and decodes.
         overlap: Share of backward, 0 to 1, during which gradients cross at the same

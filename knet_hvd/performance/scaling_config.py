@@ -60,7 +60,7 @@ class ScalingConfig:
     """Time of an empty message between nodes, 10^-6 s (TCP 20 to 50, InfiniBand 2)."""
 
     intra_node_gbit_per_s: float = 100.0
-    """What a GPU really sends to its neighbour in the node, 10^9 bits/s
+    """What a GPU really sends to its neighbor in the node, 10^9 bits/s
     (PCIe 3.0 about 100, NVLink 300 and more)."""
 
     intra_node_latency_us: float = 5.0

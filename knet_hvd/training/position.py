@@ -12,7 +12,7 @@ class Position:
     Attributes:
         step: Steps made so far.
         epoch: Of the step before, whose evaluation may still be due.
-        batch: Steps of that epoch that were made, behind ``images``.
+        batch: Steps of that epoch that were made after ``images``.
         images: Images of that epoch that were used when ranks were more or fewer.
         remaining: What is left of a schedule of the learning rate, 1 to 0; None if it
             depends on nothing but the number of steps.

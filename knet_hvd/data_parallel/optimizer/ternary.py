@@ -1,4 +1,4 @@
-"""The class behind path A: an optimizer whose gradients cross as ternary codes."""
+"""The class of path A: an optimizer whose gradients cross as ternary codes."""
 
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping

@@ -1,7 +1,7 @@
 """Batches as each stage needs them: images for the first, labels for all.
 
 Labels do not cross the network: every rank draws the order of samples from the seed. It
-costs nothing, and a stage needs no neighbour to know the labels of a step.
+costs nothing, and a stage needs no neighbor to know the labels of a step.
 """
 
 from collections.abc import Iterator

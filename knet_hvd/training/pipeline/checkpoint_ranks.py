@@ -7,7 +7,7 @@ from knet_hvd.comm import World
 _DISK_FACTOR = 20
 """How many timeouts to wait for ranks that read or write shards."""
 _STEP_FACTOR = 1.5
-"""How many timeouts to wait for stages that are some steps behind."""
+"""How many timeouts to wait for stages that are some steps late."""
 
 
 class WorldRanks:

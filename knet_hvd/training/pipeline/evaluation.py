@@ -20,7 +20,7 @@ def count_correct(
 
     Args:
         stage: The stage.
-        links: To its neighbours; no training frame may be under way.
+        links: To its neighbors; no training frame may be under way.
         batches: Inputs on the first stage, and labels.
         first_step: The number that the frame of the first batch carries.
 
@@ -28,7 +28,7 @@ def count_correct(
         Samples whose largest logit is at the label; 0 on all stages but the last.
 
     Raises:
-        KnetError: If a neighbour is lost or sends something else.
+        KnetError: If a neighbor is lost or sends something else.
     """
     training = stage.blocks.training
     stage.blocks.eval()

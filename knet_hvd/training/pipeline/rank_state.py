@@ -35,7 +35,7 @@ class StageState:
     Attributes:
         stage: The stage.
         runner: Knows its gradient source, and what is under way.
-        links: To its neighbours.
+        links: To its neighbors.
         replicas: Of this stage.
         world: All ranks.
         next_rank: The rank of the next stage, if any.

@@ -138,7 +138,7 @@ def test_all_checks_come_in_the_same_order_whatever_is_wrong() -> None:
 
 
 def test_equal_findings_of_ranks_become_one_and_others_name_their_ranks() -> None:
-    fine, bad = Finding("GPU", "ok", "none"), Finding("GPU", "problem", "lost", "mend")
+    fine, bad = Finding("GPU", "ok", "none"), Finding("GPU", "problem", "lost", "fix")
     assert merge([[fine], [fine]]) == [fine]
     assert merge([[fine], [bad], [fine]]) == [
         replace(fine, found="ranks 0, 2: none"),

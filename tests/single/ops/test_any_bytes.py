@@ -72,7 +72,7 @@ def assert_only_inside(buffer: Tensor, first: int, numel: int) -> None:
 @pytest.mark.parametrize("wire_format", ops.WIRE_FORMATS)
 @pytest.mark.parametrize("shift", [0, 3])
 def test_guards_around_outputs_stay(device, dtype, wire_format, numel, shift, gradient) -> None:
-    """Outputs lie inside larger buffers, at any alignment; their neighbours stay."""
+    """Outputs lie inside larger buffers, at any alignment; their neighbors stay."""
 
     def room(count: int, kind: torch.dtype) -> tuple[Tensor, Tensor]:
         buffer = guarded(count, kind, device, shift)

@@ -263,7 +263,7 @@ def test_a_rank_that_stalls_only_slows_the_others(tmp_path: Path) -> None:
 
 
 def test_a_rank_that_hangs_is_given_up(tmp_path: Path) -> None:
-    """The launcher sees nothing wrong with a stopped process: the neighbour does."""
+    """The launcher sees nothing wrong with a stopped process: the neighbor does."""
     job = start(tmp_path, "local", num_ranks=2, flags=["--timeout-s", "3"])
     try:
         pids = pids_of_ranks(job.pid, 2)

@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-resets", type=int, help="end after so many changes of size")
     text = "how to reach other hosts (ssh -o BatchMode=yes)"
     add("--ssh", default="ssh -o BatchMode=yes", help=text)
-    add("worker", nargs="+", help="of each worker, behind --")
+    add("worker", nargs="+", help="command line of each worker, after --")
     return parser
 
 

@@ -97,8 +97,8 @@ class ElasticCommits:
         in_epoch = batches.num_batches(start.images)
         epoch, images = start.epoch, start.images
         if made > in_epoch:
-            behind, made = divmod(made - in_epoch - 1, len(batches))
-            epoch, images, made = epoch + 1 + behind, 0, made + 1
+            whole_epochs, made = divmod(made - in_epoch - 1, len(batches))
+            epoch, images, made = epoch + 1 + whole_epochs, 0, made + 1
         images += made * batches.batch_size * batches.num_ranks
         remaining = start.remaining_at(step, self._num_steps)
         return Position(step, epoch, 0, images, remaining)
