@@ -1,8 +1,15 @@
 """Data sets of labeled images, their shards and their augmentation."""
 
-from knet_hvd.data.augmentation import augment, center_crop
-from knet_hvd.data.dataset import ImageDataset
+from typing import TYPE_CHECKING
+
 from knet_hvd.data.registry import DATASETS, load_dataset
-from knet_hvd.data.sharding import ShardedBatches
+from knet_hvd.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from knet_hvd.data.augmentation import augment, center_crop
+    from knet_hvd.data.dataset import ImageDataset
+    from knet_hvd.data.sharding import ShardedBatches
+
+__getattr__ = lazy_names(__name__, "augmentation", "dataset", "sharding")
 
 __all__ = ["DATASETS", "ImageDataset", "ShardedBatches", "augment", "center_crop", "load_dataset"]

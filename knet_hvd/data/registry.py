@@ -1,24 +1,21 @@
-"""The data sets by name."""
+"""The data sets by name. Imports none of them: a wrong name is refused before torch is there."""
 
 import os
-from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from knet_hvd.data.cifar10 import CIFAR10_FILES, load_cifar10
-from knet_hvd.data.dataset import ImageDataset
-from knet_hvd.data.digits import load_digits
-from knet_hvd.data.mnist import MNIST_FILES, load_mnist
 from knet_hvd.errors import DataError
 
-_FROM_FILES: Mapping[str, tuple[Callable[[Path], ImageDataset], tuple[str, ...]]] = (
-    MappingProxyType({"cifar10": (load_cifar10, CIFAR10_FILES), "mnist": (load_mnist, MNIST_FILES)})
-)
+if TYPE_CHECKING:
+    from knet_hvd.data.dataset import ImageDataset
 
-DATASETS: tuple[str, ...] = ("digits", *sorted(_FROM_FILES))
+DATASETS = ("digits", "cifar10", "mnist")
+"""Each is a module of its name beside this one, with ``load_NAME`` and, if it is read from
+files, ``NAME_FILES``, what they are called."""
 
 
-def load_dataset(name: str, data_dir: Path | None = None) -> ImageDataset:
+def load_dataset(name: str, data_dir: Path | None = None) -> "ImageDataset":
     """Load a data set into memory; nothing is ever downloaded.
 
     - `digits`: 1,797 images of 8x8 pixels that come with scikit-learn.
@@ -37,15 +34,30 @@ def load_dataset(name: str, data_dir: Path | None = None) -> ImageDataset:
         ValueError: The name is unknown.
         DataError: A file is missing, truncated or malformed.
     """
-    if name == "digits":
-        return load_digits()
-    if name not in _FROM_FILES:
+    check_dataset(name)
+    module = import_module(f"knet_hvd.data.{name}")
+    load = getattr(module, f"load_{name}")
+    files = getattr(module, f"{name.upper()}_FILES", ())
+    dataset: ImageDataset = load(_folder(name, data_dir, files)) if files else load()
+    return dataset
+
+
+def check_dataset(name: str) -> None:
+    """Raise unless there is a data set of this name.
+
+    Raises:
+        ValueError: Lists those that there are.
+    """
+    if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
-    load, files = _FROM_FILES[name]
+
+
+def _folder(name: str, data_dir: Path | None, files: tuple[str, ...]) -> Path:
+    """Return the folder of a data set's files."""
     if data_dir is None or not os.path.isdir(data_dir):  # Path.is_dir may raise
         given = "no directory was given" if data_dir is None else f"no {str(data_dir)[:200]}"
         raise DataError(
             f"data set {name!r} is read from files, but {given}: "
             f"name with --data-dir the directory that holds {', '.join(files)}"
         )
-    return load(data_dir)
+    return data_dir

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from knet_hvd.compression.config import TernaryConfig
+from knet_hvd.data.registry import check_dataset
 from knet_hvd.flat_config import Scalar, to_flat_dict
 from knet_hvd.training.field_types import check_types
 
@@ -24,8 +25,9 @@ class JobConfig:
         ValueError: If a setting is out of range.
     """
 
-    data: Literal["digits", "mnist", "cifar10"] = "digits"
-    """Data set: digits is embedded in scikit-learn and needs no file."""
+    data: str = "digits"
+    """A built-in data set: digits comes with scikit-learn; mnist and cifar10 are read from
+    files; an unknown name lists all."""
 
     data_dir: Path | None = field(default=None, metadata=RUN_ONLY)
     """Folder of the official MNIST (IDX) or CIFAR-10 (binary) files."""
@@ -118,6 +120,7 @@ class JobConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        check_dataset(self.data)
         for name in ("epochs", "batch_size", "log_every", "max_steps", "crop_size"):
             self.expect_at_least_1(name)
         for name in ("checkpoint_every", "keep_checkpoints"):
