@@ -33,7 +33,9 @@ class RollCall:
 
     def tick(self) -> None:
         """Tell the others, if it is time; to be called again and again while waiting."""
-        if not self._sent and time.monotonic() - self._start_s > _SILENCE_S:
+        if self._sent or MPI.Is_finalized():
+            return
+        if time.monotonic() - self._start_s > _SILENCE_S:
             # Nobody waits for these: a missing rank never takes its message.
             self._sent = [self._comm.Isend(self._call, rank, _TAG) for rank in sorted(self._silent)]
 
@@ -43,7 +45,8 @@ class RollCall:
         self.tick()
         end_s = time.monotonic() + _LISTEN_S
         status = MPI.Status()
-        while self._silent and time.monotonic() < end_s:
+        # A rank that gave up sooner has Horovod end MPI on all ranks.
+        while self._silent and time.monotonic() < end_s and not MPI.Is_finalized():
             if not self._comm.Iprobe(MPI.ANY_SOURCE, _TAG, status):
                 time.sleep(0.01)
                 continue

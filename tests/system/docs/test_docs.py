@@ -64,6 +64,7 @@ def test_benchmarks_accept_the_commands_of_the_results(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_measuring_memory_by_stages(tmp_path: Path) -> None:
     block = next(b for b in blocks("results.md") if "four.json" in b)
     shell(block.replace("--width 1", "--width 0.1"), tmp_path)
@@ -71,6 +72,7 @@ def test_measuring_memory_by_stages(tmp_path: Path) -> None:
     assert (tmp_path / "four.json").exists()
 
 
+@pytest.mark.slow
 def test_measuring_memory_over_many_steps(tmp_path: Path) -> None:
     command = next(c for c in commands("results.md") if "memory.json" in c)
     assert "--max-steps 10000" in command

@@ -27,16 +27,29 @@ def check_training(script: Path, launcher: str, *flags: str) -> None:
     assert float(rows[-1][2]) > 0.85, result.text
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("compression", ["none", "fp16", "ternary"])
+@pytest.mark.parametrize(
+    ("compression", "launcher"),
+    [
+        ("ternary", "mpirun"),
+        ("ternary", "horovodrun"),
+        *(pytest.param(own, "mpirun", marks=pytest.mark.slow) for own in ("none", "fp16")),
+        pytest.param("none", "horovodrun", marks=pytest.mark.slow),
+    ],
+)
 def test_the_compression_argument(compression: str, launcher: str) -> None:
-    if compression == "fp16" and launcher == "horovodrun":
-        pytest.skip("Horovod's own, run once")
+    """What is slow here is Horovod's own."""
     check_training(SCRIPT, launcher, "--epochs", "10", "--compression", compression)
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize(
+    ("optimizer", "launcher"),
+    [
+        ("SGD", "mpirun"),
+        ("SGD", "horovodrun"),
+        ("Adam", "mpirun"),
+        pytest.param("Adam", "horovodrun", marks=pytest.mark.slow),
+    ],
+)
 def test_the_import_of_the_optimizer(optimizer: str, launcher: str, tmp_path: Path) -> None:
     plain = SCRIPT.read_text()
     assert plain.count(IMPORT) == 1

@@ -7,7 +7,7 @@ import pytest
 
 from tests.system.launch import mpirun, run
 
-WORKERS = Path(__file__).parent / "workers"
+WORKERS = Path(__file__).parents[1] / "workers"
 
 
 def told(worker: str, *arguments: str, ranks: int = 2) -> list[str]:

@@ -15,7 +15,10 @@ TINY = ["--rounds", "2", "--steps", "1", "--batch-size", "8", "--microbatches", 
     "network",
     [
         ["--network", "mlp", "--depth", "2", "--cut", "1"],
-        ["--network", "vgg16", "--width", "0.05", "--synthesizer-units", "4"],
+        pytest.param(
+            ["--network", "vgg16", "--width", "0.05", "--synthesizer-units", "4"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_throughput_of_all_methods(network: list[str]) -> None:
