@@ -22,7 +22,7 @@ TELLING_SIZES = {
     "optimizer": {1, 2, 3, 4},  # exact for any number of ranks: odd, even, more than a pair
     "allreduce": {1, 2, 3, 4},
     "comm": {2, 4},
-    "pipeline": {1, 2, 4},  # alone; first and last stage; stages between, and replicas
+    "pipeline": {2, 4},  # first and last stage; stages between, and replicas. Alone: tests/system
     "training": {1, 2, 4},
     "usage": {1, 2},  # what a user's script does is the same on two ranks and on more
 }
