@@ -33,13 +33,15 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
     return tokens, (3 * tokens + 1) % CLASSES
 
 
-def train(world: World, decoupler: Decoupler, steps: int) -> tuple[nn.Module, float]:
+def train(
+    world: World, decoupler: Decoupler, steps: int, rate: float = 0.01
+) -> tuple[nn.Module, float]:
     """Return this rank's blocks, and on the last rank the loss at the end."""
     spec = PipelineSpec(
         builder=BlockBuilder(network),
         example=batch(0)[0],
         loss=loss,
-        make_optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.01),
+        make_optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=rate),
         decoupler=decoupler,
         num_classes=CLASSES,
         seed=4,
@@ -83,6 +85,8 @@ def test_locked_stages_compute_what_one_process_does(world: World) -> None:
     ids=str,
 )
 def test_every_decoupler_learns_sequences(world: World, decoupler: Decoupler) -> None:
-    _, value = train(world, decoupler, steps=150)
+    # In four stages gradients are three updates old: weights have to move more slowly.
+    late = world.size > 2
+    _, value = train(world, decoupler, steps=450 if late else 150, rate=0.003 if late else 0.01)
     if world.rank == world.size - 1:
         assert value < 0.4, "it began at 1.95"
