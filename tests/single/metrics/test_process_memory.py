@@ -75,7 +75,7 @@ if keep_freed_blocks():
         grown.append(page_faults() - before)
     # 40 blocks of 256 pages. How many steps the heap takes to its final form depends on
     # where the kernel has put it: until then a step takes pages for some whole blocks.
-    assert min(grown) < 1000, grown
+    assert sorted(grown)[4] < 1000, grown  # most steps
 """
 
 
