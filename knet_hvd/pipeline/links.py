@@ -1,7 +1,7 @@
 """The links between a stage and its neighbors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from knet_hvd.comm import Encoding, LinkSpec, Mesh, ReceiveLink, SendLink, World, check_agreement
@@ -140,29 +140,26 @@ def _cut_specs(
     settings: LinkSettings,
 ) -> _CutSpecs:
     num_cuts = len(cut_shapes)
-    # A stage runs ahead by as many batches as stages follow: with fewer credits two
-    # neighbors could wait for each other.
-    num_credits = max(settings.credits, num_cuts + 1)
-    return _CutSpecs(
-        LinkSpec(
-            name="activations",
-            source=source,
-            target=target,
-            tag=_ACTIVATIONS_TAG,
-            shape=cut_shapes[cut],
-            encoding=encoding_of_cut(settings.activation_encodings, cut, num_cuts),
-            credits=num_credits,
-        ),
-        LinkSpec(
-            name="gradients",
-            source=target,
-            target=source,
-            tag=_GRADIENTS_TAG,
-            shape=cut_shapes[cut],
-            encoding=encoding_of_cut(settings.gradient_encodings, cut, num_cuts),
-            credits=num_credits,
-        ),
+    activations = LinkSpec(
+        name="activations",
+        source=source,
+        target=target,
+        tag=_ACTIVATIONS_TAG,
+        shape=cut_shapes[cut],
+        encoding=encoding_of_cut(settings.activation_encodings, cut, num_cuts),
+        # A stage runs ahead by as many batches as stages follow: with fewer credits two
+        # neighbors could wait for each other.
+        credits=max(settings.credits, num_cuts + 1),
     )
+    gradients = replace(
+        activations,
+        name="gradients",
+        source=target,
+        target=source,
+        tag=_GRADIENTS_TAG,
+        encoding=encoding_of_cut(settings.gradient_encodings, cut, num_cuts),
+    )
+    return _CutSpecs(activations, gradients)
 
 
 def encoding_of_cut(encodings: Sequence[Encoding], cut: int, num_cuts: int) -> Encoding:
