@@ -7,9 +7,21 @@ from knet_hvd.lazy import lazy_names
 
 if TYPE_CHECKING:
     from knet_hvd.data.augmentation import augment, center_crop
-    from knet_hvd.data.dataset import ImageDataset
+    from knet_hvd.data.dataset import Dataset, Split, accuracy, cross_entropy
+    from knet_hvd.data.images import ImageDataset
     from knet_hvd.data.sharding import ShardedBatches
 
-__getattr__ = lazy_names(__name__, "augmentation", "dataset", "sharding")
+__getattr__ = lazy_names(__name__, "augmentation", "dataset", "images", "sharding")
 
-__all__ = ["DATASETS", "ImageDataset", "ShardedBatches", "augment", "center_crop", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "ImageDataset",
+    "ShardedBatches",
+    "Split",
+    "accuracy",
+    "augment",
+    "center_crop",
+    "cross_entropy",
+    "load_dataset",
+]

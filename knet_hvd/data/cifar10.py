@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from knet_hvd.data.dataset import ImageDataset
 from knet_hvd.data.folders import find_file
+from knet_hvd.data.images import ImageDataset
 from knet_hvd.errors import DataError
 
 CIFAR10_FILES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")

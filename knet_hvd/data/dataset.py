@@ -1,140 +1,157 @@
-"""A data set of labeled images, held in memory."""
+"""Data sets: what a network is trained and tested on, and how its outputs are judged."""
 
-import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(output [n, ...], targets [n, ...]) -> the mean over the samples, a scalar."""
+
+Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(output [n, ...], targets [n, ...]) -> a value of each sample [n]."""
+
+Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+"""(inputs [n, ...], source of all random numbers) -> changed inputs [n, ...]."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ImageDataset:
-    """Hold the training and the test split of a data set of images.
+class Rows(Protocol):
+    """Samples by number: a tensor, an array of NumPy, or a file that is mapped into memory."""
 
-    `from_splits` checks the tensors and computes the statistics.
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def __getitem__(self, indices: Tensor, /) -> Any:
+        """Return samples [n, ...] by their numbers int64 [n], as `torch.as_tensor` takes them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Hold the inputs and the targets of a part of a data set.
 
     Attributes:
-        train_images: uint8 [n, c, h, w].
-        train_labels: int64 [n], 0 to `num_classes` - 1.
-        test_images: uint8 [m, c, h, w].
-        test_labels: int64 [m], 0 to `num_classes` - 1.
-        num_classes: The number of classes.
-        mean: The mean of each channel over the training split, on the scale
-            where 255 is 1.0.
-        std: The (population) standard deviation of each channel over the
-            training split, on the same scale; 1.0 for a constant channel.
+        inputs: A row for each sample.
+        targets: The same.
+
+    Raises:
+        ValueError: If they do not pair, or there is none.
     """
 
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    inputs: Rows
+    targets: Rows
 
-    @classmethod
-    def from_splits(
-        cls, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int
-    ) -> "ImageDataset":
-        """Build a data set and compute the mean and deviation of its channels.
+    def __post_init__(self) -> None:
+        if not len(self.inputs) == len(self.targets) > 0:
+            raise ValueError(
+                "expected as many targets as inputs, and at least one, got "
+                f"{len(self.inputs)} inputs and {len(self.targets)} targets"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.targets)
+
+
+def cross_entropy(output: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean cross entropy in nats, over all positions.
+
+    Args:
+        output: Logits [n, classes], or [n, t, classes] for sequences.
+        targets: int64 [n], or [n, t].
+    """
+    return functional.cross_entropy(output.flatten(0, -2), targets.flatten())
+
+
+def accuracy(output: Tensor, targets: Tensor) -> Tensor:
+    """Return for each sample whether its largest logit is at the target.
+
+    Args:
+        output: Logits [n, classes], or [n, t, classes] for sequences.
+        targets: int64 [n], or [n, t].
+
+    Returns:
+        float64 [n]: 0 or 1, or the part of the positions for which it is.
+    """
+    right = output.argmax(-1) == targets
+    return right.double().flatten(1).mean(1) if right.dim() > 1 else right.double()
+
+
+class Dataset:
+    """Hold what a network is trained and tested on.
+
+    Attributes:
+        train: The training split.
+        test: The test split.
+        num_classes: Classes of the targets; None if they are no classes.
+        loss: What the network is trained for.
+        metrics: What is reported of a split beside the loss, by name: the mean over all
+            samples.
+        augment: What changes the inputs of a training batch; None for nothing.
+    """
+
+    def __init__(
+        self,
+        train: tuple[Rows, Rows] | Split,
+        test: tuple[Rows, Rows] | Split,
+        *,
+        num_classes: int | None = None,
+        loss: Loss = cross_entropy,
+        metrics: Mapping[str, Metric] | None = None,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+        augment: Augment | None = None,
+    ) -> None:
+        """Take the splits and what goes with them.
 
         Args:
-            train: Images uint8 [n, c, h, w] and labels int64 [n].
-            test: Images uint8 [m, c, h, w] and labels int64 [m].
-            num_classes: The number of classes.
-
-        Returns:
-            The data set.
+            train: Inputs and targets.
+            test: Inputs and targets.
+            num_classes: Classes of the targets int64 [n, ...], 0 to one less.
+            loss: Cross entropy if not given.
+            metrics: The accuracy if not given.
+            prepare: Turns a batch of inputs, in training and in tests, into what the
+                network takes: for instance bytes into floats. Nothing if not given.
+            augment: Changes the inputs of a training batch, before `prepare`.
 
         Raises:
-            TypeError: Images are not uint8 or labels not int64.
-            ValueError: The shapes do not fit together, a split is empty, or a
-                label is out of range.
+            ValueError: If inputs and targets do not pair, or a target is no class.
         """
-        for images, labels in (train, test):
-            _check_split(images, labels, num_classes)
-        if train[0].shape[1:] != test[0].shape[1:]:
-            raise ValueError(
-                "train, test: expected images of one shape, got "
-                f"{list(train[0].shape[1:])} and {list(test[0].shape[1:])}"
-            )
-        mean, std = _channel_statistics(train[0])
-        return cls(
-            train_images=train[0],
-            train_labels=train[1],
-            test_images=test[0],
-            test_labels=test[1],
-            num_classes=num_classes,
-            mean=mean,
-            std=std,
-        )
+        self.train, self.test = _split("train", train), _split("test", test)
+        self.num_classes = num_classes
+        self.loss = loss
+        self.metrics = dict({"accuracy": accuracy} if metrics is None else metrics)
+        self.augment = augment
+        self._prepare = prepare
+        if num_classes is not None:
+            for name, split in (("train", self.train), ("test", self.test)):
+                _check_classes(name, split.targets, num_classes)
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Return a batch as the network takes it."""
+        return inputs if self._prepare is None else self._prepare(inputs)
 
     @property
-    def in_shape(self) -> tuple[int, int, int]:
-        """Return the channels, height and width of an image."""
-        _, channels, height, width = self.train_images.shape
-        return channels, height, width
-
-    def normalize(self, images: Tensor, *, unit_range: bool = False) -> Tensor:
-        """Turn bytes into the floats that a network takes.
-
-        Args:
-            images: uint8 [n, c, h, w], on any device.
-            unit_range: Only scale to [0, 1], instead of bringing each channel
-                to zero mean and unit deviation over the training split.
-
-        Returns:
-            float32 [n, c, h, w] on the same device.
-
-        Raises:
-            TypeError: The images are not uint8.
-            ValueError: The images do not have this data set's channels.
-        """
-        if images.dtype != torch.uint8:
-            raise TypeError(f"images: expected uint8, got {images.dtype}")
-        if images.dim() != 4 or images.shape[1] != len(self.mean):
-            raise ValueError(
-                f"images: expected [n, {len(self.mean)}, h, w], got {list(images.shape)}"
-            )
-        scaled = images.to(torch.float32) / 255
-        if unit_range:
-            return scaled
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device)
-        std = torch.tensor(self.std, dtype=torch.float32, device=images.device)
-        return (scaled - mean[:, None, None]) / std[:, None, None]
+    def in_shape(self) -> tuple[int, ...]:
+        """Return the shape of a sample as the network takes it."""
+        first = torch.as_tensor(self.train.inputs[torch.zeros(1, dtype=torch.int64)])
+        return tuple(self.prepare(first).shape[1:])
 
 
-def _check_split(images: Tensor, labels: Tensor, num_classes: int) -> None:
-    """Raise unless images and labels are a split of `num_classes` classes."""
-    if images.dtype != torch.uint8 or labels.dtype != torch.int64:
-        raise TypeError(
-            f"images, labels: expected uint8 and int64, got {images.dtype} and {labels.dtype}"
-        )
-    if images.dim() != 4 or images.numel() == 0:
-        raise ValueError(f"images: expected [n, c, h, w], not empty, got {list(images.shape)}")
-    if labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"labels: expected [{len(images)}], as there are {len(images)} images, "
-            f"got {list(labels.shape)}"
-        )
-    low, high = int(labels.min()), int(labels.max())
+def _split(name: str, pair: tuple[Rows, Rows] | Split) -> Split:
+    """Return a split of a pair; an error names it."""
+    try:
+        return pair if isinstance(pair, Split) else Split(*pair)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _check_classes(name: str, targets: Rows, num_classes: int) -> None:
+    """Raise unless targets are classes."""
+    classes = torch.as_tensor(targets[torch.arange(len(targets))])
+    if classes.dtype != torch.int64:
+        raise TypeError(f"{name}: expected targets of torch.int64, got {classes.dtype}")
+    low, high = int(classes.min()), int(classes.max())
     if low < 0 or high >= num_classes:
-        raise ValueError(f"labels: expected 0 to {num_classes - 1}, got {low} to {high}")
-
-
-def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of each channel of uint8 images."""
-    # A histogram of 256 counts is exact and needs no float copy of the images,
-    # which for CIFAR-10 would be eight times their size.
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
-    for channel in images.transpose(0, 1):
-        counts = torch.bincount(channel.reshape(-1), minlength=256).double()
-        weights = counts / counts.sum()
-        mean = float((weights * levels).sum())
-        variance = float((weights * (levels - mean) ** 2).sum())
-        constant = int((counts > 0).sum()) == 1
-        means.append(mean)
-        stds.append(1.0 if constant else math.sqrt(variance))
-    return tuple(means), tuple(stds)
+        raise ValueError(f"{name}: expected targets 0 to {num_classes - 1}, got {low} to {high}")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from knet_hvd.data.dataset import ImageDataset
+from knet_hvd.data.images import ImageDataset
 from knet_hvd.errors import DataError
 
 NUM_TEST_IMAGES = 360

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from knet_hvd.data.dataset import ImageDataset
 from knet_hvd.data.folders import find_file
+from knet_hvd.data.images import ImageDataset
 from knet_hvd.errors import DataError
 
 MNIST_FILES = (

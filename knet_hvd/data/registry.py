@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from knet_hvd.errors import DataError
 
 if TYPE_CHECKING:
-    from knet_hvd.data.dataset import ImageDataset
+    from knet_hvd.data.images import ImageDataset
 
 DATASETS = ("digits", "cifar10", "mnist")
 """Each is a module of its name beside this one, with ``load_NAME`` and, if it is read from

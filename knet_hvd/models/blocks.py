@@ -1,6 +1,6 @@
 """What the families of networks share: sizes, padding and initial values."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-Shape: TypeAlias = tuple[int, int, int]
+Shape: TypeAlias = tuple[int, ...]
+"""Of one sample: channels, height and width of an image, or the length of a sequence."""
 
 
 def scaled(num_units: int, width: float) -> int:
@@ -42,18 +43,25 @@ def layers_as_blocks(model: nn.Sequential) -> nn.Sequential:
     """Make every layer of a network a block of its own.
 
     Args:
-        model: Named blocks, each a sequence of layers of different types.
+        model: Named blocks. One that is no sequence, such as a residual unit, is taken as
+            one layer.
 
     Returns:
         The same layers, in their order; one of type ``ReLU`` in the block ``conv1`` has
-        the name ``conv1_relu``.
+        the name ``conv1_relu``, and a second one there ``conv1_relu_2``.
     """
-    layers = [
-        (f"{name}_{type(layer).__name__.lower()}", layer)
-        for name, block in model.named_children()
-        for layer in block.children()
-    ]
-    return nn.Sequential(OrderedDict(layers))
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, block in model.named_children():
+        if not isinstance(block, nn.Sequential):
+            layers[name] = block
+            continue
+        types: Counter[str] = Counter()
+        for layer in block:
+            kind = type(layer).__name__.lower()
+            types[kind] += 1
+            number = f"_{types[kind]}" if types[kind] > 1 else ""
+            layers[f"{name}_{kind}{number}"] = layer
+    return nn.Sequential(layers)
 
 
 def num_parameters(model: nn.Module) -> int:

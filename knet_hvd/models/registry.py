@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TypeAlias
 
 from torch import nn
 
@@ -12,9 +13,14 @@ from knet_hvd.models.cifarnet import cifarnet
 from knet_hvd.models.lenet import lenet
 from knet_hvd.models.mlp import mlp
 from knet_hvd.models.mnist import mnist4, mnist8
+from knet_hvd.models.resnet20 import resnet20
+from knet_hvd.models.transformer import transformer
 from knet_hvd.models.vgg16 import vgg16
 
-MODELS: Mapping[str, Callable[[Shape, int, float], nn.Sequential]] = MappingProxyType(
+Factory: TypeAlias = Callable[[Shape, int, float], nn.Sequential]
+"""(shape of a sample, number of classes, width factor) -> blocks."""
+
+IMAGE_MODELS: Mapping[str, Factory] = MappingProxyType(
     {
         "alexnet": alexnet,
         "cifarnet": cifarnet,
@@ -22,9 +28,16 @@ MODELS: Mapping[str, Callable[[Shape, int, float], nn.Sequential]] = MappingProx
         "mlp": mlp,
         "mnist4": mnist4,
         "mnist8": mnist8,
+        "resnet20": resnet20,
         "vgg16": vgg16,
     }
 )
+"""From float images [n, c, h, w] to logits [n, classes]."""
+
+SEQUENCE_MODELS: Mapping[str, Factory] = MappingProxyType({"transformer": transformer})
+"""From int64 [n, t] to logits [n, t, classes]."""
+
+MODELS: Mapping[str, Factory] = MappingProxyType({**IMAGE_MODELS, **SEQUENCE_MODELS})
 
 
 def build_model(
@@ -39,27 +52,33 @@ def build_model(
 
     Args:
         name: A key of `MODELS`.
-        in_shape: Channels, height and width of an image.
+        in_shape: Of one sample: channels, height and width of an image, or the length of
+            a sequence.
         num_classes: The number of logits.
         width: The factor on the number of channels and hidden units.
         layerwise: Make every layer a block, so that cuts may be between any two.
 
     Returns:
-        A network from float images [n, c, h, w] to float logits [n, classes].
+        A network as `IMAGE_MODELS` or `SEQUENCE_MODELS` says.
 
     Raises:
-        ValueError: The name is unknown, a number is not positive, or the image
-            is too small for the network.
+        ValueError: The name is unknown, a number is not positive, the samples are of
+            another kind, or the image is too small for the network.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
-    if len(in_shape) != 3 or min(in_shape) < 1:
-        raise ValueError(
-            f"in_shape: expected three positive numbers (channels, height, width), got {in_shape}"
-        )
+    _check_shape(name, in_shape)
     if num_classes < 1:
         raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     if not (math.isfinite(width) and width > 0):
         raise ValueError(f"width: expected a positive and finite number, got {width}")
     model = MODELS[name](in_shape, num_classes, width)
     return layers_as_blocks(model) if layerwise else model
+
+
+def _check_shape(name: str, in_shape: Shape) -> None:
+    """Raise unless a network takes samples of a shape."""
+    image = name in IMAGE_MODELS
+    if len(in_shape) != (3 if image else 1) or min(in_shape) < 1:
+        kind = "images [channels, height, width]" if image else "sequences [length]"
+        raise ValueError(f"in_shape: {name} takes {kind}, got samples of {list(in_shape)}")

@@ -1,13 +1,16 @@
 """The networks: sizes as published, shapes, seeds, and cuts between blocks."""
 
+from collections import OrderedDict
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from knet_hvd.models import MODELS, BlockBuilder, build_model, num_parameters
+from knet_hvd.models import BlockBuilder, build_model, num_parameters
+from knet_hvd.models.blocks import layers_as_blocks
 from knet_hvd.models.cifarnet import _pool, _response_norm
+from knet_hvd.models.registry import IMAGE_MODELS
 from knet_hvd.models.response_norm import ResponseNorm
 
 DIGITS, MNIST, CIFAR10 = (1, 8, 8), (1, 28, 28), (3, 32, 32)
@@ -24,6 +27,7 @@ DIGITS, MNIST, CIFAR10 = (1, 8, 8), (1, 28, 28), (3, 32, 32)
         ("vgg16", CIFAR10, 14_724_042),
         ("mnist4", MNIST, 1_675_082),
         ("mnist8", MNIST, 968_042),
+        ("resnet20", CIFAR10, 272_474),
     ],
 )
 def test_parameter_counts_are_as_documented(
@@ -40,7 +44,7 @@ def test_width_scales_vgg16(width: float, millions: float) -> None:
 
 
 @pytest.mark.parametrize("in_shape", [DIGITS, MNIST, CIFAR10])
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(IMAGE_MODELS))
 def test_every_model_maps_every_data_set_to_logits(
     name: str, in_shape: tuple[int, int, int]
 ) -> None:
@@ -52,7 +56,7 @@ def test_every_model_maps_every_data_set_to_logits(
     assert all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(IMAGE_MODELS))
 def test_a_seed_determines_the_parameters(name: str) -> None:
     def build(seed: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(seed)
@@ -64,7 +68,7 @@ def test_a_seed_determines_the_parameters(name: str) -> None:
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(IMAGE_MODELS))
 def test_a_network_may_be_cut_between_any_two_blocks(name: str) -> None:
     model = build_model(name, in_shape=MNIST, num_classes=10, width=0.1).eval()
     images = torch.randn(2, *MNIST)
@@ -77,7 +81,7 @@ def test_a_network_may_be_cut_between_any_two_blocks(name: str) -> None:
 @pytest.mark.parametrize("layerwise", [False, True])
 def test_a_block_does_not_overwrite_its_input(layerwise: bool) -> None:
     # The rank before keeps its output for its own backward pass.
-    for name in MODELS:
+    for name in IMAGE_MODELS:
         model = build_model(name, in_shape=CIFAR10, num_classes=10, width=0.1, layerwise=layerwise)
         activation = torch.randn(2, *CIFAR10)
         for block in model:
@@ -93,7 +97,7 @@ def test_block_names_are_those_of_the_layers() -> None:
     assert len(build_model("vgg16", in_shape=CIFAR10, num_classes=10, width=0.1)) == 14
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(IMAGE_MODELS))
 def test_layers_as_blocks_are_the_same_network(name: str) -> None:
     networks = []
     for layerwise in (False, True):
@@ -103,7 +107,7 @@ def test_layers_as_blocks_are_the_same_network(name: str) -> None:
         )
     whole, layers = networks
     assert len(layers) == sum(len(list(block.children())) for block in whole)
-    assert not any(list(layer.children()) for layer in layers)
+    assert not any(isinstance(layer, nn.Sequential) for layer in layers)
     images = torch.randn(2, *MNIST)
     assert torch.equal(layers(images), whole(images))
     pairs = zip(whole.parameters(), layers.parameters(), strict=True)
@@ -116,6 +120,14 @@ def test_layer_names_say_block_and_type() -> None:
     assert names[:2] == ["conv1_conv2d", "conv1_maxpool2d"]
 
 
+def test_two_layers_of_a_type_in_a_block_are_two_blocks() -> None:
+    block = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    layers = layers_as_blocks(nn.Sequential(OrderedDict(first=block, last=nn.Linear(2, 1))))
+    assert [name for name, _ in layers.named_children()] == [
+        *("first_linear", "first_relu", "first_linear_2", "last")
+    ]
+
+
 def test_lenet_takes_the_published_shapes_on_mnist() -> None:
     model = build_model("lenet", in_shape=MNIST, num_classes=10)
     images = torch.randn(1, *MNIST)
@@ -124,7 +136,7 @@ def test_lenet_takes_the_published_shapes_on_mnist() -> None:
 
 
 def test_building_keeps_the_network_in_training_mode() -> None:
-    for name in MODELS:
+    for name in IMAGE_MODELS:
         model = build_model(name, in_shape=MNIST, num_classes=10, width=0.1)
         assert all(module.training for module in model.modules()), name
 
@@ -169,8 +181,12 @@ def test_cifarnet_pools_as_same_padding_does() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "resnet"}, "alexnet, cifarnet, lenet, mlp, mnist4, mnist8, vgg16"),
-        ({"in_shape": (28, 28)}, "in_shape"),
+        (
+            {"name": "resnet"},
+            "alexnet, cifarnet, lenet, mlp, mnist4, mnist8, resnet20, vgg16, transformer",
+        ),
+        ({"in_shape": (28, 28)}, r"lenet takes images .*, got samples of \[28, 28\]"),
+        ({"name": "transformer"}, r"transformer takes sequences .*, got samples of \[1, 28, 28\]"),
         ({"in_shape": (1, 0, 28)}, "in_shape"),
         ({"num_classes": 0}, "num_classes"),
         ({"width": 0.0}, "width"),
@@ -207,7 +223,7 @@ def builder_of(name: str, width: float) -> BlockBuilder:
     return BlockBuilder(build)
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(IMAGE_MODELS))
 def test_some_blocks_have_the_values_of_the_whole_network(name: str) -> None:
     torch.manual_seed(3)
     whole = build_model(name, in_shape=CIFAR10, num_classes=10, width=0.3)
