@@ -39,6 +39,16 @@ def named_blocks(blocks: Mapping[str, Iterable[nn.Module]]) -> nn.Sequential:
     )
 
 
+def blocks_of(network: nn.Sequential) -> list[tuple[str, nn.Module]]:
+    """Return the children of a network with their names.
+
+    A module without parameters, such as one ReLU, may be several of them:
+    ``named_children`` would name it once.
+    """
+    every = network.named_modules(remove_duplicate=False)
+    return [(name, module) for name, module in every if name and "." not in name]
+
+
 def layers_as_blocks(model: nn.Sequential) -> nn.Sequential:
     """Make every layer of a network a block of its own.
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from knet_hvd.models.block_builder import BlockBuilder
+from knet_hvd.pipeline.blocks.base import BlockSource
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.loss_head import Loss
 from knet_hvd.pipeline.optimizers import Optimizer
@@ -22,7 +22,7 @@ class PipelineSpec:
     """Describe a pipeline; the same on every rank.
 
     Attributes:
-        builder: Builds the blocks of the network.
+        builder: Hands out the blocks of the network.
         example: Inputs of one microbatch, [n, ...]; shape, dtype and layout count. No
             batch has more rows.
         loss: What the network is trained for.
@@ -39,7 +39,7 @@ class PipelineSpec:
         ValueError: If a number is below 1, or the decoupler takes no microbatches.
     """
 
-    builder: BlockBuilder
+    builder: BlockSource
     example: Tensor
     loss: Loss
     make_optimizer: OptimizerFactory

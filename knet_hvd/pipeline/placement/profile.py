@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from knet_hvd.comm import World
 from knet_hvd.comm.throttle import Throttle
-from knet_hvd.models.block_builder import BlockBuilder
 from knet_hvd.models.blocks import num_parameters
+from knet_hvd.pipeline.blocks.base import BlockSource
 from knet_hvd.pipeline.placement.decoupler_trial import DecouplerTrial
 
 _REPEATS = 7
@@ -50,7 +50,7 @@ class BlockProfile:
 
 
 def profile_blocks(
-    builder: BlockBuilder, inputs: Tensor, trial: DecouplerTrial, throttle: Throttle
+    builder: BlockSource, inputs: Tensor, trial: DecouplerTrial, throttle: Throttle
 ) -> BlockProfile:
     """Measure each block on a batch of random numbers.
 

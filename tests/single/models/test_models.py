@@ -1,11 +1,12 @@
 """The networks: sizes as published, shapes, seeds, and cuts between blocks."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from knet_hvd.models import BlockBuilder, build_model, num_parameters
 from knet_hvd.models.blocks import layers_as_blocks
@@ -266,14 +267,66 @@ def test_a_network_of_ones_own() -> None:
     assert torch.equal(last.state_dict()["3.weight"], expected["3.weight"])
 
 
-class Unset(nn.Module):
-    """A parameter that is made of another tensor, whose values are lost."""
+class Everything(nn.Module):
+    """Initial values of all kinds: functions, constants, views, conversions, derived values."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.arange(3.0) * 2)
+        self.scale = nn.Parameter(0.5 * torch.randn(3, 4))
+        self.embedding = nn.Embedding(5, 4, padding_idx=2)
+        with torch.no_grad():
+            self.embedding.weight[3] = 7.0
+        self.half = nn.Linear(3, 3).half()
+        self.register_buffer("mask", torch.tril(torch.ones(4, 4)).bool(), persistent=False)
+        self.register_buffer("constant", torch.tensor([1.0, 2.0]))
+        self.register_buffer("frequencies", 1 / 10.0 ** (torch.arange(0, 8, 2).float() / 8))
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.norm = nn.BatchNorm1d(4)
 
 
-def test_initial_values_that_cannot_be_repeated() -> None:
-    with pytest.raises(ValueError, match=r"recorded for scale of block 1: set them in place"):
-        BlockBuilder(lambda: nn.Sequential(nn.Linear(3, 3), Unset()))
+@pytest.mark.parametrize("own", [[0], [1], [2], [0, 1, 2]])
+def test_initial_values_of_all_kinds(own: list[int]) -> None:
+    def build() -> nn.Sequential:
+        return nn.Sequential(Everything(), Everything(), nn.Linear(3, 3))
+
+    torch.manual_seed(3)
+    whole = build()
+    following = torch.rand(3)
+    builder = BlockBuilder(build)
+    torch.manual_seed(3)
+    blocks = builder.build(own)
+    assert torch.equal(torch.rand(3), following), "the generator went elsewhere"
+    for index, block in zip(own, blocks, strict=True):
+        expected = [*whole[index].named_parameters(), *whole[index].named_buffers()]
+        actual = [*block.named_parameters(), *block.named_buffers()]
+        for (key, value), (name, other) in zip(expected, actual, strict=True):
+            assert key == name
+            assert (value.dtype, value.stride()) == (other.dtype, other.stride())
+            assert torch.equal(value, other), key
+
+
+def test_one_module_without_parameters_in_two_places() -> None:
+    relu = nn.ReLU()
+    builder = BlockBuilder(lambda: nn.Sequential(nn.Linear(3, 3), relu, nn.Linear(3, 3), relu))
+    assert builder.names == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("initialize", [nn.init.trunc_normal_, nn.init.orthogonal_])
+def test_initial_values_that_cannot_be_repeated(initialize: Callable[..., Tensor]) -> None:
+    def build() -> nn.Sequential:
+        layer = nn.Linear(3, 3)
+        initialize(layer.weight)
+        return nn.Sequential(layer)
+
+    with pytest.raises(ValueError, match="leaves tensors of the meta device"):
+        BlockBuilder(build)
+
+
+def test_a_value_that_nobody_sets() -> None:
+    class Unset(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.empty(3))
+
+    with pytest.raises(ValueError, match="no initial value was recorded for scale of block 0"):
+        BlockBuilder(lambda: nn.Sequential(Unset()))
