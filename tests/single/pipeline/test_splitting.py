@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from knet_hvd.models import MODELS, BlockBuilder, build_model
+from knet_hvd.models import BlockBuilder, build_model
+from knet_hvd.models.registry import IMAGE_MODELS
 from knet_hvd.pipeline.build import build_stage
 from knet_hvd.pipeline.decouplers import Backprop
 from knet_hvd.pipeline.optimizers import optimizer_of
@@ -51,7 +52,7 @@ def test_equal_cuts_give_each_block_to_one_stage(num_stages: int, more: int) -> 
 
 
 @pytest.mark.parametrize("layerwise", [False, True])
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(IMAGE_MODELS))
 def test_output_shapes_are_those_of_a_real_pass(name: str, layerwise: bool) -> None:
     size = {"num_classes": 7, "width": 0.1, "layerwise": layerwise}
     build = partial(build_model, name, in_shape=MNIST, **size)
