@@ -19,7 +19,7 @@ from knet_hvd.comm import World
 from knet_hvd.models import BlockBuilder
 from knet_hvd.pipeline.build import build_rank
 from knet_hvd.pipeline.decouplers import Backprop, Conditioned, Decoupler, Delayed, Local, Synthetic
-from knet_hvd.pipeline.links import LinkSettings
+from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.pipeline.spec import PipelineSpec
 

@@ -4,13 +4,20 @@
 replica, ``SendLink`` and ``ReceiveLink`` carry tensors one way in framed buffers.
 """
 
+from typing import TYPE_CHECKING
+
 from knet_hvd.agreement import check_agreement
-from knet_hvd.comm.encodings import ENCODINGS, Encoding
-from knet_hvd.comm.link_spec import LinkSpec
-from knet_hvd.comm.link_speed import LinkSpeed, measure_links
-from knet_hvd.comm.links import ReceiveLink, SendLink
+from knet_hvd.comm.encoding_names import ENCODINGS, Encoding
 from knet_hvd.comm.mesh import Mesh
-from knet_hvd.comm.world import World, abort
+from knet_hvd.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from knet_hvd.comm.link_spec import LinkSpec
+    from knet_hvd.comm.link_speed import LinkSpeed, measure_links
+    from knet_hvd.comm.links import ReceiveLink, SendLink
+    from knet_hvd.comm.world import World, abort
+
+__getattr__ = lazy_names(__name__, "link_spec", "link_speed", "links", "world")
 
 __all__ = [
     "ENCODINGS",

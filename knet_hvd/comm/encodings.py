@@ -12,14 +12,12 @@ crosses as fp32. (A negative zero arrives as zero.)
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Encoding: TypeAlias = Literal["fp32", "bf16", "relu-sparse"]
-ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)
+from knet_hvd.comm.encoding_names import ENCODINGS, Encoding
 
 
 def max_payload_bytes(num_values: int, encoding: Encoding) -> int:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from knet_hvd.comm.encodings import ENCODINGS, Encoding
+from knet_hvd.comm.encoding_names import ENCODINGS, Encoding
 from knet_hvd.errors import KnetError
 
 HEADER_BYTES = 64

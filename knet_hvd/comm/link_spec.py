@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from knet_hvd.comm.encodings import Encoding, max_payload_bytes
+from knet_hvd.comm.encoding_names import Encoding
+from knet_hvd.comm.encodings import max_payload_bytes
 from knet_hvd.comm.frames import HEADER_BYTES
 from knet_hvd.errors import KnetError
 

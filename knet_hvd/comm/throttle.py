@@ -2,9 +2,11 @@
 
 import re
 import time
+from typing import TYPE_CHECKING
 
-from knet_hvd.comm import World
-from knet_hvd.comm.waiting import Waiter
+if TYPE_CHECKING:
+    from knet_hvd.comm import World
+    from knet_hvd.comm.waiting import Waiter
 
 
 class Throttle:
@@ -14,7 +16,7 @@ class Throttle:
     it would slow the other ranks as well.
     """
 
-    def __init__(self, factor: float = 1.0, waiter: Waiter | None = None) -> None:
+    def __init__(self, factor: float = 1.0, waiter: "Waiter | None" = None) -> None:
         """Set how many times longer everything takes.
 
         Args:
@@ -68,7 +70,7 @@ def parse_slow_rank(text: str | None) -> tuple[int, float]:
     return int(match[1]), float(match[2])
 
 
-def throttle_of(world: World, slow_rank: str | None) -> Throttle:
+def throttle_of(world: "World", slow_rank: str | None) -> Throttle:
     """Return the throttle of this rank.
 
     Args:

@@ -1,48 +1,40 @@
-"""The networks by name."""
+"""The networks by name. Imports none of them: a wrong name is refused before torch is there."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
-from knet_hvd.models.alexnet import alexnet
-from knet_hvd.models.blocks import Shape, layers_as_blocks
-from knet_hvd.models.cifarnet import cifarnet
-from knet_hvd.models.lenet import lenet
-from knet_hvd.models.mlp import mlp
-from knet_hvd.models.mnist import mnist4, mnist8
-from knet_hvd.models.resnet20 import resnet20
-from knet_hvd.models.transformer import transformer
-from knet_hvd.models.vgg16 import vgg16
+    from knet_hvd.models.blocks import Shape
 
-Factory: TypeAlias = Callable[[Shape, int, float], nn.Sequential]
-"""(shape of a sample, number of classes, width factor) -> blocks."""
-
-IMAGE_MODELS: Mapping[str, Factory] = MappingProxyType(
+IMAGE_MODELS: Mapping[str, str] = MappingProxyType(
     {
-        "alexnet": alexnet,
-        "cifarnet": cifarnet,
-        "lenet": lenet,
-        "mlp": mlp,
-        "mnist4": mnist4,
-        "mnist8": mnist8,
-        "resnet20": resnet20,
-        "vgg16": vgg16,
+        "alexnet": "alexnet",
+        "cifarnet": "cifarnet",
+        "lenet": "lenet",
+        "mlp": "mlp",
+        "mnist4": "mnist",
+        "mnist8": "mnist",
+        "resnet20": "resnet20",
+        "vgg16": "vgg16",
     }
 )
-"""From float images [n, c, h, w] to logits [n, classes]."""
+"""From float images [n, c, h, w] to logits [n, classes]. Each is a function of its name (shape of
+a sample, number of classes, width factor) in the module beside this one that is named here."""
 
-SEQUENCE_MODELS: Mapping[str, Factory] = MappingProxyType({"transformer": transformer})
-"""From int64 [n, t] to logits [n, t, classes]."""
+SEQUENCE_MODELS: Mapping[str, str] = MappingProxyType({"transformer": "transformer"})
+"""The same, from int64 [n, t] to logits [n, t, classes]."""
 
-MODELS: Mapping[str, Factory] = MappingProxyType({**IMAGE_MODELS, **SEQUENCE_MODELS})
+MODELS: Mapping[str, str] = MappingProxyType({**IMAGE_MODELS, **SEQUENCE_MODELS})
 
 
 def build_model(
-    name: str, *, in_shape: Shape, num_classes: int, width: float = 1.0, layerwise: bool = False
-) -> nn.Sequential:
+    name: str, *, in_shape: "Shape", num_classes: int, width: float = 1.0, layerwise: bool = False
+) -> "nn.Sequential":
     """Build a network as an ordered list of named blocks.
 
     Each block takes one tensor and returns one, so that running the children
@@ -65,18 +57,32 @@ def build_model(
         ValueError: The name is unknown, a number is not positive, the samples are of
             another kind, or the image is too small for the network.
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+    check_model(name)
     _check_shape(name, in_shape)
     if num_classes < 1:
         raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
     if not (math.isfinite(width) and width > 0):
         raise ValueError(f"width: expected a positive and finite number, got {width}")
-    model = MODELS[name](in_shape, num_classes, width)
-    return layers_as_blocks(model) if layerwise else model
+    module = import_module(f"knet_hvd.models.{MODELS[name]}")
+    model: nn.Sequential = getattr(module, name)(in_shape, num_classes, width)
+    if not layerwise:
+        return model
+    from knet_hvd.models.blocks import layers_as_blocks
+
+    return layers_as_blocks(model)
 
 
-def _check_shape(name: str, in_shape: Shape) -> None:
+def check_model(name: str) -> None:
+    """Raise unless there is a network of this name.
+
+    Raises:
+        ValueError: Lists those that there are.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+
+
+def _check_shape(name: str, in_shape: "Shape") -> None:
     """Raise unless a network takes samples of a shape."""
     image = name in IMAGE_MODELS
     if len(in_shape) != (3 if image else 1) or min(in_shape) < 1:

@@ -10,7 +10,8 @@ from knet_hvd.compression import TernaryConfig
 from knet_hvd.pipeline.batch_norm import scale_momentum
 from knet_hvd.pipeline.decouplers import Use
 from knet_hvd.pipeline.gradient_source import GradientSource
-from knet_hvd.pipeline.links import LinkSettings, StageLinks, open_links
+from knet_hvd.pipeline.link_settings import LinkSettings
+from knet_hvd.pipeline.links import StageLinks, open_links
 from knet_hvd.pipeline.loss_head import LossHead
 from knet_hvd.pipeline.placement.cuts import output_shapes, stage_blocks
 from knet_hvd.pipeline.placement.planning import mesh_of

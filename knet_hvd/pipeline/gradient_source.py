@@ -1,16 +1,19 @@
 """Gradient sources: what gives a stage the gradient of its output.
 
 The last stage has the loss (`LossHead`); every other stage has what its decoupler
-builds for it.
+builds for it. Decouplers' settings name these classes, and have to be read without torch,
+so nothing here imports it before a source is made.
 """
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from knet_hvd.checkpoint import StateTree
-from knet_hvd.pipeline.optimizers import Optimizer
-from knet_hvd.pipeline.stage import Batch, Stage
+    from knet_hvd.checkpoint import StateTree
+    from knet_hvd.pipeline.optimizers import Optimizer
+    from knet_hvd.pipeline.stage import Batch, Stage
 
 
 class GradientSource(ABC):
@@ -30,19 +33,21 @@ class GradientSource(ABC):
 
     def __init__(self) -> None:
         """Start without modules and metrics."""
+        from torch import nn
+
         self.modules = nn.ModuleList()
         self.optimizer: Optimizer | None = None
         self.metrics: dict[str, Tensor] = {}
         self.lr_scale = 1.0
 
-    def forward(self, stage: Stage, batch: Batch) -> Tensor:
+    def forward(self, stage: "Stage", batch: "Batch") -> "Tensor":
         """Run the stage forward on the batch's inputs and return its output, fp32 [n, ...]."""
         output = stage.forward(batch.inputs)
         batch.memory = output
         return output
 
     @abstractmethod
-    def backward_now(self, stage: Stage, batch: Batch) -> bool:
+    def backward_now(self, stage: "Stage", batch: "Batch") -> bool:
         """Go backward as far as is possible before anything has come back.
 
         Returns:
@@ -58,7 +63,7 @@ class LateGradientSource(GradientSource):
     """
 
     @abstractmethod
-    def backward_late(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+    def backward_late(self, stage: "Stage", batch: "Batch", gradient: "Tensor") -> bool:
         """Go backward from the gradient that the next stage sent back.
 
         Args:
@@ -70,11 +75,11 @@ class LateGradientSource(GradientSource):
             Whether the stage's parameters have gradients now.
         """
 
-    def pack_memory(self, batch: Batch) -> StateTree:
+    def pack_memory(self, batch: "Batch") -> "StateTree":
         """Return ``batch.memory`` as tensors without graphs; by default there is none."""
         return None
 
-    def unpack_memory(self, stage: Stage, batch: Batch, tree: StateTree) -> None:
+    def unpack_memory(self, stage: "Stage", batch: "Batch", tree: "StateTree") -> None:
         """Set ``batch.memory`` to what `backward_now` left, and rebuild its graph.
 
         Args:
@@ -84,7 +89,7 @@ class LateGradientSource(GradientSource):
         """
 
 
-def backward_through(output: Tensor, gradient: Tensor) -> None:
+def backward_through(output: "Tensor", gradient: "Tensor") -> None:
     """Go backward through a stage, if there is anything to compute a gradient of.
 
     In a first stage of pooling alone there is not.

@@ -2,34 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from knet_hvd.comm import Encoding, LinkSpec, Mesh, ReceiveLink, SendLink, World, check_agreement
+from knet_hvd.pipeline.link_settings import LinkSettings
 
 _ACTIVATIONS_TAG = 1
 _GRADIENTS_TAG = 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LinkSettings:
-    """Say how tensors cross between stages.
-
-    Attributes:
-        activation_encodings: How activations cross: one for all cuts, or one for each.
-        gradient_encodings: How gradients cross: one for all cuts, or one for each.
-        credits: Frames that each end of a link holds at least.
-        mpi_progress: Whether a thread keeps messages moving while a rank computes; auto:
-            where a neighbor is on another host.
-    """
-
-    activation_encodings: tuple[Encoding, ...] = ("fp32",)
-    gradient_encodings: tuple[Encoding, ...] = ("fp32",)
-    credits: int = 4
-    mpi_progress: Literal["auto", "on", "off"] = "auto"
-
-    def __post_init__(self) -> None:
-        if self.credits < 1:
-            raise ValueError(f"credits: expected at least 1, got {self.credits}")
 
 
 @dataclass(slots=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from knet_hvd.compression.config import TernaryConfig
 from knet_hvd.data.registry import check_dataset
 from knet_hvd.flat_config import Scalar, to_flat_dict
+from knet_hvd.models.registry import check_model
 from knet_hvd.training.field_types import check_types
 
 RUN_ONLY = {"affects_step": False}
@@ -121,6 +122,7 @@ class JobConfig:
     def __post_init__(self) -> None:
         check_types(self)
         check_dataset(self.data)
+        check_model(self.model)
         for name in ("epochs", "batch_size", "log_every", "max_steps", "crop_size"):
             self.expect_at_least_1(name)
         for name in ("checkpoint_every", "keep_checkpoints"):

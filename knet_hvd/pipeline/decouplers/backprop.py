@@ -7,14 +7,16 @@ computes what one process does.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from knet_hvd.pipeline.decouplers.base import Decoupler
 from knet_hvd.pipeline.gradient_source import LateGradientSource, backward_through
 from knet_hvd.pipeline.schedules import Action, one_forward_one_backward, sequential
-from knet_hvd.pipeline.stage import Batch, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from knet_hvd.pipeline.stage import Batch, Stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +44,11 @@ class Backprop(Decoupler):
 class TrueGradient(LateGradientSource):
     """Keep the graph until the true gradient is there."""
 
-    def backward_now(self, stage: Stage, batch: Batch) -> bool:
+    def backward_now(self, stage: "Stage", batch: "Batch") -> bool:
         """Do nothing before the gradient is there."""
         return False
 
-    def backward_late(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+    def backward_late(self, stage: "Stage", batch: "Batch", gradient: "Tensor") -> bool:
         """Run backward through the stage."""
         backward_through(batch.memory, gradient)
         batch.memory = None

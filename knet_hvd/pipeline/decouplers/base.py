@@ -3,6 +3,9 @@
 A decoupler is one published method with its settings: a frozen dataclass that knows its
 name, says what it can do, and builds what a stage needs. Adding one takes a file with
 such a class, and a line in the package's list.
+
+A job reads its flags before it imports torch, so these files import it within ``build``
+only, or not at all.
 """
 
 from abc import ABC, abstractmethod

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from knet_hvd.pipeline.decouplers.base import Decoupler, require_classes
-from knet_hvd.pipeline.decouplers.local_loss import LocalLoss, local_gradient
-from knet_hvd.pipeline.gradient_source import GradientSource, backward_through
-from knet_hvd.pipeline.optimizers import make_optimizer, update
-from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.pipeline.gradient_source import GradientSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,34 +42,10 @@ class Local(Decoupler):
 
     def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> GradientSource:
         """Return a local loss for outputs of that shape."""
+        from knet_hvd.pipeline.decouplers.local_gradient import LocalGradient
+        from knet_hvd.pipeline.decouplers.local_loss import LocalLoss
+
         classes = require_classes(self.name, num_classes)
         similarities = self.loss == "predsim"
         loss = LocalLoss(out_shape, classes, self.hidden_units, similarities=similarities)
         return LocalGradient(loss, self.learning_rate)
-
-
-class LocalGradient(GradientSource):
-    """Take the gradient of a local loss, which learns as well.
-
-    Metrics: `loss`, the local one.
-    """
-
-    def __init__(self, loss: LocalLoss, learning_rate: float) -> None:
-        """Take the loss.
-
-        Args:
-            loss: For the stage's outputs.
-            learning_rate: Adam's, for the layers of the loss.
-        """
-        super().__init__()
-        self._loss = loss
-        self.modules.append(loss)
-        self.optimizer = make_optimizer(loss, "adam", learning_rate)
-
-    def backward_now(self, stage: Stage, batch: Batch) -> bool:
-        """Go backward from the local loss through its layers and the stage."""
-        output, batch.memory = batch.memory, None
-        self.metrics["loss"], gradient = local_gradient(self._loss, output, batch.labels)
-        backward_through(output, gradient)
-        update(self.optimizer)
-        return True

@@ -12,7 +12,6 @@ squared difference between two matrices of similarities within the batch, of the
 activations (after one layer of their own) and of the labels.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -136,21 +135,3 @@ def _perceptron(shape: tuple[int, ...], num_classes: int, hidden_units: int) -> 
         return [nn.Linear(num_in, num_classes)]
     hidden = [nn.Linear(num_in, hidden_units), nn.ReLU()]
     return [*hidden, nn.Linear(hidden_units, num_classes)]
-
-
-def local_gradient(loss: LocalLoss, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the loss and its gradient, and leave the layers' own in `.grad`.
-
-    Args:
-        loss: The local loss.
-        output: fp32 [n, ...].
-        labels: int64 [n], or [n, t] for a sequence.
-
-    Returns:
-        fp32 [], and fp32 of the output's shape.
-    """
-    leaf = output.detach().requires_grad_()
-    value: Tensor = loss(leaf, labels)
-    value.backward()
-    gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
-    return value.detach(), gradient

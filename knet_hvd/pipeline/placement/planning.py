@@ -9,7 +9,7 @@ import torch
 from knet_hvd.comm import Mesh, World, measure_links
 from knet_hvd.comm.encodings import max_payload_bytes
 from knet_hvd.comm.throttle import Throttle
-from knet_hvd.pipeline.links import LinkSettings
+from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.placement.cuts import check_cuts, equal_cuts, output_shapes
 from knet_hvd.pipeline.placement.decoupler_trial import DecouplerTrial
 from knet_hvd.pipeline.placement.profile import gather_profiles, memory_bytes, profile_blocks

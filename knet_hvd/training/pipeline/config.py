@@ -6,7 +6,7 @@ from typing import Literal
 from knet_hvd.comm import Encoding
 from knet_hvd.comm.throttle import parse_slow_rank
 from knet_hvd.pipeline.decouplers import Decoupler, Local, Use
-from knet_hvd.pipeline.links import LinkSettings
+from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.training.config import RUN_ONLY, JobConfig
 
 

@@ -20,7 +20,7 @@ from knet_hvd.comm import World
 from knet_hvd.errors import CheckpointError, KnetError, PreemptionError
 from knet_hvd.models import build_model
 from knet_hvd.pipeline.decouplers import Backprop, Decoupler, Delayed, Local, Synthetic
-from knet_hvd.pipeline.decouplers.delayed import ReplayedGradient
+from knet_hvd.pipeline.decouplers.replayed import ReplayedGradient
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.trainer import PipelineTrainer

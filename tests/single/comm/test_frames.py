@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knet_hvd.comm.encodings import ENCODINGS, decode, encode, max_payload_bytes
+from knet_hvd.comm.encoding_names import ENCODINGS
+from knet_hvd.comm.encodings import decode, encode, max_payload_bytes
 from knet_hvd.comm.frames import Header, read_header, write_header
 from knet_hvd.errors import KnetError
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,37 @@ def test_learning_rates(schedule: Any, half_way: float) -> None:
     assert groups[0]["lr"] == pytest.approx(0.2)
 
 
-def test_flags_of_the_data_parallel_job_are_read_without_torch() -> None:
-    code = "import sys, knet_hvd.training.data_parallel.config as _, knet_hvd.training.cli as _; "
-    code += "print([m for m in ('torch', 'numpy', 'horovod', 'mpi4py') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+READ_FLAGS = {
+    "data_parallel": """
+        import tyro
+        from knet_hvd.training.data_parallel.config import TrainingConfig
+        read = lambda flags: tyro.cli(TrainingConfig, args=flags)
+    """,
+    "pipeline": """
+        from knet_hvd.training.pipeline.flags import parse_config
+        read = lambda flags: parse_config(flags, "")
+        for kind in ("backprop", "synthetic", "conditioned", "local", "delayed"):
+            read(["--decoupler", kind, "--microbatches", "1"])
+    """,
+}
+
+
+@pytest.mark.parametrize("job", READ_FLAGS)
+def test_flags_are_read_and_refused_without_torch_and_mpi(job: str) -> None:
+    """Importing those takes seconds, which a wrong flag must not wait for."""
+    code = f"""
+        import sys
+        import knet_hvd.training.cli
+        {READ_FLAGS[job]}
+        assert read(["--epochs", "3", "--model", "mlp"]).epochs == 3
+        for wrong in (["--epochs", "0"], ["--model", "resnet"], ["--data", "imagenet"]):
+            try:
+                read(wrong)
+            except (ValueError, SystemExit):
+                continue
+            raise AssertionError(wrong)
+        print([m for m in ("torch", "numpy", "horovod", "mpi4py") if m in sys.modules])
+    """
+    code = textwrap.dedent(code)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr

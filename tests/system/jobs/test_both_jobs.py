@@ -28,6 +28,7 @@ def raising(job: str, error: str) -> list[str]:
     [
         (["--batch-size", "0"], "batch_size: expected at least 1, got 0"),
         (["--no-such-flag"], "no-such-flag"),
+        (["--model", "resnet"], "unknown model 'resnet': choose one of alexnet"),
     ],
 )
 def test_a_wrong_flag_is_told_once_and_plainly(job: str, flags: list[str], message: str) -> None:

@@ -109,11 +109,6 @@ def test_data_files_that_are_truncated(tmp_path: Path) -> None:
     assert_clear(result, {0: message, 1: message})
 
 
-def test_a_model_that_does_not_exist() -> None:
-    result = run(mpirun(*[[*JOB, *SHORT, "--model", "resnet"]] * 2))
-    assert_clear(result, {0: "unknown model 'resnet'", 1: "choose one of alexnet"})
-
-
 def test_images_that_are_smaller_than_the_crop() -> None:
     result = run(mpirun(*[[*JOB, "--crop-size", "9"]] * 2))
     assert_clear(result, dict.fromkeys((0, 1), "crop_size: expected at most 8"))

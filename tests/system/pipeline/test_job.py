@@ -305,7 +305,6 @@ def test_ranks_that_disagree(flags: list[str], messages: tuple[str, str]) -> Non
             ["--stages", "2", "--replicas", "2"],
             "expected as many as there are ranks, 2, got 2 * 2 = 4: start 4 ranks",
         ),
-        (["--model", "resnet"], "unknown model 'resnet'"),
         (["--data", "mnist"], "no directory was given"),
         (["--cuts", "4"], "expected rising numbers from 1 to 3"),
     ],

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from knet_hvd.pipeline.decouplers.base import require_classes
 from knet_hvd.pipeline.decouplers.synthetic.settings import Synthetic
-from knet_hvd.pipeline.decouplers.synthetic.synthesizer import Synthesizer
 from knet_hvd.pipeline.gradient_source import LateGradientSource
 
 
@@ -22,5 +21,4 @@ class Conditioned(Synthetic):
 
     def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> LateGradientSource:
         """Return a synthesizer that sees outputs of that shape, and their labels."""
-        classes = require_classes(self.name, num_classes)
-        return self.build_source(Synthesizer(out_shape, self, classes))
+        return self.build_source(out_shape, require_classes(self.name, num_classes))

@@ -1,26 +1,12 @@
-"""The settings of synthetic gradients, and which class they choose."""
+"""The settings of synthetic gradients."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import ClassVar, Literal
 
 from knet_hvd.pipeline.decouplers.base import Decoupler, Use
 from knet_hvd.pipeline.decouplers.delayed import check_max_delay
-from knet_hvd.pipeline.decouplers.synthetic.corrected import CorrectedSyntheticGradient
-from knet_hvd.pipeline.decouplers.synthetic.published import SyntheticGradient
-from knet_hvd.pipeline.decouplers.synthetic.quality import FullQuality, PredictionQuality
-from knet_hvd.pipeline.decouplers.synthetic.synthesizer import Synthesizer, SynthesizerLayers
-from knet_hvd.pipeline.decouplers.synthetic.true_targets import TrueTargetsGradient
+from knet_hvd.pipeline.decouplers.synthetic.layers import SynthesizerLayers
 from knet_hvd.pipeline.gradient_source import LateGradientSource
-
-_KINDS: Mapping[str, type[SyntheticGradient]] = MappingProxyType(
-    {
-        "bootstrapped": SyntheticGradient,
-        "true": TrueTargetsGradient,
-        "corrected": CorrectedSyntheticGradient,
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +55,25 @@ class Synthetic(SynthesizerLayers, Decoupler):
 
     def delay_limit(self, num_later_stages: int) -> int:
         """Return `max_delay`, or what the targets need."""
-        return self.max_delay or _KINDS[self.targets].delay_limit(num_later_stages)
+        from knet_hvd.pipeline.decouplers.synthetic.sources import SOURCES
+
+        return self.max_delay or SOURCES[self.targets].delay_limit(num_later_stages)
 
     def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> LateGradientSource:
         """Return a synthesizer that sees outputs of that shape."""
-        return self.build_source(Synthesizer(out_shape, self))
+        return self.build_source(out_shape)
 
-    def build_source(self, synthesizer: Synthesizer) -> LateGradientSource:
-        """Return what learns from a synthesizer, as the settings say."""
+    def build_source(self, out_shape: tuple[int, ...], num_classes: int = 0) -> LateGradientSource:
+        """Return what learns from a synthesizer, as the settings say.
+
+        Args:
+            out_shape: The stage's output, without the batch.
+            num_classes: Classes if the synthesizer is to see the labels, 0 if not.
+        """
+        from knet_hvd.pipeline.decouplers.synthetic.quality import FullQuality, PredictionQuality
+        from knet_hvd.pipeline.decouplers.synthetic.sources import SOURCES
+        from knet_hvd.pipeline.decouplers.synthetic.synthesizer import Synthesizer
+
+        synthesizer = Synthesizer(out_shape, self, num_classes)
         quality = PredictionQuality() if self.scale_by_quality else FullQuality()
-        return _KINDS[self.targets](synthesizer, quality, self.learning_rate)
+        return SOURCES[self.targets](synthesizer, quality, self.learning_rate)
