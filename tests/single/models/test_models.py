@@ -276,7 +276,7 @@ class Everything(nn.Module):
         self.embedding = nn.Embedding(5, 4, padding_idx=2)
         with torch.no_grad():
             self.embedding.weight[3] = 7.0
-        self.half = nn.Linear(3, 3).half()
+        self.converted = nn.Linear(3, 3).half()
         self.register_buffer("mask", torch.tril(torch.ones(4, 4)).bool(), persistent=False)
         self.register_buffer("constant", torch.tensor([1.0, 2.0]))
         self.register_buffer("frequencies", 1 / 10.0 ** (torch.arange(0, 8, 2).float() / 8))
