@@ -1,44 +1,23 @@
 """Build what a rank trains: its stage, its links and what runs them."""
 
-from dataclasses import dataclass
-
 import torch
 
 from knet_hvd.comm import World
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.pipeline.batch_norm import scale_momentum
+from knet_hvd.pipeline.connect import BuiltStage, RankParts, connect
 from knet_hvd.pipeline.decouplers import Use
 from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.link_settings import LinkSettings
-from knet_hvd.pipeline.links import StageLinks, open_links
 from knet_hvd.pipeline.loss_head import LossHead
 from knet_hvd.pipeline.placement.cuts import output_shapes, stage_blocks
 from knet_hvd.pipeline.placement.planning import mesh_of
 from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.replicas.single import SingleReplica
-from knet_hvd.pipeline.runners.base import Runner
-from knet_hvd.pipeline.runners.decoupled import DecoupledRunner
-from knet_hvd.pipeline.runners.locked import LockedRunner
-from knet_hvd.pipeline.runners.stage_io import StageIO
 from knet_hvd.pipeline.spec import PipelineSpec
 from knet_hvd.pipeline.stage import Stage
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class BuiltStage:
-    """Hold what one rank trains with.
-
-    Attributes:
-        runner: Makes the steps; knows the stage and its gradient source.
-        links: To the neighbors.
-        next_rank: The rank of the next stage, if any.
-    """
-
-    runner: Runner
-    links: StageLinks
-    next_rank: int | None
 
 
 def build_rank(
@@ -66,27 +45,37 @@ def build_rank(
         RankMismatchError: If two ranks differ in what crosses between them.
         ValueError: If the decoupler cannot do what the spec asks for.
     """
+    parts = build_parts(spec, plan, world, replicas)
+    rows = len(spec.example)
+    return connect(
+        spec, parts, world, rows=rows, links=links, log_every=log_every, throttle=throttle
+    )
+
+
+def build_parts(
+    spec: PipelineSpec, plan: Plan, world: World, replicas: Replicas | None = None
+) -> RankParts:
+    """Build the stage of this rank and its gradient source.
+
+    Args:
+        spec: What all stages are built from, the same on every rank.
+        plan: Which blocks are on which ranks, the same on every rank.
+        world: All ranks.
+        replicas: Of this rank's stage; one if not given.
+
+    Raises:
+        ValueError: If the decoupler cannot do what the spec asks for.
+    """
     replicas = replicas or SingleReplica()
     spec.decoupler.check(Use(num_microbatches=spec.num_microbatches, num_replicas=replicas.number))
     mesh = mesh_of(plan)
     stage = build_stage(spec, plan.cuts, mesh.stage_of(world.rank))
     shapes = output_shapes(spec.builder.skeleton, spec.example)
-    crossing = [(len(spec.example), *shapes[cut - 1]) for cut in plan.cuts]
-    opened = open_links(
-        world,
-        mesh,
-        crossing,
-        links or LinkSettings(),
-        gradients_return=spec.decoupler.gradients_return,
-    )
-    out_shape = shapes[-1] if stage.is_last else crossing[stage.index][1:]
+    crossing = [shapes[cut - 1] for cut in plan.cuts]
+    out_shape = shapes[-1] if stage.is_last else crossing[stage.index]
     source = build_gradient_source(spec, stage, out_shape)
     replicas.attach(stage, source)
-    io = StageIO(opened, log_every)
-    # Replicas have to make the same updates in the same order.
-    deterministic = spec.deterministic or replicas.number > 1
-    runner = _runner(spec, stage, source, io, throttle or Throttle(), deterministic)
-    return BuiltStage(runner=runner, links=opened, next_rank=mesh.next(world.rank))
+    return RankParts(stage=stage, source=source, mesh=mesh, crossing=crossing, replicas=replicas)
 
 
 def build_stage(spec: PipelineSpec, cuts: tuple[int, ...], index: int) -> Stage:
@@ -99,7 +88,8 @@ def build_stage(spec: PipelineSpec, cuts: tuple[int, ...], index: int) -> Stage:
         cuts: Blocks before each cut.
         index: Which stage.
     """
-    torch.manual_seed(spec.seed)
+    if spec.seed is not None:
+        torch.manual_seed(spec.seed)
     blocks = spec.builder.build(stage_blocks(len(spec.builder), cuts, index))
     scale_momentum(blocks, spec.num_microbatches)
     if spec.channels_last:
@@ -121,31 +111,12 @@ def build_gradient_source(
     """
     if stage.is_last:
         return LossHead(spec.loss)
-    torch.manual_seed(spec.seed * 1009 + stage.index)
-    return spec.decoupler.build(out_shape, spec.num_classes)
-
-
-def _runner(
-    spec: PipelineSpec,
-    stage: Stage,
-    source: GradientSource,
-    io: StageIO,
-    throttle: Throttle,
-    deterministic: bool,
-) -> Runner:
-    """Return what runs a stage: locked, or decoupled."""
-    actions = spec.decoupler.locked_schedule(stage.index, stage.num_stages, spec.num_microbatches)
-    if actions is not None:
-        return LockedRunner(stage, source, io, actions, throttle)
-    return DecoupledRunner(
-        stage,
-        source,
-        io,
-        throttle,
-        max_delay=spec.decoupler.delay_limit(stage.num_later_stages),
-        num_microbatches=spec.num_microbatches,
-        deterministic=deterministic,
-    )
+    if spec.seed is not None:
+        torch.manual_seed(spec.seed * 1009 + stage.index)
+        return spec.decoupler.build(out_shape, spec.num_classes)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours
+        torch.manual_seed(stage.index)
+        return spec.decoupler.build(out_shape, spec.num_classes)
 
 
 def open_replicas(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from knet_hvd.pipeline.gradient_source import GradientSource
@@ -16,12 +17,16 @@ class LossHead(GradientSource):
     """Give the last stage the true gradient of the loss.
 
     Metrics: `loss`, the mean over the batch (or its microbatch).
+
+    Attributes:
+        step_loss: The mean over all samples of the latest step.
     """
 
     def __init__(self, loss: Loss) -> None:
         """Take the loss, such as ``torch.nn.functional.cross_entropy``."""
         super().__init__()
         self._loss = loss
+        self.step_loss = torch.zeros(())
 
     def backward_now(self, stage: Stage, batch: Batch) -> bool:
         """Compute the loss and run backward through the stage."""
@@ -29,7 +34,10 @@ class LossHead(GradientSource):
         if loss.dim() != 0:
             raise ValueError(f"loss: expected a scalar, got {list(loss.shape)}")
         # A mean over the step, not over the microbatch: gradients of microbatches add.
-        (loss * (len(batch.labels) / batch.num_samples)).backward()
+        share = loss * (len(batch.labels) / batch.num_samples)
+        share.backward()
         self.metrics["loss"] = loss.detach()
+        earlier = self.step_loss if batch.microbatch else 0.0
+        self.step_loss = earlier + share.detach()
         batch.memory = None
         return True

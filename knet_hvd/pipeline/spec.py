@@ -1,7 +1,7 @@
 """What all stages of a pipeline are built from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -31,7 +31,8 @@ class PipelineSpec:
         num_classes: Classes of the labels; None if they are no classes.
         num_microbatches: Parts of a batch, which follow each other through the stages.
         precision: What stages compute in.
-        seed: Of the initial parameters; stages have those of one process.
+        seed: Of the initial parameters; stages have those of one process. None: PyTorch's
+            generator goes on from where it is, the same on every rank.
         channels_last: Keep the weights of convolutions as images lie in memory.
         deterministic: Take each late gradient after exactly as many steps as it may take.
 
@@ -47,7 +48,7 @@ class PipelineSpec:
     num_classes: int | None = None
     num_microbatches: int = 1
     precision: Precision = "fp32"
-    seed: int = 0
+    seed: int | None = 0
     channels_last: bool = False
     deterministic: bool = False
 
@@ -56,6 +57,12 @@ class PipelineSpec:
             raise ValueError(f"num_microbatches: expected at least 1, got {self.num_microbatches}")
         if self.example.dim() < 1 or len(self.example) < 1:
             raise ValueError(f"example: expected [n, ...], got {list(self.example.shape)}")
+
+    def with_rows(self, rows: int) -> "PipelineSpec":
+        """Return the same with an example of so many samples."""
+        repeats = -(-rows // len(self.example))
+        example = self.example.repeat(repeats, *[1] * (self.example.dim() - 1))[:rows]
+        return replace(self, example=example)
 
     def random_inputs(self) -> Tensor:
         """Return inputs to measure with: random where the example is floating point."""

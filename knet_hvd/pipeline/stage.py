@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from knet_hvd.pipeline.clipping import Clipping
 from knet_hvd.pipeline.optimizers import Optimizer, update
 
 Precision = Literal["fp32", "bf16"]
@@ -108,6 +109,7 @@ class Stage:
         blocks: The blocks in order.
         optimizer: Updates the blocks' parameters; None if they have none.
         precision: What forward and backward compute in; what crosses is fp32.
+        clipping: Limits the norm of gradients before an update; None for no limit.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class Stage:
         self.blocks = blocks
         self.optimizer = optimizer
         self.precision = precision
+        self.clipping: Clipping | None = None
 
     @property
     def is_first(self) -> bool:
@@ -171,6 +174,8 @@ class Stage:
         Args:
             lr_scale: Factor on the learning rate, for this step only.
         """
+        if self.clipping is not None:
+            self.clipping.apply(self.blocks.parameters())
         groups = [] if self.optimizer is None else self.optimizer.param_groups
         rates = [group["lr"] for group in groups]
         for group, rate in zip(groups, rates, strict=True):

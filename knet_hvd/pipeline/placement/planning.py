@@ -71,7 +71,7 @@ def measure_costs(
         throttle: Makes this rank slower, for tests.
     """
     rows, shapes = len(spec.example), output_shapes(spec.builder.skeleton, spec.example)
-    torch.manual_seed(spec.seed)
+    torch.manual_seed(spec.seed or 0)
     with torch.autocast("cpu", torch.bfloat16, enabled=spec.precision == "bf16"):
         own = profile_blocks(
             spec.builder, spec.random_inputs(), DecouplerTrial(spec), throttle or Throttle()

@@ -1,0 +1,74 @@
+"""Run batches forward through all stages, and judge the outputs on the last one."""
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from knet_hvd.pipeline.links import StageLinks
+from knet_hvd.pipeline.stage import Stage
+
+Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor | float]
+"""(output [n, ...], targets [n, ...]) -> a mean over the samples."""
+
+
+@torch.no_grad()
+def sum_metric(
+    stage: Stage,
+    links: StageLinks,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    metric: Metric,
+    *,
+    rows: int,
+    replica: int = 0,
+    num_replicas: int = 1,
+) -> tuple[float, int]:
+    """Return the sum of a metric over the samples, and their number; all stages have to call.
+
+    Args:
+        stage: This rank's.
+        links: To its neighbors; no training frame may be under way.
+        batches: Inputs and targets, the same on every rank; inputs count on the first stage.
+        metric: Called on the last stage, with whole batches.
+        rows: The most samples that cross at once.
+        replica: This rank evaluates each batch whose number leaves this remainder.
+        num_replicas: The divisor.
+
+    Returns:
+        Zero and zero on all stages but the last.
+
+    Raises:
+        KnetError: If a neighbor is lost or sends something else.
+    """
+    was_training = stage.blocks.training
+    stage.blocks.eval()
+    total, count = 0.0, 0
+    try:
+        for step, (inputs, targets) in enumerate(islice(batches, replica, None, num_replicas)):
+            outputs = _forward(stage, links, inputs, len(targets), step, rows)
+            if stage.is_last:
+                total += float(metric(torch.cat(outputs), targets)) * len(targets)
+                count += len(targets)
+    finally:
+        stage.blocks.train(was_training)
+    return total, count
+
+
+def _forward(
+    stage: Stage, links: StageLinks, inputs: Tensor, num_samples: int, step: int, rows: int
+) -> list[Tensor]:
+    """Run a batch through this stage in parts; return them on the last stage."""
+    outputs = []
+    for part, start in enumerate(range(0, num_samples, rows)):
+        if links.inputs is None:
+            received = inputs[start : start + rows]
+        else:
+            received = links.inputs.receive(step, part)
+        output = stage.forward(received)
+        if links.outputs is None:
+            outputs.append(output)
+        else:
+            links.outputs.send(output, step, part)
+    return outputs

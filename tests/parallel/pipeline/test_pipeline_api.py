@@ -1,0 +1,142 @@
+"""The public class Pipeline: networks, losses, optimizers and loaders of a user's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from knet_hvd.pipeline import Backprop, Delayed, Local, Pipeline, Synthetic
+from knet_hvd.pipeline.decouplers import Decoupler
+
+STEPS, ROWS = 50, 16
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3)
+    )
+
+
+def cnn() -> nn.Sequential:
+    def block(channels: int) -> nn.Sequential:
+        norm = nn.BatchNorm2d(6)
+        return nn.Sequential(nn.Conv2d(channels, 6, 3, padding=1), norm, nn.ReLU())
+
+    return nn.Sequential(
+        block(1), block(6), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3)
+    )
+
+
+def samples(*shape: int) -> TensorDataset:
+    """Return samples whose class their mean tells."""
+    generator = torch.Generator().manual_seed(7)
+    targets = torch.randint(3, (160,), generator=generator)
+    noise = torch.randn(160, *shape, generator=generator)
+    return TensorDataset(0.3 * noise + targets.view(-1, *[1] * len(shape)), targets)
+
+
+def loader(data: TensorDataset) -> DataLoader[tuple[Tensor, ...]]:
+    """Return what a user's script has: a loader with an order of its own and a short last batch."""
+    generator = torch.Generator().manual_seed(3)
+    return DataLoader(data, batch_size=48, shuffle=True, generator=generator)
+
+
+def adamw(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=0.01)
+
+
+def plain_loop(network: nn.Module, data: TensorDataset, clip: float | None = None) -> list[float]:
+    """Train as a script without this package does."""
+    optimizer = adamw(list(network.parameters()))
+    losses: list[float] = []
+    while len(losses) < STEPS:
+        for inputs, targets in loader(data):
+            loss = functional.cross_entropy(network(inputs), targets)
+            loss.backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(network.parameters(), clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+    return losses
+
+
+def pipelined(
+    network: Any, data: TensorDataset, decoupler: Decoupler, **settings: Any
+) -> tuple[Pipeline, list[float]]:
+    pipeline = Pipeline(
+        network,
+        example=data[:1][0],
+        loss=functional.cross_entropy,
+        optimizer=adamw,
+        decoupler=decoupler,
+        timeout_s=30.0,
+        **settings,
+    )
+    losses: list[float] = []
+    while len(losses) < STEPS:
+        for inputs, targets in loader(data):
+            losses.append(pipeline.step(inputs, targets))
+    return pipeline, losses
+
+
+@pytest.mark.parametrize(("build", "shape"), [(mlp, (6,)), (cnn, (1, 6, 6))])
+@pytest.mark.parametrize("as_function", [False, True])
+def test_locked_stages_compute_what_a_plain_loop_does(
+    build: Callable[[], nn.Sequential], shape: tuple[int, ...], as_function: bool
+) -> None:
+    data = samples(*shape)
+    torch.manual_seed(1)
+    whole = build()
+    expected_losses = plain_loop(whole, data)
+    torch.manual_seed(1)
+    pipeline, losses = pipelined(build if as_function else build(), data, Backprop())
+    assert losses == pytest.approx(expected_losses, abs=1e-5), "each rank knows each step's loss"
+    state = pipeline.export()
+    whole.eval()
+    with torch.no_grad():
+        output = whole(data.tensors[0])
+    loss = float(functional.cross_entropy(output, data.tensors[1]))
+    assert pipeline.evaluate(loader(data)) == pytest.approx(loss, abs=1e-5)
+    pipeline.close()
+    if pipeline.rank:
+        assert state is None
+        return
+    assert state is not None
+    assert list(state) == list(whole.state_dict())
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(state[name], value, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "decoupler", [Local(), Delayed(), Delayed(recompute=False), Synthetic(targets="corrected")]
+)
+def test_decoupled_stages_learn(decoupler: Decoupler) -> None:
+    data = samples(6)
+    torch.manual_seed(1)
+    pipeline, _ = pipelined(mlp(), data, decoupler)
+
+    def accuracy(output: Tensor, targets: Tensor) -> Tensor:
+        return (output.argmax(1) == targets).double().mean()
+
+    found = pipeline.evaluate(loader(data), metric=accuracy)
+    pipeline.close()
+    assert found > 0.9, "0.33 by chance"
+
+
+def test_the_norm_of_all_gradients_is_limited() -> None:
+    data = samples(6)
+    torch.manual_seed(1)
+    whole = mlp()
+    plain_loop(whole, data, clip=0.05)
+    torch.manual_seed(1)
+    pipeline, _ = pipelined(mlp(), data, Backprop(), clip_grad_norm=0.05)
+    state = pipeline.export()
+    pipeline.close()
+    if state is not None:
+        for name, value in whole.state_dict().items():
+            torch.testing.assert_close(state[name], value, atol=1e-6, rtol=0)
