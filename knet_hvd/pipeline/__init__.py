@@ -17,4 +17,4 @@ __all__ = [
     "Synthetic",
 ]
 
-__getattr__ = lazy_names(__name__, "pipeline", "decouplers", "link_settings")
+__getattr__ = lazy_names(__name__, "api.pipeline", "decouplers", "link_settings")

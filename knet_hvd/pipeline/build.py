@@ -5,7 +5,7 @@ import torch
 from knet_hvd.comm import World
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.compression import TernaryConfig
-from knet_hvd.pipeline.batch_norm import scale_momentum
+from knet_hvd.pipeline.blocks.batch_norm import scale_momentum
 from knet_hvd.pipeline.connect import BuiltStage, RankParts, connect
 from knet_hvd.pipeline.decouplers import Use
 from knet_hvd.pipeline.gradient_source import GradientSource

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from knet_hvd.pipeline.decouplers.base import Decoupler
 from knet_hvd.pipeline.gradient_source import LateGradientSource, backward_through
-from knet_hvd.pipeline.schedules import Action, one_forward_one_backward, sequential
+from knet_hvd.pipeline.runners.schedules import Action, one_forward_one_backward, sequential
 
 if TYPE_CHECKING:
     from torch import Tensor

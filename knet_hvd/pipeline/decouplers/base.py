@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from knet_hvd.pipeline.gradient_source import GradientSource
-from knet_hvd.pipeline.schedules import Action
+from knet_hvd.pipeline.runners.schedules import Action
 
 SLACK_STEPS = 1
 """Steps that a late gradient may take beyond one for each later stage. Stages that take

@@ -8,8 +8,8 @@ from knet_hvd.checkpoint import StateTree
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.pipeline.gradient_source import GradientSource, LateGradientSource
 from knet_hvd.pipeline.runners.base import Runner
+from knet_hvd.pipeline.runners.schedules import Action
 from knet_hvd.pipeline.runners.stage_io import StageIO, split_batch
-from knet_hvd.pipeline.schedules import Action
 from knet_hvd.pipeline.stage import Batch, Stage
 
 

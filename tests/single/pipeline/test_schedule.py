@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knet_hvd.pipeline.schedules import Action, one_forward_one_backward, sequential
+from knet_hvd.pipeline.runners.schedules import Action, one_forward_one_backward, sequential
 
 SIZES = st.tuples(st.integers(1, 6), st.integers(1, 9))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.comm.reports import Reports
 from knet_hvd.comm.transfer import broadcast_tensors, gather_tensors
+from knet_hvd.pipeline.api.evaluation import Metric, sum_metric
 from knet_hvd.pipeline.blocks.given import state_tensors
 from knet_hvd.pipeline.blocks.sharing import check_not_shared
 from knet_hvd.pipeline.blocks.user_model import Model, user_model
@@ -19,7 +20,6 @@ from knet_hvd.pipeline.build import build_parts
 from knet_hvd.pipeline.clipping import Clipping
 from knet_hvd.pipeline.connect import BuiltStage, connect
 from knet_hvd.pipeline.decouplers import Decoupler, decoupler_named
-from knet_hvd.pipeline.evaluation import Metric, sum_metric
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.loss_head import Loss, LossHead
 from knet_hvd.pipeline.optimizers import Optimizer

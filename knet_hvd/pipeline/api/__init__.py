@@ -1,0 +1,1 @@
+"""What scripts of users call: ``Pipeline``, and what its methods do."""
