@@ -16,7 +16,7 @@ from torch.nn import functional
 from benchmarks.pipeline.baselines import Single, Torch1F1B
 from benchmarks.pipeline.problem import NUM_CLASSES, Method, Problem
 from knet_hvd.comm import World
-from knet_hvd.models import BlockBuilder
+from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 from knet_hvd.pipeline.build import build_rank
 from knet_hvd.pipeline.decouplers import Backprop, Conditioned, Decoupler, Delayed, Local, Synthetic
 from knet_hvd.pipeline.link_settings import LinkSettings

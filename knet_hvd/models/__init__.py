@@ -6,10 +6,9 @@ from knet_hvd.lazy import lazy_names
 from knet_hvd.models.registry import MODELS, build_model
 
 if TYPE_CHECKING:
-    from knet_hvd.models.block_builder import BlockBuilder
     from knet_hvd.models.blocks import num_parameters
     from knet_hvd.models.checksum import parameters_sha256
 
-__getattr__ = lazy_names(__name__, "block_builder", "blocks", "checksum")
+__getattr__ = lazy_names(__name__, "blocks", "checksum")
 
-__all__ = ["MODELS", "BlockBuilder", "build_model", "num_parameters", "parameters_sha256"]
+__all__ = ["MODELS", "build_model", "num_parameters", "parameters_sha256"]

@@ -5,7 +5,16 @@
 comes from, and ``knet_hvd.comm`` carries activations and gradients.
 """
 
+from typing import TYPE_CHECKING
+
 from knet_hvd.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from knet_hvd.pipeline.api.pipeline import Pipeline
+    from knet_hvd.pipeline.decouplers import Backprop, Conditioned, Delayed, Local, Synthetic
+    from knet_hvd.pipeline.link_settings import LinkSettings
+
+__getattr__ = lazy_names(__name__, "api.pipeline", "decouplers", "link_settings")
 
 __all__ = [
     "Backprop",
@@ -16,5 +25,3 @@ __all__ = [
     "Pipeline",
     "Synthetic",
 ]
-
-__getattr__ = lazy_names(__name__, "api.pipeline", "decouplers", "link_settings")

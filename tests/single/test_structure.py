@@ -18,7 +18,7 @@ PACKAGE = ROOT / "knet_hvd"
 MAX_FILES = 14
 LIBRARIES = ("data_parallel", "pipeline")
 PROGRAMS = ("knet_hvd.training", "knet_hvd.data", "knet_hvd.models", "jobs")
-ALLOWED = tuple(f"knet_hvd.models.{name}" for name in ("block_builder", "blocks", "checksum"))
+ALLOWED = tuple(f"knet_hvd.models.{name}" for name in ("blocks", "checksum"))
 """They take any network, and know none by name."""
 
 

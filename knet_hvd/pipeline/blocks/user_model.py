@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from torch import nn
 
-from knet_hvd.models.block_builder import BlockBuilder
 from knet_hvd.models.blocks import blocks_of
 from knet_hvd.pipeline.blocks.base import BlockSource
+from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 from knet_hvd.pipeline.blocks.given import GivenBlocks
 from knet_hvd.pipeline.blocks.rebuilt import RebuiltBlocks
 from knet_hvd.pipeline.blocks.split import split_module

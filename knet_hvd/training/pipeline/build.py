@@ -11,7 +11,8 @@ from knet_hvd.comm import World, check_agreement
 from knet_hvd.comm.throttle import Throttle, throttle_of
 from knet_hvd.data import ImageDataset, load_dataset
 from knet_hvd.metrics.process_memory import MemoryMeter, keep_freed_blocks, release_freed_blocks
-from knet_hvd.models import BlockBuilder, build_model
+from knet_hvd.models import build_model
+from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 from knet_hvd.pipeline.build import build_rank
 from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.links import StageLinks

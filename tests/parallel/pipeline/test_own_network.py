@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from knet_hvd.comm import World
-from knet_hvd.models import BlockBuilder
+from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 from knet_hvd.pipeline.build import build_rank
 from knet_hvd.pipeline.decouplers import Backprop, Conditioned, Decoupler, Delayed, Local, Synthetic
 from knet_hvd.pipeline.placement.planning import plan_by_cuts

@@ -6,7 +6,8 @@ import sys
 import torch
 from torch.nn import functional
 
-from knet_hvd.models import BlockBuilder, build_model
+from knet_hvd.models import build_model
+from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 from knet_hvd.pipeline.build import build_stage
 from knet_hvd.pipeline.decouplers import Backprop
 from knet_hvd.pipeline.loss_head import LossHead

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from knet_hvd.models import BlockBuilder, build_model, num_parameters
+from knet_hvd.models import build_model, num_parameters
 from knet_hvd.models.blocks import layers_as_blocks
 from knet_hvd.models.cifarnet import _pool, _response_norm
 from knet_hvd.models.registry import IMAGE_MODELS
 from knet_hvd.models.response_norm import ResponseNorm
+from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 
 DIGITS, MNIST, CIFAR10 = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 

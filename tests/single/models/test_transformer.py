@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from knet_hvd.data.text import load_text
-from knet_hvd.models import BlockBuilder, build_model, num_parameters
+from knet_hvd.models import build_model, num_parameters
+from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 
 LENGTH, VOCABULARY = 16, 30
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from knet_hvd.models import BlockBuilder, build_model
+from knet_hvd.models import build_model
 from knet_hvd.models.registry import IMAGE_MODELS
+from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 from knet_hvd.pipeline.build import build_stage
 from knet_hvd.pipeline.decouplers import Backprop
 from knet_hvd.pipeline.optimizers import optimizer_of

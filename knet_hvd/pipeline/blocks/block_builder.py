@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from knet_hvd.models.blocks import blocks_of
-from knet_hvd.models.construction import Construction, Values
+from knet_hvd.pipeline.blocks.construction import Construction, Values
 
 
 class BlockBuilder:
