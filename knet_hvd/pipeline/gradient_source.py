@@ -42,7 +42,7 @@ class GradientSource(ABC):
 
     def forward(self, stage: "Stage", batch: "Batch") -> "Tensor":
         """Run the stage forward on the batch's inputs and return its output, fp32 [n, ...]."""
-        output = stage.forward(batch.inputs)
+        output = stage.run(batch)
         batch.memory = output
         return output
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from knet_hvd.pipeline.blocks.draws import BlockDraws
 from knet_hvd.pipeline.clipping import Clipping
 from knet_hvd.pipeline.optimizers import Optimizer, update
 
@@ -110,6 +111,7 @@ class Stage:
         optimizer: Updates the blocks' parameters; None if they have none.
         precision: What forward and backward compute in; what crosses is fp32.
         clipping: Limits the norm of gradients before an update; None for no limit.
+        draws: Gives each block random numbers of its own; None for PyTorch's generator.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class Stage:
         self.optimizer = optimizer
         self.precision = precision
         self.clipping: Clipping | None = None
+        self.draws: BlockDraws | None = None
 
     @property
     def is_first(self) -> bool:
@@ -151,8 +154,20 @@ class Stage:
         """Return how many stages follow."""
         return self.num_stages - 1 - self.index
 
+    def run(self, batch: Batch) -> Tensor:
+        """Run the blocks on what came in for a batch.
+
+        Returns:
+            fp32 [n, ...].
+        """
+        if self.draws is None:
+            return self.forward(batch.inputs)
+        with self.autocast():
+            output: Tensor = self.draws.run(self.blocks, batch.inputs, batch.step, batch.microbatch)
+        return output.float()
+
     def forward(self, inputs: Tensor) -> Tensor:
-        """Run the blocks.
+        """Run the blocks, with PyTorch's own random numbers if they draw any.
 
         Args:
             inputs: [n, ...].

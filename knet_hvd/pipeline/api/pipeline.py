@@ -13,6 +13,7 @@ from knet_hvd.comm import World, check_agreement
 from knet_hvd.comm.reports import Reports
 from knet_hvd.comm.transfer import broadcast_tensors, gather_tensors
 from knet_hvd.pipeline.api.evaluation import Metric, sum_metric
+from knet_hvd.pipeline.blocks.draws import BlockDraws
 from knet_hvd.pipeline.blocks.given import state_tensors
 from knet_hvd.pipeline.blocks.sharing import check_not_shared
 from knet_hvd.pipeline.blocks.user_model import Model, user_model
@@ -179,6 +180,10 @@ class Pipeline:
             broadcast_tensors(self._world, state_tensors(self._model.network))
         self._parts = build_parts(self._spec, self.plan, self._world)
         self.stage: Stage = self._parts.stage
+        seed = torch.initial_seed() if self._spec.seed is None else self._spec.seed
+        seed = int(self._world.gather_text(str(seed), "the seed")[0])
+        first_block = [0, *self.plan.cuts][self.stage.index]
+        self.stage.draws = BlockDraws(seed, first_block)
         if self._user_optimizer is None:  # a script may still hang a scheduler on it
             self._own_optimizer([nn.Parameter(torch.zeros(0))])
         if clip_grad_norm is not None:

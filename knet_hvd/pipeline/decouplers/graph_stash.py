@@ -52,7 +52,7 @@ class GraphStash:
         stash = Stash(self._weights, torch.get_rng_state())
         batch.keep_inputs = True
         with graph_on(stash, stage.blocks):
-            return KeptGraph(stage.forward(batch.inputs), stash)
+            return KeptGraph(stage.run(batch), stash)
 
     def release(self, batch: Batch, graph: KeptGraph) -> None:
         """Use the memory of a graph that has served again.
@@ -84,4 +84,4 @@ class GraphStash:
         stash = Stash(weights, unpack_tensor(tree["random_state"]))
         batch.keep_inputs = True
         with as_it_was(stash, stage.blocks), graph_on(stash, stage.blocks):
-            return KeptGraph(stage.forward(batch.inputs), stash)
+            return KeptGraph(stage.run(batch), stash)

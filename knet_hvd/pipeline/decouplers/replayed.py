@@ -37,7 +37,7 @@ class ReplayedGradient(LateGradientSource):
     def forward(self, stage: Stage, batch: Batch) -> Tensor:
         """Compute the output without a graph: the weights will have changed."""
         if not self._predict_weights:
-            return stage.forward(batch.inputs)
+            return stage.run(batch)
         if not self._predicted:
             self._predicted = [torch.empty_like(p) for p in stage.blocks.parameters()]
         if batch.microbatch == 0:  # all of a step run on the same weights
@@ -45,7 +45,7 @@ class ReplayedGradient(LateGradientSource):
                 self._predicted, stage.blocks, stage.optimizer, batch.num_updates_until_gradient
             )
         with running_on(self._predicted, stage.blocks):
-            return stage.forward(batch.inputs)
+            return stage.run(batch)
 
     def backward_now(self, stage: Stage, batch: Batch) -> bool:
         """Do nothing: the inputs are all that is kept."""
@@ -53,5 +53,5 @@ class ReplayedGradient(LateGradientSource):
 
     def backward_late(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
         """Run the batch again and go backward."""
-        backward_through(stage.forward(batch.inputs), gradient)
+        backward_through(stage.run(batch), gradient)
         return True

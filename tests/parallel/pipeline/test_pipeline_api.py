@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from knet_hvd.pipeline import Backprop, Delayed, Local, Pipeline, Synthetic
+from knet_hvd.pipeline.blocks.draws import BlockDraws
 from knet_hvd.pipeline.decouplers import Decoupler
 
 STEPS, ROWS = 50, 16
@@ -24,7 +25,8 @@ def mlp() -> nn.Sequential:
 def cnn() -> nn.Sequential:
     def block(channels: int) -> nn.Sequential:
         norm = nn.BatchNorm2d(6)
-        return nn.Sequential(nn.Conv2d(channels, 6, 3, padding=1), norm, nn.ReLU())
+        layers = [nn.Conv2d(channels, 6, 3, padding=1), norm, nn.ReLU(), nn.Dropout(0.3)]
+        return nn.Sequential(*layers)
 
     return nn.Sequential(
         block(1), block(6), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 3)
@@ -49,13 +51,16 @@ def adamw(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=0.01)
 
 
-def plain_loop(network: nn.Module, data: TensorDataset, clip: float | None = None) -> list[float]:
+def plain_loop(
+    network: nn.Sequential, data: TensorDataset, clip: float | None = None
+) -> list[float]:
     """Train as a script without this package does."""
-    optimizer = adamw(list(network.parameters()))
+    optimizer, draws = adamw(list(network.parameters())), BlockDraws(seed=1)
     losses: list[float] = []
     while len(losses) < STEPS:
         for inputs, targets in loader(data):
-            loss = functional.cross_entropy(network(inputs), targets)
+            output = draws.run(network, inputs, step=len(losses))  # the units that we drop
+            loss = functional.cross_entropy(output, targets)
             loss.backward()
             if clip is not None:
                 nn.utils.clip_grad_norm_(network.parameters(), clip)

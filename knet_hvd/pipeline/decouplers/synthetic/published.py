@@ -80,7 +80,7 @@ class SyntheticGradient(LateGradientSource):
 
     def forward(self, stage: Stage, batch: Batch) -> Tensor:
         """Run the stage forward on the batch's inputs."""
-        output = stage.forward(batch.inputs)
+        output = stage.run(batch)
         batch.memory = SyntheticMemory(output)
         return output
 
