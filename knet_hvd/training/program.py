@@ -11,6 +11,7 @@ from knet_hvd.files import check_writable, write_json_atomic
 from knet_hvd.launcher import end_launcher_later
 from knet_hvd.training.cli import GRACE_S, job_name, report, say
 from knet_hvd.training.config import JobConfig
+from knet_hvd.training.torch_compiler import import_compiler_late
 
 FAILED_EXIT_CODE = 1
 Config = TypeVar("Config", bound=JobConfig)
@@ -58,6 +59,7 @@ def run_job(job: Job[Any]) -> int:
     Every error ends all ranks, also one that nobody expected: a rank that left with a
     traceback alone would wait in MPI for the others, and they for it.
     """
+    import_compiler_late()
     with StopSignals() if job.saves_state else StopSignals(()) as signals:
         try:
             job.run(signals)
