@@ -18,18 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # for `pytest` without `pyth
 import horovod.torch as hvd
 from _pytest.terminal import TerminalReporter
 
-TELLING_SIZES = {
-    "optimizer": {1, 2, 3, 4},  # exact for any number of ranks: odd, even, more than a pair
-    "allreduce": {1, 2, 3, 4},
-    "comm": {2, 4},
-    "pipeline": {2, 4},  # first and last stage; stages between, and replicas. Alone: tests/system
-    "training": {1, 2, 4},
-    "usage": {1, 2},  # what a user's script does is the same on two ranks and on more
-}
-"""Folder -> numbers of ranks at which its tests say something that others do not."""
-
-NEEDS_MPI = {"comm", "pipeline"}
-"""Folders whose ranks find each other with mpi4py: under Gloo each would be alone."""
+from tests.parallel.telling import GLOO, SLOW, telling_runs
 
 _failed_tests: list[str] = []
 
@@ -54,18 +43,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # A rank that waits in a collective takes no signal: a thread shows where and exits.
     for item in own:
         item.add_marker(pytest.mark.timeout(method="thread"))
+    this_run = hvd.size() if hvd.mpi_enabled() else GLOO
+    silent = set()
+    for item in own:
+        runs = telling_runs(item.nodeid.split("tests/parallel/")[-1])
+        if SLOW in runs:
+            item.add_marker(pytest.mark.slow)
+        if this_run not in runs:
+            silent.add(item)
     if config.getoption("keyword"):  # who asks for a test by name gets it
         return
-    silent = [item for item in own if not _is_telling(item.path.relative_to(here).parts[0])]
-    config.hook.pytest_deselected(items=silent)
-    items[:] = [item for item in items if item not in set(silent)]
-
-
-def _is_telling(folder: str) -> bool:
-    """Return whether a folder's tests are to run on this number of ranks."""
-    if folder in NEEDS_MPI and not hvd.mpi_enabled():
-        return False
-    return hvd.size() in TELLING_SIZES.get(folder, {hvd.size()})
+    config.hook.pytest_deselected(items=[item for item in items if item in silent])
+    items[:] = [item for item in items if item not in silent]
 
 
 @pytest.hookimpl(wrapper=True)
