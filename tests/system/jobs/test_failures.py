@@ -43,7 +43,17 @@ DISAGREEMENTS = {
 }
 
 
-@pytest.mark.parametrize("what", DISAGREEMENTS)
+IN_PROCESS = {"dtype", "exchange", "ternary"}
+"""What tests/parallel/usage/test_refusals.py shows as well, without a job's start."""
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(what, marks=[pytest.mark.slow] if what in IN_PROCESS else [])
+        for what in DISAGREEMENTS
+    ],
+)
 def test_ranks_that_disagree(what: str) -> None:
     result = run(mpirun(*[worker("disagree.py", what)] * 2))
     assert result.code != 0, result.text
@@ -66,20 +76,27 @@ def test_a_rank_that_does_not_come() -> None:
     assert seconds_after("READY", result) < 8 + SOON_S
 
 
+def test_a_rank_of_the_job_with_other_flags() -> None:
+    flags = ["--compression", "none", "--learning-rate", "0.5"]
+    result = run(mpirun([*JOB, *SHORT], [*JOB, *SHORT, *flags]))
+    compression = "compression: (ternary|none) here, (none|ternary) on rank"
+    rate = r"learning_rate: 0\.0?[15] here, .* on rank"
+    assert_clear(result, dict.fromkeys((0, 1), compression))
+    assert_clear(result, dict.fromkeys((0, 1), rate))
+
+
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("path", "how"),
     [
-        (["--compression", "none"], "compression: (ternary|none) here, .* on rank"),
-        (["--learning-rate", "0.5"], r"learning_rate: 0\.0?[15] here, .* on rank"),
+        ("allgather", "kill"),
+        ("alltoall", "exit"),
+        ("allreduce", "kill"),
+        *(
+            pytest.param(*other, marks=pytest.mark.slow)
+            for other in (("allgather", "exit"), ("alltoall", "kill"), ("allreduce", "exit"))
+        ),
     ],
 )
-def test_a_rank_of_the_job_with_other_flags(flags: list[str], message: str) -> None:
-    result = run(mpirun([*JOB, *SHORT], [*JOB, *SHORT, *flags]))
-    assert_clear(result, {0: message, 1: message})
-
-
-@pytest.mark.parametrize("how", ["exit", "kill"])
-@pytest.mark.parametrize("path", ["allgather", "alltoall", "allreduce"])
 def test_a_rank_that_dies_under_mpirun(path: str, how: str) -> None:
     result = run(mpirun(*[worker("die.py", path, how)] * 3))
     assert result.code != 0, result.text

@@ -125,7 +125,7 @@ runpy.run_module("knet_hvd", run_name="__main__")
 
 @pytest.mark.parametrize("flags", [["--slow-rank", "1"], ["--slow-rank", "0:0.5"]])
 def test_a_wrong_flag_is_explained(flags: list[str]) -> None:
-    result = examine(*flags, num_ranks=2)
+    result = examine(*flags)
     assert result.code != 0, result.text
     assert "expected RANK:FACTOR" in result.text
     assert "Traceback" not in result.text
