@@ -4,7 +4,9 @@
 .PHONY: help setup setup-dev demo test test-slow lint format clean
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CPP := $(wildcard $(addprefix cuda_ext/,*.h *.cpp */*.h */*.cuh */*.cpp */*.cu))
-LINTERS := ruff-check ruff-format mypy imports clang-format shellcheck check-cuda
+LINTERS := mypy imports ruff-check ruff-format clang-format shellcheck check-cuda
+# The longest first. Each prints when it has ended; GNU make of macOS cannot do that.
+SIDE_BY_SIDE := $(if $(filter output-sync,$(.FEATURES)),--jobs 2 --output-sync=target)
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +27,7 @@ test-slow: setup-dev ## Run the tests that make test leaves out (they measure, o
 	@tools/test.sh -m slow
 
 lint: setup-dev ## Run all linters, each to its end
-	@$(MAKE) --keep-going --no-print-directory $(addprefix lint-,$(LINTERS))
+	@$(MAKE) --keep-going --no-print-directory $(SIDE_BY_SIDE) $(addprefix lint-,$(LINTERS))
 
 lint-ruff-check: ; ruff check
 lint-ruff-format: ; ruff format --check

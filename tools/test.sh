@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test: single process, system, slurm, and the parallel ones on 1 to 4 ranks with MPI and 2 with Gloo.
-# tests/parallel/conftest.py says which of them run on which number of ranks.
+# tests/parallel/telling.py says which of them run on which number of ranks.
 # Ends with "N passed, N failed" over all runs, and the time of each run.
 #
 #   tools/test.sh [PYTEST ARGUMENTS]          -m slow: only those that `make test` leaves out
@@ -26,7 +26,7 @@ run() {
   timeout --kill-after 10 "$limit_s" "$@" || status=$?
   ((status == 124 || status == 137)) && echo "$name: stopped after $limit_s s"
   echo "$status" >"$KNET_RESULTS/status"
-  times+="$name: $((SECONDS - start)) s"$'\n'
+  echo "$((SECONDS - start))" >"$KNET_RESULTS/seconds"
 }
 
 # One file a rank: with one file for all, the last rank to end would hide the others.
@@ -34,12 +34,24 @@ run() {
 rank_pytest=(bash -c 'rank=${OMPI_COMM_WORLD_RANK:-${HOROVOD_RANK:-0}}
   exec python -m pytest --junitxml="$KNET_RESULTS/rank-$rank.xml" "$@"' pytest)
 
-times=
-for folder in tests/single tests/system tests/slurm; do
+# Slurm's jobs mostly wait: other tests run meanwhile, and their output comes first.
+slurm=
+if [[ -d tests/slurm ]]; then
+  set -m # without it, an interrupt would be ignored there
+  run slurm "${rank_pytest[@]}" tests/slurm "$@" >"$results/slurm.log" 2>&1 </dev/null &
+  slurm=$!
+  set +m
+  trap 'pkill -INT -P "$slurm"; wait' EXIT # so that it ends its cluster
+fi
+for folder in single system; do
   # Two files at a time: while the jobs of one wait or end, those of the other run.
-  [[ $folder != tests/slurm ]] && together=(-n 2 --dist loadfile) || together=()
-  [[ -d $folder ]] && run "${folder#tests/}" "${rank_pytest[@]}" "$folder" "${together[@]}" "$@"
+  [[ -d tests/$folder ]] && run "$folder" "${rank_pytest[@]}" "tests/$folder" -n 2 --dist loadfile "$@"
 done
+if [[ -n $slurm ]]; then
+  wait "$slurm"
+  trap - EXIT
+  cat "$results/slurm.log"
+fi
 
 if [[ -d tests/parallel ]]; then
   # Ranks outnumber cores on small machines: one thread each, and a rank that waits lets the others run.
@@ -52,14 +64,15 @@ if [[ -d tests/parallel ]]; then
   run horovodrun-gloo-2 horovodrun --gloo -np 2 -H localhost:2 "${rank_pytest[@]}" tests/parallel "$@"
 fi
 
-printf '\n%s' "$times"
+echo
 # A test has failed if it failed on any rank. A run that broke off without naming a failed test is one failure.
 python - "$results" <<'E2'
 import pathlib, sys
 import xml.etree.ElementTree as ET
 
 passed = failed = 0
-for run in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+for run in sorted(folder for folder in pathlib.Path(sys.argv[1]).iterdir() if folder.is_dir()):
+    print(f"{run.name}: {(run / 'seconds').read_text().strip()} s")
     outcomes = {}
     for report in run.glob("rank-*.xml"):
         for case in ET.parse(report).iter("testcase"):
