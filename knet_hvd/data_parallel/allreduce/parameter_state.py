@@ -73,9 +73,17 @@ class ParameterTable:
             if self._states[index].parameter.grad is gradient:
                 self._next = (index - 1) % len(self._states)
                 return self._states[index]
+        sparse = [
+            s.name for s in self._states if (g := s.parameter.grad) is not None and g.is_sparse
+        ]
+        if sparse:
+            raise KnetError(
+                f"{sparse[0]}: its gradient is sparse, and with sparse_as_dense=True "
+                "Compression.ternary gets another tensor. Leave sparse_as_dense out, and its rows "
+                "cross as they are; or use knet_hvd.DistributedOptimizer, which takes it"
+            )
         raise KnetError(
             "Compression.ternary was given a tensor that is not the gradient of one of "
-            "the named parameters. Sparse gradients with sparse_as_dense, Adasum and "
-            "parameters that were not named need knet_hvd.DistributedOptimizer or "
-            "hvd.Compression.none"
+            "the named parameters. Adasum and parameters that were not named need "
+            "knet_hvd.DistributedOptimizer or hvd.Compression.none"
         )

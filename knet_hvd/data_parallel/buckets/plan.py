@@ -5,7 +5,7 @@ parameters first, and are the same on all ranks.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -80,6 +80,7 @@ class TernaryBucket:
 
     index: int
     optimizer: int = 0
+    payload_values: int = PAYLOAD_VALUES
     parameters: list[NamedParameter] = field(default_factory=list)
     scales: list[tuple[int, int]] = field(default_factory=list)
     """First and number of each parameter's scales."""
@@ -96,7 +97,15 @@ class TernaryBucket:
         """Values of all its parameters."""
         return sum(payload.num_values for payload in self.payloads)
 
-    def add(self, parameter: NamedParameter, codec: TernaryCodec, payload_values: int) -> None:
+    def without(self, tensors: Collection[Tensor], codec: TernaryCodec) -> "TernaryBucket":
+        """Return a bucket of the other parameters."""
+        bucket = TernaryBucket(self.index, self.optimizer, self.payload_values)
+        for parameter in self.parameters:
+            if parameter.tensor not in tensors:
+                bucket.add(parameter, codec)
+        return bucket
+
+    def add(self, parameter: NamedParameter, codec: TernaryCodec) -> None:
         """Append a parameter, cut so that payloads hold about ``payload_values`` values.
 
         Every cut falls between blocks and between scale groups, so that the bytes
@@ -105,7 +114,7 @@ class TernaryBucket:
         self.parameters.append(parameter)
         numel, scale_group_size = parameter.tensor.numel(), codec.config.scale_group_size
         unit = math.lcm(ops.block_values(codec.config.wire_format), scale_group_size or 1)
-        part_values = max(unit, payload_values // unit * unit)
+        part_values = max(unit, self.payload_values // unit * unit)
         for first in range(0, numel, part_values):
             count = min(part_values, numel - first)
             scale = self.num_scales + (first // scale_group_size if scale_group_size else 0)
@@ -149,6 +158,11 @@ class FloatBucket:
         """Values in the buffer."""
         return sum(parameter.tensor.numel() for parameter in self.parameters)
 
+    def without(self, tensors: Collection[Tensor], codec: TernaryCodec) -> "FloatBucket":
+        """Return a bucket of the other parameters."""
+        others = [each for each in self.parameters if each.tensor not in tensors]
+        return FloatBucket(self.index, self.dtype, self.optimizer, others)
+
 
 def plan_buckets(
     parameters: Sequence[NamedParameter],
@@ -187,7 +201,7 @@ def plan_buckets(
         key = (tensor.device, group)
         current = open_buckets.get(key)
         if current is None or (group is None and current.num_values + tensor.numel() > max_values):
-            current = open_buckets[key] = TernaryBucket(len(ternary), optimizer)
+            current = open_buckets[key] = TernaryBucket(len(ternary), optimizer, payload_values)
             ternary.append(current)
-        current.add(parameter, codec, payload_values)
+        current.add(parameter, codec)
     return ternary, list(floats.values())

@@ -80,8 +80,8 @@ def DistributedOptimizer(
             integers, so that dividing before or after makes no difference.
         num_groups: Horovod's older name for an integer ``groups``.
         groups: Number of groups, or lists of parameters, that cross together.
-        sparse_as_dense: Exchange sparse gradients as dense ones; without it a sparse
-            gradient is an error.
+        sparse_as_dense: Exchange sparse gradients as dense ones, as codes; without it their
+            rows cross as they are, as with Horovod.
         process_set: The ranks that train together.
         ternary: Settings of the codec; see ``TernaryConfig``.
         exchange: ``"allgather"``, ``"alltoall"`` or ``"auto"``, the one that sends
@@ -165,8 +165,10 @@ def DistributedOptimizer(
         ternary_buckets, float_buckets = plan_buckets(
             parameters, codec, values, grouping, payload_values, number
         )
-        reducer = GradientReducer(state, ternary_buckets, float_buckets)
-    wrapped = _wrap(optimizer, parameters, reducer, backward_passes_per_step, sparse_as_dense)
+        reducer = GradientReducer(
+            state, ternary_buckets, float_buckets, sparse_as_dense=sparse_as_dense
+        )
+    wrapped = _wrap(optimizer, parameters, reducer, backward_passes_per_step)
     wrapped.compression_advice = advice
     return wrapped
 
@@ -182,7 +184,6 @@ def _wrap(
     parameters: list[NamedParameter],
     reducer: Reducer,
     backward_passes_per_step: int,
-    sparse_as_dense: bool,
 ) -> TernaryOptimizer:
     """Return the optimizer again, as a TernaryOptimizer of its own class."""
     base = type(optimizer)
@@ -200,6 +201,5 @@ def _wrap(
     wrapped._reducer = reducer
     wrapped._managed = {p.tensor: p.name for p in parameters}
     wrapped.backward_passes_per_step = backward_passes_per_step
-    wrapped._sparse_as_dense = sparse_as_dense
     wrapped._attach()
     return wrapped

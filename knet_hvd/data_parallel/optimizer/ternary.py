@@ -33,8 +33,6 @@ class TernaryOptimizer(ReducerView):
     _managed: dict[Tensor, str]
     _passes_left: dict[Tensor, int]
     _exchanging: dict[Tensor, GradientVersion]
-    _sparse_as_dense: bool
-    _was_sparse: set[Tensor]
     backward_passes_per_step: int
     _synchronized: bool
     _should_synchronize: bool
@@ -54,7 +52,6 @@ class TernaryOptimizer(ReducerView):
         """Have every parameter's gradient reported when it is complete."""
         self._synchronized = False
         self._should_synchronize = True
-        self._was_sparse = set()
         self._expect_gradients()
         for parameter in self._reducer.parameters:
             if parameter in _hooks:
@@ -84,9 +81,10 @@ class TernaryOptimizer(ReducerView):
 
     def _densify(self, parameter: Tensor) -> None:
         gradient = parameter.grad
-        if gradient is not None and gradient.is_sparse and self._sparse_as_dense:
+        if gradient is None or not gradient.is_sparse:
+            return
+        if not self._reducer.may_stay_sparse(parameter):
             parameter.grad = gradient.to_dense()
-            self._was_sparse.add(parameter)
 
     @property
     def _parameter_names(self) -> dict[Tensor, str]:
@@ -114,10 +112,11 @@ class TernaryOptimizer(ReducerView):
         self._prepare()
         self._reducer.finish()
         self._expect_gradients()
-        for parameter in self._was_sparse:
-            if parameter.grad is not None:
+        # On all ranks, also where a batch left no gradient: updates of dense gradients may round
+        # differently.
+        for parameter in self._reducer.sparse:
+            if parameter.grad is not None and not parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.to_sparse()
-        self._was_sparse.clear()
         self._synchronized = True
 
     def _prepare(self) -> None:

@@ -28,6 +28,15 @@ class Reducer:
         """Whether operations of this step were started and not yet finished."""
         return False
 
+    @property
+    def sparse(self) -> Collection[Tensor]:
+        """Parameters whose gradients are sparse on any rank; known after the first step."""
+        return ()
+
+    def may_stay_sparse(self, parameter: Tensor) -> bool:
+        """Note a sparse gradient of this rank; return whether it can cross as one."""
+        return True
+
     def mark_ready(self, parameter: Tensor) -> None:
         """Note that a gradient is complete."""
 

@@ -10,13 +10,18 @@ A ternary bucket passes four stages:
 Each kind of bucket is a generator that yields a handle wherever it has to wait.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from knet_hvd.compression import local_scales
-from knet_hvd.data_parallel.buckets.plan import FloatBucket, PayloadPlan, TernaryBucket
+from knet_hvd.data_parallel.buckets.plan import (
+    FloatBucket,
+    NamedParameter,
+    PayloadPlan,
+    TernaryBucket,
+)
 from knet_hvd.data_parallel.exchanges.base import Reduction
 from knet_hvd.data_parallel.reducer.snapshots import take_snapshot
 from knet_hvd.data_parallel.reducer.state import ReductionState
@@ -138,3 +143,20 @@ def _store_gradient(parameter: Tensor, gradient: Tensor) -> None:
     target = _gradient(parameter)
     if target.data_ptr() != gradient.data_ptr():  # it was not contiguous
         target.copy_(gradient)
+
+
+def complete_gradients(parameters: Sequence[NamedParameter]) -> None:
+    """Give parameters without a gradient one of zeros.
+
+    Raises:
+        KnetError: If a gradient is neither dense nor sparse in coordinates.
+    """
+    for parameter in parameters:
+        tensor = parameter.tensor
+        if tensor.grad is None:
+            tensor.grad = torch.zeros_like(tensor)
+        elif tensor.grad.layout is not torch.strided:
+            raise KnetError(
+                f"parameter {parameter.name}: expected a dense gradient or one in coordinates, "
+                f"got {tensor.grad.layout}"
+            )

@@ -5,49 +5,18 @@ Operations have names, so ranks need not start them in the same order.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from knet_hvd.collectives import Handle
 from knet_hvd.data_parallel.buckets.plan import FloatBucket, TernaryBucket
-from knet_hvd.data_parallel.exchanges.base import Reduction
 from knet_hvd.data_parallel.reducer.base import Reducer
-from knet_hvd.data_parallel.reducer.bucket_reduction import reduce_bucket
+from knet_hvd.data_parallel.reducer.bucket_reduction import complete_gradients, reduce_bucket
+from knet_hvd.data_parallel.reducer.in_flight import InFlight
 from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
+from knet_hvd.data_parallel.reducer.sparse import SparseAgreement, SparseBucket, reduce_sparse
 from knet_hvd.data_parallel.reducer.state import ReductionState
-from knet_hvd.errors import KnetError
-from knet_hvd.performance import allreduce_bytes
-
-
-@dataclass(slots=True)
-class _InFlight:
-    """A bucket's reduction, and the operation whose result it needs next."""
-
-    reduction: Reduction
-    handle: Handle | None
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the reduction has ended."""
-        return self.handle is None
-
-    def wait(self) -> None:
-        """Wait for the operation in flight, and continue the reduction."""
-        if self.handle is not None:
-            with torch.profiler.record_function("knet_hvd::exchange"):
-                result = self.handle.wait()
-            try:
-                self.handle = self.reduction.send(result)
-            except StopIteration:
-                self.handle = None
-
-    def advance(self) -> None:
-        """Continue as long as operations have ended."""
-        while self.handle is not None and self.handle.poll():
-            self.wait()
+from knet_hvd.data_parallel.reducer.step_bytes import bucket_bytes, uncompressed_bytes
 
 
 class GradientReducer(Reducer):
@@ -58,18 +27,51 @@ class GradientReducer(Reducer):
         state: ReductionState,
         ternary_buckets: Sequence[TernaryBucket],
         float_buckets: Sequence[FloatBucket],
+        *,
+        sparse_as_dense: bool = False,
     ) -> None:
-        """Keep what ``plan_buckets`` returned; nothing is exchanged yet."""
+        """Keep what ``plan_buckets`` returned; nothing is exchanged yet.
+
+        Args:
+            state: What buckets are reduced with.
+            ternary_buckets: Parameters whose gradients cross as codes, unless they are sparse.
+            float_buckets: All others.
+            sparse_as_dense: Exchange sparse gradients in these buckets too.
+        """
         self.state = state
-        self._buckets: list[TernaryBucket | FloatBucket] = [*ternary_buckets, *float_buckets]
-        self._in_flight: dict[int, _InFlight] = {}
+        self._in_flight: dict[int, InFlight] = {}
         self._done: set[int] = set()
+        self._dense: list[TernaryBucket | FloatBucket] = [*ternary_buckets, *float_buckets]
+        self._take(self._dense)
+        self._named = {p.tensor: p for bucket in self._buckets for p in bucket.parameters}
+        self._agreement = SparseAgreement(
+            state.exchange.collectives,
+            list(self._named.values()),
+            self._dense[0].optimizer if self._dense else 0,
+            as_dense=sparse_as_dense,
+        )
+
+    def _take(self, buckets: Sequence[TernaryBucket | FloatBucket | SparseBucket]) -> None:
+        self._buckets = buckets
         self._bucket_of = {
             parameter.tensor: number
             for number, bucket in enumerate(self._buckets)
             for parameter in bucket.parameters
         }
         self._missing = [set(self._tensors(b)) for b in range(len(self._buckets))]
+
+    def _agree(self, *, wait: bool) -> bool:
+        """Agree on sparse gradients, which leave their buckets; return whether it is done."""
+        if self._agreement.is_reached:
+            return True
+        if not self._agreement.advance(wait=wait):
+            return False
+        own = self._agreement.buckets()
+        if own:
+            sparse, codec = self._agreement.sparse, self.state.codec
+            others = [bucket.without(sparse, codec) for bucket in self._dense]
+            self._take([*(bucket for bucket in others if bucket.parameters), *own])
+        return True
 
     def _tensors(self, number: int) -> list[Tensor]:
         return [parameter.tensor for parameter in self._buckets[number].parameters]
@@ -84,7 +86,7 @@ class GradientReducer(Reducer):
     @property
     def is_busy(self) -> bool:
         """Whether operations of this step were started and not yet finished."""
-        return bool(self._in_flight or self._done)
+        return bool(self._in_flight or self._done or self._agreement.is_in_flight)
 
     @property
     def parameters(self) -> Collection[Tensor]:
@@ -94,6 +96,15 @@ class GradientReducer(Reducer):
     def manages(self, parameter: Tensor) -> bool:
         """See ``Reducer.manages``."""
         return parameter in self._bucket_of
+
+    @property
+    def sparse(self) -> Collection[Tensor]:
+        """See ``Reducer.sparse``."""
+        return self._agreement.sparse
+
+    def may_stay_sparse(self, parameter: Tensor) -> bool:
+        """See ``Reducer.may_stay_sparse``."""
+        return self._agreement.may_stay_sparse(self._named[parameter])
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Reducer.state_dict``."""
@@ -122,7 +133,12 @@ class GradientReducer(Reducer):
         return self.state.scales
 
     def mark_ready(self, parameter: Tensor) -> None:
-        """Note that a gradient is complete; start its bucket if it was the last."""
+        """Note that a gradient is complete; start its bucket if it was the last.
+
+        Before ranks have agreed on sparse gradients, in the first step, nothing starts.
+        """
+        if not self._agreement.is_reached:
+            return
         number = self._bucket_of[parameter]
         self._missing[number].discard(parameter)
         if not self._missing[number] and number not in self._in_flight:
@@ -138,20 +154,17 @@ class GradientReducer(Reducer):
 
     def _start(self, number: int) -> None:
         bucket = self._buckets[number]
-        for parameter in bucket.parameters:
-            tensor = parameter.tensor
-            if tensor.grad is None:
-                tensor.grad = torch.zeros_like(tensor)
-            elif tensor.grad.layout is not torch.strided:
-                raise KnetError(
-                    f"parameter {parameter.name}: sparse gradient; pass "
-                    "sparse_as_dense=True to DistributedOptimizer"
-                )
-        reduction = reduce_bucket(self.state, bucket)
-        self._in_flight[number] = _InFlight(reduction, next(reduction))
+        if isinstance(bucket, SparseBucket):
+            reduction = reduce_sparse(self.state.exchange, bucket)
+        else:
+            complete_gradients(bucket.parameters)
+            reduction = reduce_bucket(self.state, bucket)
+        self._in_flight[number] = InFlight(reduction, next(reduction))
 
     def poll(self) -> bool:
         """See ``Reducer.poll``; for callers that have made all gradients."""
+        if not self._agree(wait=False):
+            return False
         for number in range(len(self._buckets)):
             if number not in self._in_flight and number not in self._done:
                 self._start(number)
@@ -163,9 +176,10 @@ class GradientReducer(Reducer):
 
         Parameters that got no gradient on this rank take part with zeros.
         """
+        self._agree(wait=True)
         # Scales are asked for one bucket ahead: after the codes of a bucket they would
         # wait until those have crossed, and far ahead of them the network is idle.
-        ahead: _InFlight | None = None
+        ahead: InFlight | None = None
         for number in range(len(self._buckets)):
             if number not in self._in_flight and number not in self._done:
                 self._start(number)
@@ -176,6 +190,9 @@ class GradientReducer(Reducer):
         while self._in_flight:
             self._in_flight[min(self._in_flight)].wait()
             self._advance_all()
+        for bucket in self._buckets:
+            if isinstance(bucket, SparseBucket):
+                bucket.parameter.tensor.grad, bucket.averaged = bucket.averaged, None
         self.reset()
         self.state.step += 1
 
@@ -186,21 +203,10 @@ class GradientReducer(Reducer):
         self._missing = [set(self._tensors(b)) for b in range(len(self._buckets))]
 
     def wire_bytes(self) -> float:
-        """Return the bytes that this rank sends in a step, by formula."""
-        num_ranks = self.state.exchange.collectives.size
-        total = 0.0
-        for bucket in self._buckets:
-            if isinstance(bucket, TernaryBucket):
-                total += sum(map(self.state.exchange.wire_bytes, bucket.payloads))
-                total += allreduce_bytes(4 * bucket.num_scales, num_ranks)
-            else:
-                size = torch.empty((), dtype=bucket.dtype).element_size()
-                total += allreduce_bytes(size * bucket.numel, num_ranks)
-        return total
+        """Return the bytes that this rank sends in a step: see ``step_bytes``."""
+        return sum(bucket_bytes(bucket, self.state.exchange) for bucket in self._buckets)
 
     def uncompressed_wire_bytes(self) -> float:
         """Return the bytes that Horovod would send in the gradients' own dtypes."""
-        return sum(
-            allreduce_bytes(t.numel() * t.element_size(), self.state.exchange.collectives.size)
-            for t in self._bucket_of
-        )
+        num_ranks = self.state.exchange.collectives.size
+        return sum(uncompressed_bytes(bucket, num_ranks) for bucket in self._buckets)

@@ -61,6 +61,10 @@ class Job:
         order.shuffle(events)
         for rank, tensor in events:
             self.reducers[rank].mark_ready(tensor)
+        return self.finish()
+
+    def finish(self) -> list[list[Tensor]]:
+        """End the step of all ranks; return their gradients."""
         for _ in range(100):
             done = [reducer.poll() for reducer in self.reducers]
         assert all(done)
@@ -132,6 +136,29 @@ def test_error_feedback_owes_what_was_not_sent(exchange: str) -> None:
     for stream, size in enumerate(SIZES):
         owed = sum(each.get(f"p{stream}", torch.zeros(size)).double() for each in residuals)
         torch.testing.assert_close(got[stream] + owed / num_ranks, had[stream], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3, 7])
+def test_rows_of_sparse_gradients_are_added_up(num_ranks: int) -> None:
+    """Rank 0 has none in the first step, and no rank has any in the last."""
+    job = Job(num_ranks, "alltoall", TernaryConfig(), sizes=(5000, 700))
+    for step in range(3):
+        want = torch.zeros(5000)
+        for rank, (table, other) in enumerate(job.parameters):
+            other.tensor.grad = gradient(rank, step, 1, 700)
+            table.tensor.grad = None
+            if step == 2 or (step == 0 and rank == 0):
+                continue
+            rows = torch.tensor([[rank, 70, 4990 + step, 70]])
+            table.tensor.grad = torch.sparse_coo_tensor(
+                rows, torch.arange(1.0, 5.0), [5000], check_invariants=True
+            )
+            assert job.reducers[rank].may_stay_sparse(table.tensor)
+            want += table.tensor.grad.to_dense() / num_ranks
+        for averaged, _ in job.finish():
+            assert averaged.is_sparse
+            torch.testing.assert_close(averaged.to_dense(), want)
+        assert [reducer.ternary_names for reducer in job.reducers] == [["p1"]] * num_ranks
 
 
 def test_a_rank_that_has_not_finished_keeps_the_others_waiting() -> None:
