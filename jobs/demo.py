@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from knet_hvd.launcher import ALLOW_ROOT, root_is_refused
+
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "demo"
 NUM_RANKS = 2
@@ -26,7 +28,7 @@ def mpirun(num_ranks: int) -> list[str]:
     """
     launcher = Path(sys.executable).with_name("mpirun")
     command = [str(launcher) if launcher.exists() else "mpirun", "--oversubscribe"]
-    if os.getuid() == 0:
+    if root_is_refused():
         command.append("--allow-run-as-root")
     return [*command, "--mca", "mpi_yield_when_idle", "1", "-np", str(num_ranks)]
 
@@ -96,6 +98,11 @@ def main() -> int:
         f"\nThe curves and gradient histograms of all runs:\n"
         f"  {tensorboard} --logdir {RUNS.relative_to(ROOT)}"
     )
+    if root_is_refused():
+        print(
+            "\nThis is root, for whom mpirun needs a flag. For commands of your own, write once:\n"
+            f"  {ALLOW_ROOT}"
+        )
     return 0
 
 

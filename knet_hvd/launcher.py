@@ -18,6 +18,9 @@ _VARIABLES = {
     # Only steps have this number of tasks: a batch script is no rank, yet has a SLURM_PROCID.
     "srun": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE"),
 }
+_AS_ROOT = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
+ALLOW_ROOT = f"export {_AS_ROOT[0]}=1 {_AS_ROOT[1]}=1"
+"""What root writes once in a shell, as in a container; every ``mpirun`` after it starts."""
 _OPEN_MPI = ("mpirun", "prterun", "prted")
 _WATCH = """
 import select, signal, sys
@@ -67,6 +70,11 @@ class LaunchedRank:
         if self.local_size == self.size:
             return f"{ranks} on 1 host"
         return f"{ranks}, {self.local_size} of them on this host" if self.local_size else ranks
+
+
+def root_is_refused() -> bool:
+    """Return whether Open MPI's ``mpirun`` would not start for this user, without its flag."""
+    return os.geteuid() == 0 and any(os.environ.get(name) != "1" for name in _AS_ROOT)
 
 
 def end_launcher_later(grace_s: float = 25.0) -> None:

@@ -19,6 +19,7 @@ def check_rank(facts: Facts, num_local: int) -> list[Finding]:
     """
     return [
         mpi_checks.check_mpi(facts.mpi),
+        mpi_checks.check_root(facts.machine),
         mpi_checks.check_mpi_threads(facts.mpi, facts.horovod),
         mpi_checks.check_horovod(facts.horovod),
         mpi_checks.check_same_mpi(facts.mpi, facts.horovod),

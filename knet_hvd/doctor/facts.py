@@ -97,6 +97,7 @@ class MachineFacts:
         locked_bytes: Memory that may be locked; -1 for no limit.
         has_infiniband: Whether there is an InfiniBand or RoCE adapter.
         leftovers: This user's files of Open MPI in /dev/shm that no process has mapped.
+        root_is_refused: Whether ``mpirun`` does not start for this user, who is root.
     """
 
     host: str
@@ -106,6 +107,7 @@ class MachineFacts:
     locked_bytes: int = -1
     has_infiniband: bool = False
     leftovers: tuple[str, ...] = ()
+    root_is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from knet_hvd.doctor.software import (
     measure_mpi,
     measure_torch,
 )
+from knet_hvd.launcher import LaunchedRank, root_is_refused
 
 _SEGMENT = re.compile(r"(sm_segment|vader_segment|ompi|pmix)[.\w-]")
 
@@ -30,6 +31,7 @@ def measure_machine() -> MachineFacts:
         locked_bytes=-1 if locked == resource.RLIM_INFINITY else locked,
         has_infiniband=_num_entries(Path("/sys/class/infiniband")) > 0,
         leftovers=find_leftovers(Path("/dev/shm")),
+        root_is_refused=LaunchedRank.of_environment() is None and root_is_refused(),
     )
 
 

@@ -1,7 +1,8 @@
 """From facts about MPI and Horovod to findings."""
 
-from knet_hvd.doctor.facts import HorovodFacts, MpiFacts
+from knet_hvd.doctor.facts import HorovodFacts, MachineFacts, MpiFacts
 from knet_hvd.doctor.findings import Finding
+from knet_hvd.launcher import ALLOW_ROOT
 
 BUILD_HOROVOD = "see README, or run tools/build_horovod.sh PYTHON"
 
@@ -34,6 +35,16 @@ def check_mpi(mpi: MpiFacts) -> Finding:
         )
     ranks = "1 rank" if mpi.num_ranks == 1 else f"{mpi.num_ranks} ranks"
     return Finding("MPI", "ok", f"{mpi.library}, {ranks}")
+
+
+def check_root(machine: MachineFacts) -> Finding:
+    """Judge whether ``mpirun`` starts for this user."""
+    name = "user"
+    if not machine.root_is_refused:
+        return Finding(name, "ok", "mpirun starts for this user")
+    return Finding(
+        name, "warning", "this is root, for whom mpirun does not start", f"write {ALLOW_ROOT}"
+    )
 
 
 def check_mpi_threads(mpi: MpiFacts, horovod: HorovodFacts) -> Finding:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from knet_hvd.launcher import LaunchedRank
+from knet_hvd.launcher import ALLOW_ROOT, LaunchedRank, root_is_refused
 
 GRACE_S = 2.0
 """Time for all ranks to say why they stop: the launcher ends them when the first has ended."""
@@ -99,6 +99,8 @@ def warn_if_alone(num_ranks: int, what_is_missing: str) -> None:
         return
     launched = LaunchedRank.of_environment()
     command = f"mpirun -np 2 python {' '.join(sys.argv)}"
+    if root_is_refused():
+        command = f"{ALLOW_ROOT}; {command}"
     expected = 1 if launched is None else launched.size
     if launched is None:
         expected = int(os.environ.get("SLURM_NTASKS", "1"))

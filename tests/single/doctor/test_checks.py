@@ -71,6 +71,7 @@ DEFECTS: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("torch", {"gpu_error": "no kernel image"}, "GPU", "problem", "no kernel image"),
     ("horovod", {"features": ("mpi", "cuda")}, "NCCL", "warning", "pass through memory"),
     ("horovod", {"features": ("mpi",)}, "NCCL", "problem", "CUDA gradients would abort the job"),
+    ("machine", {"root_is_refused": True}, "user", "warning", "mpirun does not start"),
     ("machine", {"leftovers": ("sm_segment.n1.0.1",)}, "leftovers", "warning", "1 segments"),
     ("codec", {"error": "KNET_CPU=avx512"}, "codec on CPU", "problem", "KNET_CPU"),
     ("codec", {"cpu": "pytorch"}, "codec on CPU", "warning", "the PyTorch kernels"),
@@ -134,7 +135,7 @@ def test_threads_are_counted_for_all_ranks_of_a_machine() -> None:
 def test_all_checks_come_in_the_same_order_whatever_is_wrong() -> None:
     broken = replace(HEALTHY, mpi=MpiFacts(error="x"), horovod=HorovodFacts(error="y"))
     assert list(findings(broken)) == list(findings(HEALTHY))
-    assert [LEVELS.index(f.level) for f in findings(broken).values()][:3] == [2, 1, 2]
+    assert [LEVELS.index(f.level) for f in findings(broken).values()][:4] == [2, 0, 1, 2]
 
 
 def test_equal_findings_of_ranks_become_one_and_others_name_their_ranks() -> None:

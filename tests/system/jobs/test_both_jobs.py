@@ -1,5 +1,6 @@
 """What both jobs promise: shared, so that neither falls behind the other."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -80,6 +81,18 @@ def test_one_rank_alone_is_told_how_to_start_more(job: str, tmp_path: Path) -> N
     assert f"mpirun -np 2 python {ROOT / 'jobs' / job}.py --max-steps 2" in warnings[0]
     assert f"summary: {summary}" in result.out
     assert summary.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mpirun refuses root only")
+def test_root_is_told_the_line_with_which_mpirun_starts() -> None:
+    variables = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
+    without = ["env", *(part for name in variables for part in ("-u", name))]
+    result = run([*without, *command("train_data_parallel", "--max-steps", "1")])
+    line = re.search(r"Start with `(export .*); mpirun -np 2 python", result.err)
+    assert line, result.text
+    start = "mpirun --oversubscribe -np 2 true"
+    assert run([*without, "bash", "-c", start]).code != 0
+    assert run([*without, "bash", "-c", f"{line[1]}; {start}"]).code == 0
 
 
 def test_a_launcher_of_another_mpi_is_named() -> None:
