@@ -2,5 +2,7 @@
 
 from typing import Literal, TypeAlias, get_args
 
-Encoding: TypeAlias = Literal["fp32", "bf16", "relu-sparse"]
+Float32Encoding: TypeAlias = Literal["fp32", "bf16", "relu-sparse"]
+"""Those among which one can choose for activations and gradients of float32."""
+Encoding: TypeAlias = Literal["fp32", "bf16", "relu-sparse", "raw"]
 ENCODINGS: tuple[Encoding, ...] = get_args(Encoding)

@@ -1,10 +1,11 @@
 """How the values of a tensor are written into a frame.
 
-| encoding      | bytes for n values, k of them not zero | lossless |
-|---------------|----------------------------------------|----------|
-| `fp32`        | 4n                                     | yes      |
-| `bf16`        | 2n                                     | no       |
-| `relu-sparse` | n/8 + 4k, at most 4n                   | yes      |
+| encoding      | of           | bytes for n values, k of them not zero | lossless |
+|---------------|--------------|----------------------------------------|----------|
+| `fp32`        | float32      | 4n                                     | yes      |
+| `bf16`        | float32      | 2n                                     | no       |
+| `relu-sparse` | float32      | n/8 + 4k, at most 4n                   | yes      |
+| `raw`         | any `DTYPES` | n times the bytes of a value           | yes      |
 
 `relu-sparse` leaves the zeros of a ReLU out: one bit a value says whether it is zero,
 and the other values follow. A tensor with so few zeros that this would be longer
@@ -13,29 +14,68 @@ crosses as fp32. (A negative zero arrives as zero.)
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from knet_hvd.comm import relu_sparse
 from knet_hvd.comm.encoding_names import ENCODINGS, Encoding
+from knet_hvd.comm.relu_sparse import check_length
+
+DTYPES = (
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.float64,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+)
+"""The dtypes that can cross; a header names one by its place here."""
 
 
-def max_payload_bytes(num_values: int, encoding: Encoding) -> int:
+def check_dtype(dtype: torch.dtype, encoding: Encoding) -> None:
+    """Raise unless tensors of a dtype can be written in an encoding.
+
+    Raises:
+        TypeError: If they cannot.
+        ValueError: If there is no such encoding.
+    """
+    if encoding not in ENCODINGS:
+        raise ValueError(f"encoding: expected one of {ENCODINGS}, got {encoding!r}")
+    if encoding == "raw" and dtype not in DTYPES:
+        names = ", ".join(map(str, DTYPES))
+        raise TypeError(f"tensor: expected one of {names}, got {dtype}")
+    if encoding != "raw" and dtype != torch.float32:
+        raise TypeError(f"tensor: expected torch.float32 for {encoding}, got {dtype}: take raw")
+
+
+def max_payload_bytes(
+    num_values: int, encoding: Encoding, dtype: torch.dtype = torch.float32
+) -> int:
     """Return the most bytes that a tensor may need.
 
     Args:
         num_values: Values of the tensor.
         encoding: How it is to be sent.
+        dtype: Of the tensor.
 
     Returns:
         The bytes of a buffer that every such tensor fits in.
 
     Raises:
+        TypeError: If the encoding is not for this dtype.
         ValueError: If there is no such encoding.
     """
-    if encoding not in ENCODINGS:
-        raise ValueError(f"encoding: expected one of {ENCODINGS}, got {encoding!r}")
-    return num_values * (2 if encoding == "bf16" else 4)
+    check_dtype(dtype, encoding)
+    return num_values * _wire_dtype(encoding, dtype).itemsize
+
+
+def may_hold(payload_bytes: int, num_values: int, encoding: Encoding, dtype: torch.dtype) -> bool:
+    """Return whether a payload of some length can be that of so many values."""
+    if encoding == "relu-sparse":
+        return relu_sparse.bitmap_bytes(num_values) <= payload_bytes < max(4 * num_values, 1)
+    return payload_bytes == num_values * _wire_dtype(encoding, dtype).itemsize
 
 
 def may_carry(agreed: Encoding, actual: Encoding) -> bool:
@@ -50,94 +90,70 @@ def encode(tensor: Tensor, encoding: Encoding, out: Tensor) -> tuple[Encoding, i
     them, so that they need not be transposed.
 
     Args:
-        tensor: fp32 of any shape, on any device.
+        tensor: Of any shape and strides, on any device.
         encoding: How to write the values.
-        out: uint8 [`max_payload_bytes` or more] on the CPU, 4-byte aligned.
+        out: uint8 [`max_payload_bytes` or more] on the CPU, 8-byte aligned.
 
     Returns:
         The encoding that was taken, and the number of bytes written.
 
     Raises:
-        TypeError: If the tensor is not fp32.
+        TypeError: If the encoding is not for the tensor's dtype.
     """
-    if tensor.dtype != torch.float32:
-        raise TypeError(f"tensor: expected torch.float32, got {tensor.dtype}")
+    check_dtype(tensor.dtype, encoding)
     flat = _wire_order(tensor.detach())
     if encoding == "relu-sparse":
-        num_bytes = _encode_sparse(flat.reshape(-1).cpu(), out)
+        num_bytes = relu_sparse.encode(flat.reshape(-1).cpu(), out)
         if num_bytes is not None:
             return encoding, num_bytes
         encoding = "fp32"
-    dtype = torch.bfloat16 if encoding == "bf16" else torch.float32
+    dtype = _wire_dtype(encoding, tensor.dtype)
     num_bytes = tensor.numel() * dtype.itemsize
     out[:num_bytes].view(dtype).view(flat.shape).copy_(flat)
     return encoding, num_bytes
 
 
-def decode(payload: Tensor, encoding: Encoding, shape: Sequence[int]) -> Tensor:
+def decode(
+    payload: Tensor,
+    encoding: Encoding,
+    shape: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Return the tensor that `encode` wrote, in memory of its own.
 
     Args:
-        payload: uint8 [bytes written], 4-byte aligned.
+        payload: uint8 [bytes written], 8-byte aligned.
         encoding: What `encode` returned.
         shape: The tensor's shape.
+        dtype: The tensor's dtype.
 
     Returns:
-        fp32 [shape] on the CPU, images in `torch.channels_last`.
+        [shape] on the CPU, images in `torch.channels_last`.
 
     Raises:
         ValueError: If the payload does not hold that many values.
     """
     images = len(shape) == 4
     layout = torch.channels_last if images else torch.contiguous_format
-    tensor = torch.empty(*shape, memory_format=layout)
+    tensor = torch.empty(tuple(shape), dtype=dtype, memory_format=layout)
     flat = _wire_order(tensor)
     if encoding == "relu-sparse":
-        flat.view(-1).copy_(_decode_sparse(payload, tensor.numel()))
+        flat.view(-1).copy_(relu_sparse.decode(payload, tensor.numel()))
         return tensor
-    dtype = torch.bfloat16 if encoding == "bf16" else torch.float32
-    _check_length(payload, tensor.numel() * dtype.itemsize)
-    flat.copy_(payload.view(dtype).view(flat.shape))
+    wire_dtype = _wire_dtype(encoding, dtype)
+    check_length(payload, tensor.numel() * wire_dtype.itemsize)
+    flat.copy_(payload.view(wire_dtype).view(flat.shape))
     return tensor
+
+
+def _wire_dtype(encoding: Encoding, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of the values in a payload without a bitmap."""
+    if encoding == "bf16":
+        return torch.bfloat16
+    # Bytes from elsewhere need not be 0 or 1, and torch trusts a bool to be one of them.
+    return torch.uint8 if dtype == torch.bool else dtype
 
 
 def _wire_order(tensor: Tensor) -> Tensor:
     """View the tensor in the order in which its values cross."""
     return tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor
-
-
-def _bitmap_bytes(num_values: int) -> int:
-    """Return the bytes of the bitmap, padded so that values after it are aligned."""
-    return (num_values + 31) // 32 * 4
-
-
-def _encode_sparse(flat: Tensor, out: Tensor) -> int | None:
-    """Write bitmap and values; return the bytes, or None if fp32 is shorter."""
-    mask = flat != 0
-    values = flat[mask]
-    start = _bitmap_bytes(flat.numel())
-    end = start + 4 * values.numel()
-    if end >= 4 * flat.numel():
-        return None
-    bits = np.packbits(mask.numpy())
-    out[: len(bits)] = torch.from_numpy(bits)
-    out[len(bits) : start] = 0
-    out[start:end].view(torch.float32).copy_(values)
-    return end
-
-
-def _decode_sparse(payload: Tensor, num_values: int) -> Tensor:
-    start = _bitmap_bytes(num_values)
-    if payload.numel() < start:
-        _check_length(payload, start)
-    bits = np.unpackbits(payload[:start].numpy(), count=num_values)
-    mask = torch.from_numpy(bits).bool()
-    _check_length(payload, start + 4 * int(mask.sum()))
-    flat = torch.zeros(num_values)
-    flat[mask] = payload[start:].view(torch.float32)
-    return flat
-
-
-def _check_length(payload: Tensor, expected: int) -> None:
-    if payload.numel() != expected:
-        raise ValueError(f"payload: expected {expected} bytes, got {payload.numel()} bytes")

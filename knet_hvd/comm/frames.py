@@ -8,26 +8,28 @@
 | 16-19 | microbatch                                       |
 | 20-27 | bytes of the payload                             |
 | 28-59 | up to 8 dimensions of the shape                  |
-| 60-63 | zero                                             |
+| 60-63 | checksum of the targets, 0 for none              |
 
-All numbers are little-endian, so that unlike machines understand each other.
+All numbers are little-endian, so that unlike machines understand each other. The number
+of an encoding or dtype is its place in `ENCODINGS` or `DTYPES`.
 """
 
+import math
 import struct
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from knet_hvd.comm.encoding_names import ENCODINGS, Encoding
+from knet_hvd.comm.encodings import DTYPES, may_hold
 from knet_hvd.errors import KnetError
 
 HEADER_BYTES = 64
 MAX_DIMENSIONS = 8
-_HEADER = struct.Struct("<4s4BQIQ8I4x")
+_HEADER = struct.Struct("<4s4BQIQ9I")
 _MAGIC = b"KNET"
-_VERSION = 1
-_FLOAT32 = 0
-"""The only dtype so far; others have a number here when a link carries them."""
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Header:
         shape: Its shape.
         encoding: How the payload is written.
         payload_bytes: The length of the payload.
+        dtype: The tensor's dtype.
+        checksum: Of the targets that belong to the tensor, below 2^32; 0 for none.
     """
 
     step: int
@@ -47,6 +51,8 @@ class Header:
     shape: tuple[int, ...]
     encoding: Encoding
     payload_bytes: int
+    dtype: torch.dtype = torch.float32
+    checksum: int = 0
 
 
 def write_header(header: Header, buffer: Tensor) -> None:
@@ -68,13 +74,14 @@ def write_header(header: Header, buffer: Tensor) -> None:
         _MAGIC,
         _VERSION,
         ENCODINGS.index(header.encoding),
-        _FLOAT32,
+        DTYPES.index(header.dtype),
         rank,
         header.step,
         header.microbatch,
         header.payload_bytes,
         *header.shape,
         *(0,) * (MAX_DIMENSIONS - rank),
+        header.checksum,
     )
 
 
@@ -89,10 +96,10 @@ def read_header(frame: Tensor) -> Header:
     """
     if frame.numel() < HEADER_BYTES:
         raise KnetError(f"a frame has at least {HEADER_BYTES} bytes, not {len(frame)}")
-    magic, version, encoding, dtype, rank, step, microbatch, num_bytes, *shape = (
+    magic, version, encoding, dtype, rank, step, microbatch, num_bytes, *shape, checksum = (
         _HEADER.unpack_from(frame.numpy().data, 0)
     )
-    known = encoding < len(ENCODINGS) and dtype == _FLOAT32 and rank <= MAX_DIMENSIONS
+    known = encoding < len(ENCODINGS) and dtype < len(DTYPES) and rank <= MAX_DIMENSIONS
     if (magic, version) != (_MAGIC, _VERSION) or not known:
         raise KnetError(
             f"expected a frame of version {_VERSION}, got one that begins with "
@@ -102,4 +109,25 @@ def read_header(frame: Tensor) -> Header:
         raise KnetError(
             f"expected a payload of {num_bytes} bytes, got {frame.numel() - HEADER_BYTES}"
         )
-    return Header(step, microbatch, tuple(shape[:rank]), ENCODINGS[encoding], num_bytes)
+    header = Header(
+        step,
+        microbatch,
+        tuple(shape[:rank]),
+        ENCODINGS[encoding],
+        num_bytes,
+        DTYPES[dtype],
+        checksum,
+    )
+    _check_payload(header)
+    return header
+
+
+def _check_payload(header: Header) -> None:
+    """Raise unless shape, dtype and encoding fit each other and the payload."""
+    num_values = math.prod(header.shape)
+    fits = header.encoding == "raw" or header.dtype == torch.float32
+    if not fits or not may_hold(header.payload_bytes, num_values, header.encoding, header.dtype):
+        raise KnetError(
+            f"expected a payload for {header.dtype} {list(header.shape)} as {header.encoding}, "
+            f"got {header.payload_bytes} bytes"
+        )

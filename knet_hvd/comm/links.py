@@ -29,6 +29,7 @@ class _Slot:
 
     def __init__(self, num_bytes: int) -> None:
         self.buffer = torch.empty(num_bytes, dtype=torch.uint8)
+        self.array = self.buffer.numpy()
         self.request: MPI.Request = MPI.REQUEST_NULL
         self.status = MPI.Status()
 
@@ -60,31 +61,33 @@ class SendLink:
         self._slots = [_Slot(spec.frame_bytes) for _ in range(spec.credits)]
         self._size = _Slot(8)
         self._size.buffer.view(torch.int64)[0] = spec.frame_bytes
-        self._size.request = world.comm.Isend(
-            [self._size.buffer.numpy(), MPI.BYTE], spec.target, spec.tag
-        )
+        self._size.request = world.comm.Isend([self._size.array, MPI.BYTE], spec.target, spec.tag)
 
-    def send(self, tensor: Tensor, step: int, microbatch: int = 0) -> None:
+    def send(self, tensor: Tensor, step: int, microbatch: int = 0, checksum: int = 0) -> None:
         """Copy a tensor to the next free buffer and start sending it.
 
         Waits while all buffers are under way. The tensor may be changed afterwards.
 
         Args:
-            tensor: fp32, at most as large as agreed.
+            tensor: Of the agreed dtype, at most as large as agreed.
             step: The training step that it belongs to.
             microbatch: Its microbatch.
+            checksum: Of the targets that belong to it, for the other end to compare; below
+                2^32, 0 for none.
 
         Raises:
-            KnetError: If its shape is another than agreed, or no buffer becomes free.
+            KnetError: If its shape or dtype is not as agreed, or no buffer becomes free.
         """
-        self.spec.check_shape(tuple(tensor.shape))
+        shape = tuple(tensor.shape)
+        self.spec.check_shape(shape)
+        self.spec.check_dtype(tensor.dtype)
         slot = self._slots[self.sent_frames % len(self._slots)]
         self._world.waiter.until(slot.done, f"rank {self.spec.source}: {self.spec}")
         payload = slot.buffer[HEADER_BYTES:]
         encoding, num_bytes = encode(tensor, self.spec.encoding, payload)
-        shape = tuple(tensor.shape)
-        write_header(Header(step, microbatch, shape, encoding, num_bytes), slot.buffer)
-        frame = slot.buffer[: HEADER_BYTES + num_bytes].numpy()
+        header = Header(step, microbatch, shape, encoding, num_bytes, tensor.dtype, checksum)
+        write_header(header, slot.buffer)
+        frame = slot.array[: HEADER_BYTES + num_bytes]
         slot.request = self._world.comm.Issend([frame, MPI.BYTE], self.spec.target, self.spec.tag)
         self.sent_frames += 1
         self.sent_bytes += frame.nbytes
@@ -141,13 +144,13 @@ class ReceiveLink:
         if int(size) != self.spec.frame_bytes:
             raise KnetError(
                 f"{self.spec}: expected frames of {self.spec.frame_bytes} bytes, got "
-                f"{int(size)}: both ends have to agree on shape and encoding"
+                f"{int(size)}: both ends have to agree on shape, dtype and encoding"
             )
         return True
 
     def _post(self, slot: _Slot) -> None:
         slot.request = self._world.comm.Irecv(
-            [slot.buffer.numpy(), MPI.BYTE], self.spec.source, self.spec.tag
+            [slot.array, MPI.BYTE], self.spec.source, self.spec.tag
         )
 
     def ready(self) -> bool:
@@ -158,35 +161,49 @@ class ReceiveLink:
         """
         return poll(self._oldest().done, str(self.spec))
 
-    def receive(self, step: int, microbatch: int = 0) -> Tensor:
+    def receive(self, step: int, microbatch: int = 0, checksum: int = 0) -> Tensor:
         """Return the next tensor, waiting for it if need be.
 
         Args:
             step: The step that it must belong to.
             microbatch: The microbatch that it must belong to.
+            checksum: Of the targets here; compared unless it or the sender's is 0.
 
         Returns:
-            fp32 on the CPU, in memory of its own.
+            The tensor on the CPU, in memory of its own.
 
         Raises:
-            KnetError: If none comes in time, or it is not the one that was expected.
+            KnetError: If none comes in time, it is not the one that was expected, or its
+                sender has other targets.
         """
         slot = self._oldest()
         self._world.waiter.until(slot.done, f"rank {self.spec.target}: {self.spec}")
         frame = slot.buffer[: slot.status.Get_count(MPI.BYTE)]
         header = read_header(frame)
-        self.spec.check_shape(header.shape)
-        if not may_carry(self.spec.encoding, header.encoding):
-            raise KnetError(f"{self.spec}: expected {self.spec.encoding}, got {header.encoding}")
-        if (header.step, header.microbatch) != (step, microbatch):
-            raise KnetError(
-                f"{self.spec}: expected step {step}, microbatch {microbatch}, got step "
-                f"{header.step}, microbatch {header.microbatch}"
-            )
-        tensor = decode(frame[HEADER_BYTES:], header.encoding, header.shape)
+        self._check(header, step, microbatch, checksum)
+        tensor = decode(frame[HEADER_BYTES:], header.encoding, header.shape, header.dtype)
         self._post(slot)
         self.received_frames += 1
         return tensor
+
+    def _check(self, header: Header, step: int, microbatch: int, checksum: int) -> None:
+        """Raise unless a frame is the one that was expected."""
+        spec = self.spec
+        spec.check_shape(header.shape)
+        spec.check_dtype(header.dtype)
+        if not may_carry(spec.encoding, header.encoding):
+            raise KnetError(f"{spec}: expected {spec.encoding}, got {header.encoding}")
+        if (header.step, header.microbatch) != (step, microbatch):
+            raise KnetError(
+                f"{spec}: expected step {step}, microbatch {microbatch}, got step "
+                f"{header.step}, microbatch {header.microbatch}"
+            )
+        if header.checksum != checksum and header.checksum and checksum:
+            raise KnetError(
+                f"targets of step {step} differ between rank {spec.source} and rank "
+                f"{spec.target}: does every rank's loader draw the same order? Give the loader "
+                'a generator with the same seed on all ranks, or use targets="send"'
+            )
 
     def _oldest(self) -> _Slot:
         return self._slots[self.received_frames % len(self._slots)]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from knet_hvd.comm import Encoding
+from knet_hvd.comm.encoding_names import Float32Encoding
 from knet_hvd.comm.throttle import parse_slow_rank
 from knet_hvd.pipeline.decouplers import Decoupler, Local, Use
 from knet_hvd.pipeline.link_settings import LinkSettings
@@ -64,10 +64,10 @@ class PipelineConfig(JobConfig):
     """Parts of a batch that follow each other through the stages, for backprop and
     delayed: with as many as there are stages, late gradients are one update old."""
 
-    activation_encodings: tuple[Encoding, ...] = ("fp32",)
+    activation_encodings: tuple[Float32Encoding, ...] = ("fp32",)
     """How activations cross: one for all cuts, or one for each."""
 
-    gradient_encodings: tuple[Encoding, ...] = ("fp32",)
+    gradient_encodings: tuple[Float32Encoding, ...] = ("fp32",)
     """How gradients cross: one for all cuts, or one for each."""
 
     credits: int = field(default=4, metadata=RUN_ONLY)

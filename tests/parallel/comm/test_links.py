@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from knet_hvd.comm import ENCODINGS, LinkSpec, ReceiveLink, SendLink, World, check_agreement
+from knet_hvd.comm.encodings import DTYPES
 from knet_hvd.errors import KnetError, RankMismatchError
 from tests.parallel.mpi import needs_mpi_ranks, world
 
@@ -104,11 +105,56 @@ def test_frames_that_were_not_expected(world: World) -> None:
     send.send(make_tensor(world.rank, 7), 7)
     with pytest.raises(KnetError, match="expected step 8, microbatch 0, got step 7"):
         receive.receive(8)
-    for wrong in (torch.ones(7, 3, 4, 5), torch.ones(6, 3, 4, 4)):
-        with pytest.raises(KnetError, match=r"expected \[6, 3, 4, 5\] or fewer rows"):
+    for wrong in (torch.ones(7, 3, 4, 5), torch.ones(6, 3, 4, 6), torch.ones(6, 3, 4)):
+        with pytest.raises(KnetError, match=r"expected \[6, 3, 4, 5\] or smaller, got \["):
             send.send(wrong, 8)
     send.flush()
     receive.receive(7)
+    receive.close()
+
+
+def test_tensors_of_every_dtype_arrive(world: World) -> None:
+    previous = (world.rank - 1) % world.size
+    for dtype in DTYPES:
+        send, receive = ring(world, encoding="raw", dtype=dtype, credits=2)
+        for step, part in enumerate((slice(None), slice(2), slice(0))):
+            sent = make_tensor(world.rank, step)[part, :, : step + 1] * 3
+            send.send(sent.to(dtype), step)
+            actual = receive.receive(step)
+            expected = make_tensor(previous, step)[part, :, : step + 1] * 3
+            assert actual.dtype == dtype
+            assert torch.equal(actual, expected.to(dtype))
+        send.flush()
+        receive.close()
+        world.gather_text("", "all ranks")  # before anybody opens the next link
+
+
+def test_tensors_of_another_dtype_than_agreed(world: World) -> None:
+    send, other = ring(world, encoding="raw", dtype=torch.int32)
+    other.close()
+    world.gather_text("", "all ranks")
+    receive = ring(world, encoding="raw")[1]  # frames are as large, so this is not noticed here
+    with pytest.raises(KnetError, match=r"expected torch.int32, got torch.float32"):
+        send.send(make_tensor(world.rank, 0), 0)
+    send.send(make_tensor(world.rank, 0).int(), 0)
+    with pytest.raises(KnetError, match=r"expected torch.float32, got torch.int32"):
+        receive.receive(0)
+    send.flush()
+    receive.close()
+
+
+def test_targets_that_differ_are_found(world: World) -> None:
+    send, receive = ring(world)
+    checksums = [(0, 0), (0, 7), (7, 0), (7, 7), (2**32 - 1, 2**32 - 1), (7, 8)]
+    for step, (theirs, ours) in enumerate(checksums):
+        send.send(make_tensor(world.rank, step), step, 0, theirs)
+        if step < 5:
+            receive.receive(step, 0, checksum=ours)
+    previous = (world.rank - 1) % world.size
+    message = f"targets of step 5 differ between rank {previous} and rank {world.rank}: does every"
+    with pytest.raises(KnetError, match=message):
+        receive.receive(5, 0, checksum=8)
+    send.flush()
     receive.close()
 
 
@@ -118,6 +164,8 @@ def test_frames_that_were_not_expected(world: World) -> None:
         ("relu-sparse", "fp32", True),
         ("bf16", "fp32", True),
         ("fp32", "bf16", True),
+        ("fp32", "raw", True),
+        ("raw", "fp32", True),
         ("fp32", "relu-sparse", False),
     ],
 )

@@ -1,16 +1,19 @@
 """What crosses a link: headers and the encodings of values."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from knet_hvd.comm.encoding_names import ENCODINGS
-from knet_hvd.comm.encodings import decode, encode, max_payload_bytes
+from knet_hvd.comm.encodings import DTYPES, decode, encode, max_payload_bytes, may_hold
 from knet_hvd.comm.frames import Header, read_header, write_header
 from knet_hvd.errors import KnetError
 
-SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+SHAPES = st.lists(st.integers(0, 7), max_size=5)
 
 
 def round_trip(tensor: torch.Tensor, encoding: str) -> tuple[torch.Tensor, str, int]:
@@ -24,7 +27,8 @@ def round_trip(tensor: torch.Tensor, encoding: str) -> tuple[torch.Tensor, str, 
 def test_round_trip(encoding: str, shape: list[int], seed: int, zeros: float) -> None:
     torch.manual_seed(seed)
     tensor = torch.randn(shape) * (torch.rand(shape) >= zeros)
-    decoded, _, num_bytes = round_trip(tensor, encoding)
+    decoded, taken, num_bytes = round_trip(tensor, encoding)
+    assert may_hold(num_bytes, tensor.numel(), taken, torch.float32)
     expected = tensor.bfloat16().float() if encoding == "bf16" else tensor
     assert torch.equal(decoded, expected)
     assert num_bytes <= max_payload_bytes(tensor.numel(), encoding)
@@ -61,8 +65,14 @@ def test_values_that_are_not_finite_arrive(encoding: str) -> None:
 
 def test_other_dtypes_and_lengths_are_refused() -> None:
     out = torch.empty(100, dtype=torch.uint8)
-    with pytest.raises(TypeError, match=r"expected torch.float32, got torch.float64"):
-        encode(torch.ones(3, dtype=torch.float64), "fp32", out)
+    for encoding in ("fp32", "bf16", "relu-sparse"):
+        message = f"expected torch.float32 for {encoding}, got torch.float64: take raw"
+        with pytest.raises(TypeError, match=message):
+            encode(torch.ones(3, dtype=torch.float64), encoding, out)
+        with pytest.raises(TypeError, match=message):
+            max_payload_bytes(3, encoding, torch.float64)
+    with pytest.raises(TypeError, match=r"one of torch.float32, .*, got torch.complex64"):
+        encode(torch.ones(3, dtype=torch.complex64), "raw", out)
     with pytest.raises(ValueError, match="expected 16 bytes, got 12 bytes"):
         decode(out[:12], "fp32", (4,))
     with pytest.raises(ValueError, match=r"expected one of .* got 'gzip'"):
@@ -70,26 +80,68 @@ def test_other_dtypes_and_lengths_are_refused() -> None:
 
 
 @given(
-    shape=st.lists(st.integers(1, 2**32 - 1), max_size=8),
+    shape=st.lists(st.integers(0, 2**32 - 1), max_size=8),
     step=st.integers(0, 2**64 - 1),
     microbatch=st.integers(0, 2**32 - 1),
+    checksum=st.integers(0, 2**32 - 1),
 )
-def test_headers(shape: list[int], step: int, microbatch: int) -> None:
-    frame = torch.empty(64 + 12, dtype=torch.uint8)
-    for encoding in ENCODINGS:
-        header = Header(step, microbatch, tuple(shape), encoding, 12)
-        write_header(header, frame)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_headers(
+    dtype: torch.dtype, shape: list[int], step: int, microbatch: int, checksum: int
+) -> None:
+    """Headers of shapes that no payload here can hold are told from those that fit."""
+    frame = torch.empty(64 + 24, dtype=torch.uint8)
+    header = Header(step, microbatch, tuple(shape), "raw", 24, dtype, checksum)
+    write_header(header, frame)
+    if math.prod(shape) * dtype.itemsize == 24:
         assert read_header(frame) == header
+    else:
+        with pytest.raises(KnetError, match=rf"a payload for {dtype} \[.*\] as raw, got 24 bytes"):
+            read_header(frame)
+    # The same with a shape that fits.
+    header = replace(header, shape=(1, 24 // dtype.itemsize))
+    write_header(header, frame)
+    assert read_header(frame) == header
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_headers_of_every_encoding(encoding: str) -> None:
+    frame = torch.empty(64 + 12, dtype=torch.uint8)
+    num_values = {"bf16": 6, "relu-sparse": 20}.get(encoding, 3)
+    header = Header(7, 0, (num_values,), encoding, 12)
+    write_header(header, frame)
+    assert read_header(frame) == header
+    for wrong in (2, 2**31):
+        write_header(replace(header, shape=(wrong,)), frame)
+        with pytest.raises(KnetError, match=rf"float32 \[{wrong}\] as {encoding}, got 12 bytes"):
+            read_header(frame)
+    if encoding != "raw":
+        write_header(replace(header, dtype=torch.float16), frame)
+        with pytest.raises(KnetError, match=f"float16 .* as {encoding}"):
+            read_header(frame)
+
+
+def test_dimensions_whose_product_is_huge() -> None:
+    frame = torch.zeros(64, dtype=torch.uint8)
+    for shape in ((2**32 - 1,) * 8, (2**31, 2**31, 4), (2**16,) * 4):  # 0 modulo 2^64, the last two
+        write_header(Header(0, 0, shape, "raw", 0), frame)
+        with pytest.raises(KnetError, match="got 0 bytes"):
+            read_header(frame)
 
 
 def test_bytes_that_are_no_frame() -> None:
     frame = torch.zeros(80, dtype=torch.uint8)
-    with pytest.raises(KnetError, match="expected a frame of version 1"):
+    with pytest.raises(KnetError, match="expected a frame of version 2"):
         read_header(frame)
     with pytest.raises(KnetError, match="at least 64 bytes, not 10"):
         read_header(frame[:10])
     write_header(Header(1, 2, (4,), "fp32", 16), frame)
     with pytest.raises(KnetError, match="payload of 16 bytes, got 15"):
         read_header(frame[:79])
+    for index, number in ((4, 1), (5, 4), (6, 8), (7, 9)):  # version, encoding, dtype, rank
+        wrong = frame.clone()
+        wrong[index] = number
+        with pytest.raises(KnetError, match="do all ranks run the same release"):
+            read_header(wrong)
     with pytest.raises(ValueError, match="at most 8 dimensions, got 9"):
         write_header(Header(1, 2, (1,) * 9, "fp32", 16), frame)
