@@ -1,7 +1,8 @@
 """Point-to-point transport between ranks on MPI; the only package that imports mpi4py.
 
 ``World`` is this process among all, ``Mesh`` says which rank is which stage and
-replica, ``SendLink`` and ``ReceiveLink`` carry tensors one way in framed buffers.
+replica, ``SendLink`` and ``ReceiveLink`` carry tensors one way in framed buffers, ``ProbedLink``
+lists of them.
 """
 
 from typing import TYPE_CHECKING
@@ -12,12 +13,17 @@ from knet_hvd.comm.mesh import Mesh
 from knet_hvd.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from knet_hvd.comm.link_spec import LinkSpec
-    from knet_hvd.comm.link_speed import LinkSpeed, measure_links
-    from knet_hvd.comm.links import ReceiveLink, SendLink
+    from knet_hvd.comm.links import (
+        LinkSpec,
+        LinkSpeed,
+        ProbedLink,
+        ReceiveLink,
+        SendLink,
+        measure_links,
+    )
     from knet_hvd.comm.world import World, abort
 
-__getattr__ = lazy_names(__name__, "link_spec", "link_speed", "links", "world")
+__getattr__ = lazy_names(__name__, "links", "world")
 
 __all__ = [
     "ENCODINGS",
@@ -25,6 +31,7 @@ __all__ = [
     "LinkSpec",
     "LinkSpeed",
     "Mesh",
+    "ProbedLink",
     "ReceiveLink",
     "SendLink",
     "World",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from knet_hvd.comm import Mesh, World, measure_links
-from knet_hvd.comm.encodings import max_payload_bytes
+from knet_hvd.comm.links.encodings import max_payload_bytes
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.placement.cuts import check_cuts, equal_cuts, output_shapes

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from knet_hvd.comm import ENCODINGS, LinkSpec, ReceiveLink, SendLink, World, check_agreement
-from knet_hvd.comm.encodings import DTYPES
+from knet_hvd.comm.links.encodings import DTYPES
 from knet_hvd.errors import KnetError, RankMismatchError
 from tests.parallel.mpi import needs_mpi_ranks, world
 

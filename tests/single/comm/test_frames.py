@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knet_hvd.comm.encoding_names import ENCODINGS
-from knet_hvd.comm.encodings import DTYPES, decode, encode, max_payload_bytes, may_hold
-from knet_hvd.comm.frames import Header, read_header, write_header
+from knet_hvd.comm.links.encodings import DTYPES, decode, encode, max_payload_bytes, may_hold
+from knet_hvd.comm.links.frames import Header, read_header, write_header
 from knet_hvd.errors import KnetError
 
 SHAPES = st.lists(st.integers(0, 7), max_size=5)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knet_hvd.comm import LinkSpec
-from knet_hvd.comm.encodings import DTYPES, decode, encode, max_payload_bytes
-from knet_hvd.comm.frames import HEADER_BYTES
+from knet_hvd.comm.links.encodings import DTYPES, decode, encode, max_payload_bytes
+from knet_hvd.comm.links.frames import HEADER_BYTES
 from knet_hvd.errors import KnetError
 
 SHAPES = st.lists(st.integers(0, 6), max_size=6)

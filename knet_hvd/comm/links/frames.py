@@ -16,13 +16,14 @@ of an encoding or dtype is its place in `ENCODINGS` or `DTYPES`.
 
 import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from knet_hvd.comm.encoding_names import ENCODINGS, Encoding
-from knet_hvd.comm.encodings import DTYPES, may_hold
+from knet_hvd.comm.links.encodings import DTYPES, may_hold
 from knet_hvd.errors import KnetError
 
 HEADER_BYTES = 64
@@ -30,6 +31,8 @@ MAX_DIMENSIONS = 8
 _HEADER = struct.Struct("<4s4BQIQ9I")
 _MAGIC = b"KNET"
 _VERSION = 2
+_PAYLOAD_FIELD = 7
+"""Where the bytes of the payload stand among the fields of the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,32 @@ class Header:
     payload_bytes: int
     dtype: torch.dtype = torch.float32
     checksum: int = 0
+
+
+def padded_bytes(num_bytes: int) -> int:
+    """Return a length from which on a further frame is aligned for every dtype."""
+    return (num_bytes + 7) // 8 * 8
+
+
+def split_frames(message: Tensor) -> Iterator[Tensor]:
+    """Yield the frames of a message that holds several, each padded to `padded_bytes`.
+
+    Args:
+        message: uint8 [bytes received] on the CPU.
+
+    Raises:
+        KnetError: If a frame is longer than what is left.
+    """
+    start = 0
+    while start < message.numel():
+        left = message[start:]
+        if left.numel() < HEADER_BYTES:
+            raise KnetError(f"a frame has at least {HEADER_BYTES} bytes, not {left.numel()}")
+        end = HEADER_BYTES + int(_HEADER.unpack_from(left.numpy().data, 0)[_PAYLOAD_FIELD])
+        if end > left.numel():
+            raise KnetError(f"expected a frame of {end} bytes, got {left.numel()}")
+        yield left[:end]
+        start += padded_bytes(end)
 
 
 def write_header(header: Header, buffer: Tensor) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from knet_hvd.comm.encoding_names import Encoding
-from knet_hvd.comm.encodings import check_dtype, max_payload_bytes
-from knet_hvd.comm.frames import HEADER_BYTES
+from knet_hvd.comm.links.encodings import check_dtype, max_payload_bytes
+from knet_hvd.comm.links.frames import HEADER_BYTES
 from knet_hvd.errors import KnetError
 
 

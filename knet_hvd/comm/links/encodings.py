@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from knet_hvd.comm import relu_sparse
 from knet_hvd.comm.encoding_names import ENCODINGS, Encoding
-from knet_hvd.comm.relu_sparse import check_length
+from knet_hvd.comm.links import relu_sparse
+from knet_hvd.comm.links.relu_sparse import check_length
 
 DTYPES = (
     torch.float32,

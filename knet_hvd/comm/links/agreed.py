@@ -1,4 +1,4 @@
-"""Links: one-way streams of tensors from one rank to another.
+"""Links on which each tensor is at most as large as both ends have agreed.
 
 Both ends hold a ring of as many buffers as the link has credits. The receiver posts all
 of its buffers in advance, and the sender sends synchronously (`MPI_Issend`): a send is
@@ -16,27 +16,13 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from knet_hvd.comm.encodings import decode, encode, may_carry
-from knet_hvd.comm.frames import HEADER_BYTES, Header, read_header, write_header
-from knet_hvd.comm.link_spec import LinkSpec
+from knet_hvd.comm.links.encodings import decode, encode, may_carry
+from knet_hvd.comm.links.frames import HEADER_BYTES, Header, read_header, write_header
+from knet_hvd.comm.links.slot import Slot
+from knet_hvd.comm.links.spec import LinkSpec
 from knet_hvd.comm.waiting import poll
 from knet_hvd.comm.world import World
 from knet_hvd.errors import KnetError
-
-
-class _Slot:
-    """A buffer and the request that uses it."""
-
-    def __init__(self, num_bytes: int) -> None:
-        self.buffer = torch.empty(num_bytes, dtype=torch.uint8)
-        self.array = self.buffer.numpy()
-        self.request: MPI.Request = MPI.REQUEST_NULL
-        self.status = MPI.Status()
-
-    def done(self) -> bool:
-        # A completed request is null, and a test of that would clear the status.
-        done: bool = self.request == MPI.REQUEST_NULL or self.request.Test(self.status)
-        return done
 
 
 class SendLink:
@@ -58,8 +44,8 @@ class SendLink:
         self.spec = spec
         self.sent_bytes = self.sent_frames = 0
         self._world = world
-        self._slots = [_Slot(spec.frame_bytes) for _ in range(spec.credits)]
-        self._size = _Slot(8)
+        self._slots = [Slot(spec.frame_bytes) for _ in range(spec.credits)]
+        self._size = Slot(8)
         self._size.buffer.view(torch.int64)[0] = spec.frame_bytes
         self._size.request = world.comm.Isend([self._size.array, MPI.BYTE], spec.target, spec.tag)
 
@@ -122,7 +108,7 @@ class ReceiveLink:
         self.spec = spec
         self._world = world
         self.received_frames = 0
-        self._slots = [_Slot(spec.frame_bytes) for _ in range(spec.credits)]
+        self._slots = [Slot(spec.frame_bytes) for _ in range(spec.credits)]
         world.waiter.until(self._size_is_checked, f"rank {spec.target}: {spec}")
         for slot in self._slots:
             self._post(slot)
@@ -148,7 +134,7 @@ class ReceiveLink:
             )
         return True
 
-    def _post(self, slot: _Slot) -> None:
+    def _post(self, slot: Slot) -> None:
         slot.request = self._world.comm.Irecv(
             [slot.array, MPI.BYTE], self.spec.source, self.spec.tag
         )
@@ -205,7 +191,7 @@ class ReceiveLink:
                 'a generator with the same seed on all ranks, or use targets="send"'
             )
 
-    def _oldest(self) -> _Slot:
+    def _oldest(self) -> Slot:
         return self._slots[self.received_frames % len(self._slots)]
 
     def close(self) -> None:
