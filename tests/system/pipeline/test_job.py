@@ -29,6 +29,7 @@ KEYS = {
 }
 STAGE_KEYS = {"idle_fraction", "peak_memory_bytes", "parameters", "blocks"}
 LONG = ["--epochs", "100000", "--decoupler"]
+SMALL = ["--decoupler.hidden-units", "16", "--decoupler.kernel-size", "3"]
 SOON_S = 30
 
 
@@ -42,10 +43,11 @@ def train_job(folder: Path, *flags: str, num_ranks: int = 2) -> tuple[dict[str, 
 @pytest.mark.parametrize("decoupler", ["backprop", "conditioned"])
 def test_bf16_learns_and_sends_fp32(decoupler: str, tmp_path: Path) -> None:
     flags = ["--model", "mnist8", "--width", "0.25", "--decoupler", decoupler, "--cuts", "4"]
+    epochs = "8"
     if decoupler == "conditioned":
-        flags += ["--decoupler.hidden-units", "16", "--decoupler.kernel-size", "3"]
-    # After 8 epochs a synthesizer is still learning: 0.45 to 0.91, by seed and load.
-    low, result = train_job(tmp_path, *flags, "--precision", "bf16", "--epochs", "24")
+        flags += SMALL
+        epochs = "24"  # after 8 a synthesizer is still learning: 0.45 to 0.91, by seed and load
+    low, result = train_job(tmp_path, *flags, "--precision", "bf16", "--epochs", epochs)
     full, _ = train_job(tmp_path / "fp32", *flags, "--max-steps", "2")
     assert low["test_accuracy"] > 0.85, result.text
     assert low["bytes_per_step"] == full["bytes_per_step"]
@@ -55,6 +57,7 @@ def test_bf16_learns_and_sends_fp32(decoupler: str, tmp_path: Path) -> None:
 def test_placement_measures_in_bf16(decoupler: str, tmp_path: Path) -> None:
     flags = ["--decoupler", decoupler, "--placement", "measured", "--max-steps", "2"]
     flags += ["--width", "0.25"]  # not every processor has instructions for bf16
+    flags += SMALL if decoupler == "synthetic" else []
     flags += ["--logdir", str(tmp_path)]
     summary, result = train_job(tmp_path, *flags, "--precision", "bf16")
     blocks = [name for stage in summary["stages"] for name in stage["blocks"]]
@@ -87,7 +90,7 @@ def test_the_summary_holds_what_a_reader_needs(decoupler: str, tmp_path: Path) -
 
 
 def test_tensorboard_shows_every_stage(tmp_path: Path) -> None:
-    flags = ["--decoupler", "synthetic", "--model", "mnist8", "--epochs", "2"]
+    flags = ["--decoupler", "synthetic", *SMALL, "--model", "mnist8", "--epochs", "2"]
     train_job(tmp_path, *flags, "--logdir", str(tmp_path), num_ranks=3)
     stages = [EventAccumulator(str(tmp_path / f"stage{stage}")) for stage in range(3)]
     for events in stages:
