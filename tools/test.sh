@@ -43,10 +43,9 @@ if [[ -d tests/slurm ]]; then
   set +m
   trap 'pkill -INT -P "$slurm"; wait' EXIT # so that it ends its cluster
 fi
-for folder in single system; do
-  # Two files at a time: while the jobs of one wait or end, those of the other run.
-  [[ -d tests/$folder ]] && run "$folder" "${rank_pytest[@]}" "tests/$folder" -n 2 --dist loadfile "$@"
-done
+# Several files at a time: while the jobs of one wait or end, those of the others run.
+[[ -d tests/single ]] && run single "${rank_pytest[@]}" tests/single -n 2 --dist loadfile "$@"
+[[ -d tests/system ]] && run system "${rank_pytest[@]}" tests/system -n 3 --dist loadfile "$@"
 if [[ -n $slurm ]]; then
   wait "$slurm"
   trap - EXIT
