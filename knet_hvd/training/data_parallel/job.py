@@ -12,7 +12,7 @@ from knet_hvd.errors import KnetError
 from knet_hvd.launcher import end_launcher_later
 from knet_hvd.training.cli import GRACE_S, report, say, warn_if_alone
 from knet_hvd.training.data_parallel.config import TrainingConfig
-from knet_hvd.training.data_parallel.trainer import DataParallelTrainer
+from knet_hvd.training.data_parallel.run import open_trainer
 from knet_hvd.training.elastic.worker.loop import check_launcher, train_elastically
 from knet_hvd.training.program import FAILED_EXIT_CODE, Job, reason
 from knet_hvd.training.watchdog import Watchdog
@@ -40,9 +40,9 @@ class DataParallelJob(Job[TrainingConfig]):
             raise KnetError("stopped: another rank has ended; what it printed tells why") from error
 
     def _train(self, signals: StopSignals, watchdog: Watchdog) -> None:
-        trainer = DataParallelTrainer(self.config, signals, watchdog.progress)
-        if trainer.advice and self.rank == 0:
-            report(trainer.advice)
+        trainer = open_trainer(self.config, signals, watchdog.progress)
+        if trainer.task.advice and self.rank == 0:
+            report(trainer.task.advice)
         if trainer.resumed_step and self.rank == 0:
             report(trainer.resumed_text)
         self._report(trainer.train())

@@ -30,8 +30,8 @@ from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.runners.base import Runner
 from knet_hvd.pipeline.spec import PipelineSpec
 from knet_hvd.pipeline.stage import Stage
+from knet_hvd.training.batches import BatchSource
 from knet_hvd.training.inputs import input_shape
-from knet_hvd.training.pipeline.batches import BatchSource
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.resume import check_cuts
 
@@ -53,6 +53,7 @@ class StageJob:
         runner: Makes the steps.
         next_rank: The rank of the next stage, if any.
         memory: Has measured since before anything was built.
+        is_locked: Whether stages wait for each other in every step.
     """
 
     plan: Plan
@@ -64,6 +65,7 @@ class StageJob:
     runner: Runner
     next_rank: int | None
     memory: MemoryMeter
+    is_locked: bool
 
     @property
     def gradient_source(self) -> GradientSource:
@@ -99,7 +101,9 @@ def build_stage_job(
     plan = _plan(config, spec, world, throttle, saved)
     check_agreement(world, plan_facts(plan), "the placement")
     is_first = mesh_of(plan).stage_of(world.rank) == 0
-    source = BatchSource(dataset, config, images=is_first, replica=replicas.index)
+    source = BatchSource(
+        dataset, config, share=replicas.index, num_shares=config.replicas, images=is_first
+    )
     del dataset  # only the first stage keeps images
     built = build_rank(
         spec,
@@ -120,6 +124,7 @@ def build_stage_job(
         runner=built.runner,
         next_rank=built.next_rank,
         memory=memory,
+        is_locked=config.decoupler.locked,
     )
 
 

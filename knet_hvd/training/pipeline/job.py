@@ -9,7 +9,7 @@ from knet_hvd.comm.world import leave
 from knet_hvd.launcher import explained_termination
 from knet_hvd.training.cli import GRACE_S, report, warn_if_alone
 from knet_hvd.training.pipeline.config import PipelineConfig
-from knet_hvd.training.pipeline.trainer import PipelineTrainer
+from knet_hvd.training.pipeline.run import open_trainer
 from knet_hvd.training.program import Job, reason
 
 _LOST = "stopped by the launcher: it ends all ranks when one is lost"
@@ -31,12 +31,12 @@ class PipelineJob(Job[PipelineConfig]):
         config = self.config
         self.check_summary()
         warn_if_alone(world.size, "a network of one stage")
-        trainer = PipelineTrainer(config, world, signals)
+        trainer = open_trainer(config, world, signals)
         if self.rank == 0:
             if trainer.resumed_step:
                 report(trainer.resumed_text)
             elif config.placement == "measured" and not config.cuts:
-                report(trainer.plan_table())
+                report(trainer.task.plan_table())
         summary = trainer.train()
         if self.rank == 0:
             self._report(summary)

@@ -1,37 +1,47 @@
-"""Whether a pipeline job may go on from a checkpoint."""
+"""Which checkpoints a pipeline job may continue from, and how."""
 
 import json
 from dataclasses import replace
 
 from knet_hvd.checkpoint import Manifest, check_same_configuration
+from knet_hvd.comm import World
 from knet_hvd.errors import CheckpointError
 from knet_hvd.flat_config import Scalar, to_flat_dict
+from knet_hvd.pipeline.placement.cuts import num_stages
 from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.training.config import may_differ
+from knet_hvd.training.pipeline.checkpoint_ranks import WorldRanks
 from knet_hvd.training.pipeline.config import PipelineConfig
 
 
-def resolved(config: PipelineConfig, num_stages: int) -> dict[str, Scalar]:
-    """Return a configuration, flat, with the stages that there are.
+class PipelineRules:
+    """Implement ``CheckpointRules``."""
 
-    Args:
-        config: Its stages may follow from the number of ranks.
-        num_stages: The stages.
-    """
-    return to_flat_dict(replace(config, stages=num_stages))
+    kind = "pipeline"
 
+    def __init__(self, config: PipelineConfig, world: World) -> None:
+        """Take the job's configuration, the same on all ranks, and all ranks."""
+        self.ranks = WorldRanks(world)
+        self._replicas = config.replicas
+        # The number of stages may follow from that of the ranks.
+        stages = num_stages(world.size, config.replicas, config.stages)
+        self.configuration = to_flat_dict(replace(config, stages=stages))
 
-def check_configuration(manifest: Manifest, present: dict[str, Scalar]) -> None:
-    """Raise unless the checkpoint's job is this one.
+    def shards_to_read(self, manifest: Manifest) -> list[int]:
+        """Return this rank's shard, and that of its stage's first replica."""
+        if len(manifest.shards) != self.ranks.size:
+            return []  # refused by the configuration that it holds
+        place = saved_plan(manifest).order.index(self.ranks.rank)
+        return sorted({place - place % self._replicas, place})
 
-    Args:
-        manifest: Of the checkpoint.
-        present: What `resolved` returned.
+    def check(self, manifest: Manifest) -> None:
+        """Raise unless the checkpoint's job is this one.
 
-    Raises:
-        CheckpointError: Names all settings that differ and may not.
-    """
-    check_same_configuration(manifest.configuration, present, may_differ(PipelineConfig))
+        Raises:
+            CheckpointError: Names all settings that differ and may not.
+        """
+        saved = manifest.configuration
+        check_same_configuration(saved, self.configuration, may_differ(PipelineConfig))
 
 
 def plan_details(plan: Plan) -> dict[str, Scalar]:

@@ -11,9 +11,10 @@ from knet_hvd.data import load_dataset
 from knet_hvd.models import build_model
 from knet_hvd.pipeline.decouplers import Backprop
 from knet_hvd.pipeline.optimizers import make_optimizer
-from knet_hvd.training.pipeline.batches import BatchSource
+from knet_hvd.training.batches import BatchSource
 from knet_hvd.training.pipeline.config import PipelineConfig
-from knet_hvd.training.pipeline.trainer import PipelineTrainer
+from knet_hvd.training.pipeline.run import open_trainer
+from knet_hvd.training.state.resume_point import ResumePoint
 from tests.parallel.mpi import world
 
 __all__ = ["world"]
@@ -32,10 +33,10 @@ def train_alone(config: PipelineConfig) -> nn.Module:
         layerwise=config.layerwise,
     )
     optimizer = make_optimizer(model, config.optimizer, config.learning_rate)
-    source = BatchSource(dataset, config, images=True)
+    source = BatchSource(dataset, config, share=0, num_shares=1)
     step = 0
     for epoch in range(config.epochs):
-        for inputs, labels in source.training(epoch):
+        for inputs, labels in source.training(epoch, ResumePoint()):
             if step == NUM_STEPS:
                 return model
             nn.functional.cross_entropy(model(inputs), labels).backward()
@@ -65,9 +66,9 @@ def test_weights_after_50_steps(
         learning_rate=0.02 if optimizer == "momentum" else 0.001,
     )
     expected = dict(train_alone(config).named_parameters())
-    trainer = PipelineTrainer(config, world)
+    trainer = open_trainer(config, world)
     summary = trainer.train()
-    own = dict(trainer.stage.blocks.named_parameters())
+    own = dict(trainer.task.stage.blocks.named_parameters())
     assert summary["num_parameters"] == sum(p.numel() for p in expected.values())
     for name, parameter in own.items():
         difference = float((parameter.detach() - expected[name].detach()).abs().max())
@@ -90,8 +91,8 @@ def test_batch_normalization_and_lossless_zeros(world: World, cut_between: Any) 
         cut_between=cut_between,
     )
     expected = train_alone(config).state_dict()
-    trainer = PipelineTrainer(config, world)
+    trainer = open_trainer(config, world)
     trainer.train()
-    for name, value in trainer.stage.blocks.state_dict().items():
+    for name, value in trainer.task.stage.blocks.state_dict().items():
         difference = float((value - expected[name]).abs().max())
         assert difference <= 1e-6, f"{name} differs by {difference}"

@@ -22,8 +22,10 @@ from knet_hvd.models import build_model
 from knet_hvd.pipeline.decouplers import Backprop, Decoupler, Delayed, Local, Synthetic
 from knet_hvd.pipeline.decouplers.replayed import ReplayedGradient
 from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.training.loop.trainer import Trainer
 from knet_hvd.training.pipeline.config import PipelineConfig
-from knet_hvd.training.pipeline.trainer import PipelineTrainer
+from knet_hvd.training.pipeline.run import open_trainer
+from knet_hvd.training.pipeline.task import PipelineTask
 from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]
@@ -95,27 +97,27 @@ def make_config(folder: Path | None, **settings: Any) -> PipelineConfig:
 
 
 def train(config: PipelineConfig, world: World) -> dict[str, Any]:
-    trainer = PipelineTrainer(config, world)
+    trainer = open_trainer(config, world)
     summary = trainer.train()
     trainer.close()
     return summary
 
 
-def at_step(trainer: PipelineTrainer, step: int, act: Callable[[], None]) -> None:
+def at_step(trainer: Trainer[PipelineTask], step: int, act: Callable[[], None]) -> None:
     """Have something happen on this rank while a step is being made."""
-    make_step = trainer._runner.step
+    make_step = trainer.task.runner.step
 
     def wrapped(number: int, *batch: Any) -> None:
         make_step(number, *batch)
         if number == step:
             act()
 
-    trainer._runner.step = wrapped  # type: ignore[method-assign]
+    trainer.task.runner.step = wrapped  # type: ignore[method-assign]
 
 
 def preempt(config: PipelineConfig, world: World, signals: StopSignals, step: int) -> int:
     """Run until the last rank alone, in that step, is told to stop; return where."""
-    trainer = PipelineTrainer(config, world, signals)
+    trainer = open_trainer(config, world, signals)
     if world.rank == world.size - 1:
         at_step(trainer, step, lambda: os.kill(os.getpid(), signal.SIGUSR1))
     with pytest.raises(PreemptionError, match=r"stopped by SIGUSR1 after step") as stop:
@@ -202,7 +204,7 @@ def test_the_last_checkpoint_holds_the_whole_final_model(
     decoupler: Decoupler, folder: Path, world: World
 ) -> None:
     config = make_config(folder, decoupler=decoupler, max_steps=9)
-    trainer = PipelineTrainer(config, world)
+    trainer = open_trainer(config, world)
     trainer.train()
     trainer.close()
     assert CheckpointStore(folder).steps()[0] == 9
@@ -210,7 +212,7 @@ def test_the_last_checkpoint_holds_the_whole_final_model(
     model = build_model("mnist4", in_shape=(1, 8, 8), num_classes=10, width=0.25)
     model.load_state_dict(state)
     assert list(state) == list(model.state_dict())
-    for name, value in trainer.stage.blocks.state_dict().items():
+    for name, value in trainer.task.stage.blocks.state_dict().items():
         assert torch.equal(value, state[name]), name
     again = train(config, world)  # nothing is left to do but to evaluate
     assert again["resumed_step"] == again["steps"] == 9
@@ -225,13 +227,13 @@ def test_measured_stages_stay_where_they_were(
     cut_between: Any,
 ) -> None:
     config = make_config(folder, placement="measured", model="mnist8", cut_between=cut_between)
-    trainer = PipelineTrainer(config, world)
-    plan = trainer.plan
+    trainer = open_trainer(config, world)
+    plan = trainer.task.plan
     trainer.train()
     trainer.close()
     monkeypatch.setattr("knet_hvd.training.pipeline.build.measure_costs", pytest.fail)
-    again = PipelineTrainer(replace(config, epochs=3), world)
-    assert (again.plan.cuts, again.plan.order) == (plan.cuts, plan.order)
+    again = open_trainer(replace(config, epochs=3), world)
+    assert (again.task.plan.cuts, again.task.plan.order) == (plan.cuts, plan.order)
     assert again.train()["resumed_step"] == 14
     again.close()
 
@@ -280,9 +282,9 @@ def test_a_damaged_one_is_named_and_the_one_before_taken(
 
 
 def test_a_second_job_in_the_folder(folder: Path, world: World) -> None:
-    first = PipelineTrainer(make_config(folder, epochs=1), world)
+    first = open_trainer(make_config(folder, epochs=1), world)
     with pytest.raises(CheckpointError, match=r"in use by another job .*process"):
-        PipelineTrainer(make_config(folder, epochs=1), world)
+        open_trainer(make_config(folder, epochs=1), world)
     first.train()
     first.close()
 
@@ -300,7 +302,7 @@ def files_of_at_most(num_bytes: int) -> Iterator[None]:
 
 def test_a_disk_that_is_full_on_one_rank(folder: Path, world: World) -> None:
     straight = train(make_config(None), world)
-    trainer = PipelineTrainer(make_config(folder), world)
+    trainer = open_trainer(make_config(folder), world)
     failing = world.size - 1
     with files_of_at_most(1000) if world.rank == failing else nullcontext():
         summary = trainer.train()
@@ -313,10 +315,10 @@ def test_a_disk_that_is_full_on_one_rank(folder: Path, world: World) -> None:
 
 def test_what_has_diverged_is_not_saved(folder: Path, world: World) -> None:
     """Every rank says so, whichever stage it is."""
-    trainer = PipelineTrainer(make_config(folder), world)
+    trainer = open_trainer(make_config(folder), world)
 
     def spoil() -> None:
-        next(trainer.stage.blocks.parameters()).data.fill_(float("nan"))
+        next(trainer.task.stage.blocks.parameters()).data.fill_(float("nan"))
 
     if world.rank == world.size - 1:
         at_step(trainer, 2, spoil)
@@ -324,5 +326,5 @@ def test_what_has_diverged_is_not_saved(folder: Path, world: World) -> None:
     with pytest.raises(KnetError, match=message):
         trainer.train()
     trainer._checkpoints.close()
-    trainer._links.close()
+    trainer.task.links.close()
     assert CheckpointStore(folder).steps() == []

@@ -11,8 +11,10 @@ from knet_hvd.comm import World
 from knet_hvd.errors import RankMismatchError
 from knet_hvd.pipeline.decouplers import Backprop, Conditioned, Delayed, Local, Synthetic
 from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.training.loop.trainer import Trainer
 from knet_hvd.training.pipeline.config import PipelineConfig
-from knet_hvd.training.pipeline.trainer import PipelineTrainer
+from knet_hvd.training.pipeline.run import open_trainer
+from knet_hvd.training.pipeline.task import PipelineTask
 from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]
@@ -37,8 +39,8 @@ def make_config(case: str, **settings: Any) -> PipelineConfig:
     return PipelineConfig(**{**defaults, **CASES[case], **settings})
 
 
-def train(world: World, case: str, **settings: Any) -> tuple[PipelineTrainer, dict[str, Any]]:
-    trainer = PipelineTrainer(make_config(case, **settings), world)
+def train(world: World, case: str, **settings: Any) -> tuple[Trainer[PipelineTask], dict[str, Any]]:
+    trainer = open_trainer(make_config(case, **settings), world)
     return trainer, trainer.train()
 
 
@@ -52,21 +54,21 @@ def test_deterministic_runs_are_the_same_bit_for_bit(world: World, case: str) ->
     try:
         trainer, first = train(world, case, **settings)
         # Ranks at other speeds: what depends on time would come out otherwise.
-        again = PipelineTrainer(make_config(case, **settings), world)
-        step = again._runner.step
+        again = open_trainer(make_config(case, **settings), world)
+        step = again.task.runner.step
 
         def slow_step(number: int, *batch: Any) -> None:
             if (number + world.rank) % 7 == 0:
                 time.sleep(0.02)
             step(number, *batch)
 
-        again._runner.step = slow_step
+        again.task.runner.step = slow_step
         second = again.train()
     finally:
         torch.use_deterministic_algorithms(False)
     assert digests(first) == digests(second)
     assert first["test_accuracy"] == second["test_accuracy"]
-    assert trainer.stage.blocks.training
+    assert trainer.task.stage.blocks.training
 
 
 @pytest.mark.parametrize("model", ["mnist4", "mnist8"])
@@ -108,7 +110,7 @@ def test_predsim_learns(world: World) -> None:
 @pytest.mark.parametrize("case", ["synthetic", "local", "delayed"])
 def test_bytes_are_those_of_the_frames(world: World, case: str) -> None:
     trainer, summary = train(world, case, max_steps=30, epochs=1)
-    link = trainer._links.outputs or trainer._links.inputs
+    link = trainer.task.links.outputs or trainer.task.links.inputs
     assert link is not None
     if world.size == 2:
         frames = 1 if case == "local" else 2
@@ -128,12 +130,12 @@ def test_bytes_are_those_of_the_frames(world: World, case: str) -> None:
 @needs_mpi_ranks(2)
 @pytest.mark.parametrize("case", ["synthetic", "delayed", "stashed", "local"])
 def test_gradients_are_never_older_than_the_bound(world: World, case: str) -> None:
-    trainer = PipelineTrainer(make_config(case, max_steps=60), world)
-    runner, seen = trainer._runner, []
+    trainer = open_trainer(make_config(case, max_steps=60), world)
+    runner, seen = trainer.task.runner, []
     step = runner.step
 
     def watch(number: int, *batch: Any) -> None:
-        if trainer.stage.is_last and number == 5:
+        if trainer.task.stage.is_last and number == 5:
             time.sleep(1.0)  # the others can run ahead, but not without bound
         step(number, *batch)
         seen.append(runner.staleness)
@@ -145,7 +147,7 @@ def test_gradients_are_never_older_than_the_bound(world: World, case: str) -> No
     bounds = {"synthetic": 4, "delayed": late, "stashed": late, "local": 0}
     bound = bounds[case]
     assert max(seen) <= bound
-    if trainer.stage.is_first and case == "synthetic":
+    if trainer.task.stage.is_first and case == "synthetic":
         assert world.waiter.idle_s > 0.5, "it did not wait"
 
 
@@ -153,11 +155,11 @@ def test_gradients_are_never_older_than_the_bound(world: World, case: str) -> No
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_with_microbatches_gradients_are_one_update_old(world: World, deterministic: bool) -> None:
     config = make_config("delayed", microbatches=4, max_steps=40, deterministic=deterministic)
-    trainer = PipelineTrainer(config, world)
-    source, updates = trainer._runner.gradient_source, 0
+    trainer = open_trainer(config, world)
+    source, updates = trainer.task.runner.gradient_source, 0
     began: list[int] = []
     ages: list[int] = []
-    forward, update = source.forward, trainer.stage.update
+    forward, update = source.forward, trainer.task.stage.update
 
     def note_forward(stage: Stage, batch: Batch) -> Tensor:
         if batch.microbatch == 0:
@@ -170,14 +172,14 @@ def test_with_microbatches_gradients_are_one_update_old(world: World, determinis
         updates += 1
         update(lr_scale)
 
-    source.forward, trainer.stage.update = note_forward, note_update
+    source.forward, trainer.task.stage.update = note_forward, note_update
     try:
         trainer.train()
     finally:
         torch.use_deterministic_algorithms(False)
     assert updates == 40, "an update a step"
-    assert max(ages) <= (0 if trainer.stage.is_last else 1)
-    if deterministic and not trainer.stage.is_last:
+    assert max(ages) <= (0 if trainer.task.stage.is_last else 1)
+    if deterministic and not trainer.task.stage.is_last:
         assert ages[1:].count(1) > 30, "nothing overlapped"
 
 

@@ -14,7 +14,7 @@ from knet_hvd.pipeline.placement.planning import measure_costs
 from knet_hvd.pipeline.placement.search import place
 from knet_hvd.training.pipeline.build import pipeline_spec
 from knet_hvd.training.pipeline.config import PipelineConfig
-from knet_hvd.training.pipeline.trainer import PipelineTrainer
+from knet_hvd.training.pipeline.run import open_trainer
 from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]
@@ -40,7 +40,7 @@ def test_a_slow_rank_gets_less(world: World) -> None:
         slow_rank=f"{slow}:8.0",
         max_steps=3,
     )
-    trainer = PipelineTrainer(config, world)
+    trainer = open_trainer(config, world)
     spec = pipeline_spec(config, load_dataset("digits"))
     costs = measure_costs(spec, world, config.links, throttle=throttle_of(world, config.slow_rank))
     bounds = [0, *equal_cuts(14, world.size), 14]
@@ -56,4 +56,4 @@ def test_memory_that_is_too_small(world: World) -> None:
     limits = (0.1,) * world.size
     config = PipelineConfig(placement="measured", memory_limits_mb=limits)
     with pytest.raises(KnetError, match="no placement of 4 blocks fits the memory"):
-        PipelineTrainer(config, world)
+        open_trainer(config, world)

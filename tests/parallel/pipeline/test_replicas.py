@@ -7,8 +7,9 @@ import pytest
 from knet_hvd.comm import World
 from knet_hvd.errors import KnetError
 from knet_hvd.pipeline.decouplers import Backprop, Conditioned, Decoupler, Delayed, Local, Synthetic
+from knet_hvd.training.loop.evaluation import evaluate
 from knet_hvd.training.pipeline.config import PipelineConfig
-from knet_hvd.training.pipeline.trainer import PipelineTrainer
+from knet_hvd.training.pipeline.run import open_trainer
 from tests.parallel.mpi import needs_mpi_ranks, world
 from tests.parallel.pipeline.test_backprop import NUM_STEPS, train_alone
 
@@ -44,11 +45,11 @@ def test_float_gradients_give_the_weights_of_one_process(
     )
     alone = replace(config, replicas=1, batch_size=16 * REPLICAS)
     expected = dict(train_alone(alone).named_parameters())
-    trainer = PipelineTrainer(config, world)
+    trainer = open_trainer(config, world)
     summary = trainer.train()
     assert summary["replicas"] == REPLICAS
     assert summary["num_stages"] == world.size // REPLICAS
-    for name, parameter in trainer.stage.blocks.named_parameters():
+    for name, parameter in trainer.task.stage.blocks.named_parameters():
         difference = float((parameter.detach() - expected[name].detach()).abs().max())
         assert difference <= 1e-5, f"{name} differs by {difference}"
 
@@ -82,11 +83,11 @@ def test_replicas_hold_the_same_bits(
         replicas=REPLICAS,
         microbatches=microbatches,
     )
-    trainer = PipelineTrainer(config, world)
+    trainer = open_trainer(config, world)
     summary = trainer.train()
     assert summary["steps"] == 9
     assert summary["gradient_compression_ratio"] > 1.2  # tiny: many float tensors
-    own = trainer.stage.index
+    own = trainer.task.stage.index
     hashes = world.gather_text(f"{own} {summary['stages'][own]['parameters_sha256']}", "hashes", 1)
     assert len(set(hashes)) == summary["num_stages"]
 
@@ -95,19 +96,19 @@ def test_replicas_hold_the_same_bits(
 def test_replicas_that_differ_are_found(world: World) -> None:
     even_ranks(world)
     config = PipelineConfig(width=0.07, epochs=1, batch_size=239, replicas=REPLICAS)
-    trainer = PipelineTrainer(config, world)
+    trainer = open_trainer(config, world)
     if world.rank == world.size - 1:
-        next(trainer.stage.blocks.parameters()).data.view(-1)[0] += 1
+        next(trainer.task.stage.blocks.parameters()).data.view(-1)[0] += 1
     if world.rank // REPLICAS == (world.size - 1) // REPLICAS:
         with pytest.raises(KnetError, match="replicas share"):
-            trainer.evaluate("test")
-    trainer._replicas.close()
+            evaluate(trainer.task, "test")
+    trainer.task.replicas.close()
 
 
 @needs_mpi_ranks(2)
 def test_ternary_replicas_learn(world: World) -> None:
     even_ranks(world)
     config = PipelineConfig(epochs=6, batch_size=16, replicas=REPLICAS)
-    summary = PipelineTrainer(config, world).train()
+    summary = open_trainer(config, world).train()
     assert summary["test_accuracy"] > 0.85
     assert summary["gradient_compression_ratio"] > 8

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import horovod.torch as hvd
@@ -13,13 +12,12 @@ from horovod.runner.elastic.rendezvous import create_rendezvous_handler
 
 from knet_hvd import TernaryConfig
 from knet_hvd.training.data_parallel.config import TrainingConfig
-from knet_hvd.training.data_parallel.trainer import DataParallelTrainer
 from knet_hvd.training.elastic.launcher.rendezvous import BoundRendezvous
 from knet_hvd.training.elastic.worker.commit_memory import NO_STEP, Commit, CommitMemory
-from knet_hvd.training.elastic.worker.commits import ElasticCommits
 from knet_hvd.training.elastic.worker.host_watch import HostWatch
+from knet_hvd.training.elastic.worker.loop import open_elastic_trainer
 from knet_hvd.training.elastic.worker.state_sync import agree_on_state
-from knet_hvd.training.position import Position
+from knet_hvd.training.state.resume_point import ResumePoint
 from tests.parallel.helpers import assert_same_on_all_ranks, needs_ranks
 
 
@@ -30,7 +28,7 @@ def residual(rank: int) -> torch.Tensor:
 def commit(step: int, rank: int) -> Commit:
     compression = {"step": step, "residuals": {"w": residual(rank)}}
     shard = {"compression": compression, "model": {"w": torch.full((2,), step + 0.5)}}
-    return Commit(Position(step, epoch=1, images=6, remaining=0.25), shard)
+    return Commit(ResumePoint(step, epoch=1, images=6, remaining=0.25), shard)
 
 
 def test_in_the_beginning_nobody_has_a_state() -> None:
@@ -54,7 +52,7 @@ def test_all_go_back_to_the_commit_that_all_have() -> None:
             memory.steps_made = 41
     agreed = agree_on_state(memory)
     assert agreed is not None
-    assert agreed.position == Position(20, epoch=1, images=6, remaining=0.25)
+    assert agreed.resume_point == ResumePoint(20, epoch=1, images=6, remaining=0.25)
     assert torch.equal(agreed.shard["model"]["w"], torch.full((2,), 20.5))
     mean = sum(1.0 + rank for rank in range(1, hvd.size())) / last
     own = agreed.shard["compression"]["residuals"]["w"]
@@ -89,8 +87,7 @@ def test_workers_meet_anew_when_one_of_them_hears_of_hosts(
     )
     watch = HostWatch(rendezvous.secret_address)
     memory = CommitMemory()
-    make_commits = partial(ElasticCommits, config, memory, watch)
-    trainer = DataParallelTrainer(config, make_checkpoints=make_commits)
+    trainer = open_elastic_trainer(config, memory, watch)
     num_steps = trainer.num_steps
     if hvd.rank() == hvd.size() - 1:
         rendezvous.announce()
@@ -99,9 +96,9 @@ def test_workers_meet_anew_when_one_of_them_hears_of_hosts(
     with pytest.raises(HostsUpdatedInterrupt):
         trainer.train()
     assert memory.steps_made == memory.latest == 4
-    left = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    again = DataParallelTrainer(config, make_checkpoints=make_commits)
-    for name, parameter in again.model.named_parameters():
+    left = {name: p.detach().clone() for name, p in trainer.task.model.named_parameters()}
+    again = open_elastic_trainer(config, memory, watch)
+    for name, parameter in again.task.model.named_parameters():
         assert torch.equal(parameter, left[name])
     assert again.resumed_step == 4
     assert again.num_steps == num_steps
@@ -110,5 +107,5 @@ def test_workers_meet_anew_when_one_of_them_hears_of_hosts(
     assert summary["steps"] == num_steps
     assert (summary["sizes"], summary["steps_lost"]) == ([hvd.size()] * 2, 0)
     assert summary["test_accuracy"] > 0.6
-    assert 0 < again.optimizer.param_groups[0]["lr"] < 0.2 * config.learning_rate
-    assert_same_on_all_ranks(p.detach() for p in again.model.parameters())
+    assert 0 < again.task.optimizer.param_groups[0]["lr"] < 0.2 * config.learning_rate
+    assert_same_on_all_ranks(p.detach() for p in again.task.model.parameters())

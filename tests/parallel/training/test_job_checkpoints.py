@@ -18,8 +18,10 @@ from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 from knet_hvd.errors import CheckpointError, PreemptionError
 from knet_hvd.training.data_parallel.config import TrainingConfig
-from knet_hvd.training.data_parallel.rank_state import merge_compression_states
-from knet_hvd.training.data_parallel.trainer import DataParallelTrainer
+from knet_hvd.training.data_parallel.run import open_trainer
+from knet_hvd.training.data_parallel.state import merge_compression_states
+from knet_hvd.training.data_parallel.task import DataParallelTask
+from knet_hvd.training.loop.trainer import Trainer
 from tests.parallel.helpers import needs_ranks
 
 TOTAL_BATCH = 240  # five steps an epoch of the digits on 1 to 4 ranks
@@ -59,24 +61,21 @@ def make_config(folder: Path | None, **settings: Any) -> TrainingConfig:
     )
 
 
-def at_step(
-    trainer: DataParallelTrainer, step: int, act: Callable[[], None]
-) -> DataParallelTrainer:
+def at_step(trainer: Trainer[DataParallelTask], step: int, act: Callable[[], None]) -> None:
     """Have something happen on this rank while a step is being made."""
-    make_step = trainer._step
+    make_step = trainer.task.step
 
-    def wrapped(images: Any, labels: Any, number: int, monitor: Any) -> None:
-        make_step(images, labels, number, monitor)
+    def wrapped(number: int, *batch: Any) -> None:
+        make_step(number, *batch)
         if number == step:
             act()
 
-    trainer._step = wrapped  # type: ignore[method-assign]
-    return trainer
+    trainer.task.step = wrapped  # type: ignore[method-assign]
 
 
 def preempt(config: TrainingConfig, signals: StopSignals, step: int) -> None:
     """Run until the last rank alone, in that step, is told to stop."""
-    trainer = DataParallelTrainer(config, signals)
+    trainer = open_trainer(config, signals)
     if hvd.rank() == hvd.size() - 1:
         at_step(trainer, step, lambda: os.kill(os.getpid(), signal.SIGUSR1))
     with pytest.raises(PreemptionError, match=f"SIGUSR1 after step {step + 2}, saved"):
@@ -85,8 +84,8 @@ def preempt(config: TrainingConfig, signals: StopSignals, step: int) -> None:
     signals.received = ""
 
 
-def train(config: TrainingConfig) -> tuple[dict[str, Any], DataParallelTrainer]:
-    trainer = DataParallelTrainer(config)
+def train(config: TrainingConfig) -> tuple[dict[str, Any], Trainer[DataParallelTask]]:
+    trainer = open_trainer(config)
     summary = trainer.train()
     trainer.close()
     return summary, trainer
@@ -101,10 +100,10 @@ def check_resumed(folder: Path, signals: StopSignals, settings: dict[str, Any], 
     assert straight["steps"] == resumed["steps"] == 10
     for key in ("parameters_sha256", "test_accuracy", "train_loss"):
         assert straight[key] == resumed[key], key
-    expected = straight_trainer.model.state_dict()
-    for name, value in trainer.model.state_dict().items():
+    expected = straight_trainer.task.model.state_dict()
+    for name, value in trainer.task.model.state_dict().items():
         assert torch.equal(value, expected[name]), name
-    assert torch.equal(trainer._state.capture(10)["random_state"], torch.get_rng_state())
+    assert torch.equal(trainer.task.state.capture(10)["random_state"], torch.get_rng_state())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -130,15 +129,15 @@ def test_horovods_own_optimizer(compression: str, folder: Path, signals: StopSig
 
 def test_auto_keeps_to_what_it_chose(folder: Path, signals: StopSignals) -> None:
     config = make_config(folder, compression="auto")
-    trainer = DataParallelTrainer(config, signals)
-    advice = trainer.advice
+    trainer = open_trainer(config, signals)
+    advice = trainer.task.advice
     at_step(trainer, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(PreemptionError, match="SIGTERM"):
         trainer.train()
     trainer._checkpoints.close()
-    resumed = DataParallelTrainer(config)
-    assert resumed.advice == advice
-    assert type(resumed.optimizer).__mro__[1] is type(trainer.optimizer).__mro__[1]
+    resumed = open_trainer(config)
+    assert resumed.task.advice == advice
+    assert type(resumed.task.optimizer).__mro__[1] is type(trainer.task.optimizer).__mro__[1]
     resumed._checkpoints.close()
 
 
@@ -188,7 +187,7 @@ def test_no_good_one_is_an_error_and_not_a_new_beginning(folder: Path) -> None:
         damage(folder / "step-000000005" / "shard-00000.safetensors")
     gather_texts("", "damaged")
     with pytest.raises(CheckpointError, match=r"no checkpoint .* is good: .*SHA-256"):
-        DataParallelTrainer(make_config(folder))
+        open_trainer(make_config(folder))
     gather_texts("", "refused")
     assert (folder / "step-000000005").is_dir()
 
@@ -197,34 +196,34 @@ def test_another_configuration_names_what_differs(folder: Path) -> None:
     train(make_config(folder, epochs=1))
     changed = {"learning_rate": 0.5, "ternary": FEEDBACK, "log_every": 3, "epochs": 4}
     with pytest.raises(CheckpointError) as error:
-        DataParallelTrainer(make_config(folder, **changed))
+        open_trainer(make_config(folder, **changed))
     assert "learning_rate: 0.01 there, 0.5 here" in str(error.value)
     assert "ternary.error_feedback: False there, True here" in str(error.value)
     assert "log_every" not in str(error.value)
     assert "epochs" not in str(error.value)
     with pytest.raises(CheckpointError, match=r"240 in all.*keep it, with --batch"):
-        DataParallelTrainer(make_config(folder, batch_size=7))
+        open_trainer(make_config(folder, batch_size=7))
     with pytest.raises(CheckpointError, match="is of step 5, and the run is to have 4"):
-        DataParallelTrainer(make_config(folder, max_steps=4))
+        open_trainer(make_config(folder, max_steps=4))
     with pytest.raises(CheckpointError, match="resume is never"):
-        DataParallelTrainer(make_config(folder, resume="never"))
+        open_trainer(make_config(folder, resume="never"))
 
 
 def test_a_schedule_that_would_change(folder: Path) -> None:
     train(make_config(folder, epochs=1, learning_rate_schedule="polynomial"))
     with pytest.raises(CheckpointError, match=r"run of 5 steps; .* to have 10"):
-        DataParallelTrainer(make_config(folder, epochs=2, learning_rate_schedule="polynomial"))
+        open_trainer(make_config(folder, epochs=2, learning_rate_schedule="polynomial"))
 
 
 def test_nothing_to_go_on_from(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="resume must: there is no checkpoint"):
-        DataParallelTrainer(make_config(folder, resume="must"))
+        open_trainer(make_config(folder, resume="must"))
 
 
 def test_a_second_job_in_the_folder(folder: Path) -> None:
-    first = DataParallelTrainer(make_config(folder, epochs=1))
+    first = open_trainer(make_config(folder, epochs=1))
     with pytest.raises(CheckpointError, match=r"in use by another job .*process"):
-        DataParallelTrainer(make_config(folder, epochs=1))
+        open_trainer(make_config(folder, epochs=1))
     first.train()
     first.close()
     assert train(make_config(folder, epochs=1))[0]["resumed_step"] == 5
@@ -237,7 +236,7 @@ def test_a_folder_that_is_not_the_same_on_all_hosts(tmp_path: Path) -> None:
     # file system.
     os.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=r"all hosts share|cannot be written"):
-        DataParallelTrainer(make_config(Path("checkpoints")))
+        open_trainer(make_config(Path("checkpoints")))
 
 
 @contextmanager
@@ -259,7 +258,7 @@ def test_a_disk_that_is_full_on_one_rank(
     train(make_config(folder, ternary=FEEDBACK, epochs=1))
     before = CheckpointStore(folder).steps()
     config = make_config(folder, ternary=FEEDBACK)
-    trainer = DataParallelTrainer(config)
+    trainer = open_trainer(config)
     with files_of_at_most(10_000) if hvd.rank() == failing else nullcontext():
         summary = trainer.train()
         with pytest.raises(CheckpointError, match="step-000000010 could not be writ"):
@@ -293,7 +292,7 @@ def test_residuals_on_another_number_of_ranks_owe_the_same() -> None:
 def test_ranks_that_are_told_to_stop_at_different_moments(
     folder: Path, signals: StopSignals
 ) -> None:
-    trainer = DataParallelTrainer(make_config(folder), signals)
+    trainer = open_trainer(make_config(folder), signals)
     steps: list[int] = []
     at_step(trainer, 3 + hvd.rank(), lambda: os.kill(os.getpid(), signal.SIGUSR1))
     with pytest.raises(PreemptionError) as stop:

@@ -23,7 +23,7 @@ from knet_hvd.checkpoint import (
 )
 from knet_hvd.errors import CheckpointError
 from knet_hvd.training.pipeline.resume import saved_plan
-from knet_hvd.training.position import Position
+from knet_hvd.training.state.resume_point import ResumePoint
 from tests.single.checkpoint.thread_ranks import ThreadRanks, run_on_ranks
 
 STEP = 5
@@ -199,7 +199,7 @@ DETAILS: list[dict[str, Any]] = [
 def test_details_of_other_types_are_refused(tmp_path: Path, details: dict[str, Any]) -> None:
     found = write_one(tmp_path, **details).read_manifest(STEP)
     with pytest.raises(CheckpointError, match=r"the checkpoint of step 5 says (epoch|batch)"):
-        Position.of(found)
+        ResumePoint.of(found)
 
 
 PLANS = [("[1]", "[0]"), ("[1]", "[0, 0]"), ("x", "[0, 1]"), ("[1.5]", "[0, 1]"), ("{}", "[0, 1]")]

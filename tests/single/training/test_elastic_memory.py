@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from knet_hvd.data import ShardedBatches
 from knet_hvd.training.data_parallel.config import TrainingConfig
 from knet_hvd.training.elastic.worker.commit_memory import NO_STEP, Commit, CommitMemory, Meeting
-from knet_hvd.training.position import Position
+from knet_hvd.training.state.resume_point import ResumePoint
 
 
 def commit(step: int) -> Commit:
-    return Commit(Position(step), {"made": step})
+    return Commit(ResumePoint(step), {"made": step})
 
 
 def test_the_last_two_commits_are_kept() -> None:
@@ -80,13 +80,13 @@ def test_an_epoch_goes_on_with_the_images_that_are_left(
 
 
 def test_a_schedule_has_no_step_where_the_number_of_ranks_changes() -> None:
-    plain = Position()
-    whole = Position(remaining=1.0)
+    plain = ResumePoint()
+    whole = ResumePoint(remaining=1.0)
     assert [whole.remaining_at(s, 90) for s in range(91)] == [
         plain.remaining_at(s, 90) for s in range(91)
     ]
     left = whole.remaining_at(30, 90)
-    after = Position(step=30, remaining=left)
+    after = ResumePoint(step=30, remaining=left)
     assert after.remaining_at(30, 500) == left
     assert after.remaining_at(500, 500) == 0.0
     assert after.remaining_at(265, 500) == pytest.approx(left / 2)

@@ -11,7 +11,7 @@ from torch import nn
 
 from knet_hvd.training.config import JobConfig, may_differ
 from knet_hvd.training.data_parallel.config import TrainingConfig
-from knet_hvd.training.learning_rate import set_learning_rate
+from knet_hvd.training.loop.learning_rate import set_learning_rate
 from knet_hvd.training.pipeline.config import PipelineConfig
 
 both_jobs = pytest.mark.parametrize("config", [TrainingConfig, PipelineConfig])

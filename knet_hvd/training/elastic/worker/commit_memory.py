@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knet_hvd.checkpoint import StateTree
-from knet_hvd.training.position import Position
+from knet_hvd.training.state.resume_point import ResumePoint
 
 NO_STEP = -1
 
@@ -14,11 +14,11 @@ class Commit:
     """The job as one worker can bring it back.
 
     Attributes:
-        position: Where the run goes on.
-        shard: Of ``JobState.capture``, whole.
+        resume_point: Where the run continues.
+        shard: Of ``DataParallelState.capture``, whole.
     """
 
-    position: Position
+    resume_point: ResumePoint
     shard: StateTree
 
 
@@ -61,7 +61,7 @@ class CommitMemory:
 
     def add(self, commit: Commit) -> None:
         """Keep a commit, and the one before it."""
-        self._commits[commit.position.step] = commit
+        self._commits[commit.resume_point.step] = commit
         for step in sorted(self._commits)[:-2]:
             del self._commits[step]
 

@@ -7,17 +7,17 @@ from horovod.common.exceptions import HostsUpdatedInterrupt
 from knet_hvd.data import ShardedBatches
 from knet_hvd.errors import KnetError
 from knet_hvd.training.data_parallel.config import TrainingConfig
-from knet_hvd.training.data_parallel.rank_state import JobState
 from knet_hvd.training.elastic.worker.commit_memory import Commit, CommitMemory
 from knet_hvd.training.elastic.worker.host_watch import HostWatch
 from knet_hvd.training.elastic.worker.state_sync import agree_on_state
-from knet_hvd.training.position import Position
+from knet_hvd.training.state.interfaces import JobState, SavedState
+from knet_hvd.training.state.resume_point import ResumePoint
 
 
 class ElasticCommits:
     """Bring the workers that have met to one state, and keep it while they train.
 
-    To the trainer it is what ``JobCheckpoints`` is for jobs with a folder.
+    To the training loop it is what ``CheckpointManager`` is for jobs with a folder.
     """
 
     def __init__(self, config: TrainingConfig, memory: CommitMemory, watch: HostWatch) -> None:
@@ -34,17 +34,12 @@ class ElasticCommits:
         watch.acknowledge()
         self._agreed = agree_on_state(memory)
         agreed = self._agreed
-        self.position = agreed.position if agreed else Position(remaining=1.0)
-        self.advice = ""
+        self.resume_point = agreed.resume_point if agreed else ResumePoint(remaining=1.0)
 
     @property
     def first_logged_step(self) -> int | None:
         """What TensorBoard is to take for the first step since the workers met."""
-        return None if self._agreed is None else self.position.step
-
-    def chosen(self, config: TrainingConfig) -> TrainingConfig:
-        """Return the configuration: ``auto`` chooses again for another number."""
-        return config
+        return None if self._agreed is None else self.resume_point.step
 
     def begin(self, state: JobState, batches: ShardedBatches, num_steps: int) -> None:
         """Bring this rank to the agreed state.
@@ -56,9 +51,9 @@ class ElasticCommits:
         """
         self._state, self._batches, self._num_steps = state, batches, num_steps
         if self._agreed is not None:
-            state.restore({0: self._agreed.shard}, 1, self.position.step)
-            self._agreed = Commit(self.position, {})  # its tensors are the model's now
-        self._commit(self.position.step)
+            state.restore(SavedState({0: self._agreed.shard}, 1, self.resume_point.step))
+            self._agreed = Commit(self.resume_point, {})  # its tensors are the model's now
+        self._commit(self.resume_point.step)
 
     def before_step(self) -> None:
         """Do nothing: workers that are lost do not announce it."""
@@ -87,12 +82,12 @@ class ElasticCommits:
             raise HostsUpdatedInterrupt(False)
 
     def _commit(self, step: int) -> None:
-        shard = self._state.capture(step, whole=True)
-        self._memory.add(Commit(self._position_at(step), shard))
+        shard = self._state.capture(step)
+        self._memory.add(Commit(self._resume_point_at(step), shard))
         self._memory.steps_made = step
 
-    def _position_at(self, step: int) -> Position:
-        start, batches = self.position, self._batches
+    def _resume_point_at(self, step: int) -> ResumePoint:
+        start, batches = self.resume_point, self._batches
         made = step - start.step
         in_epoch = batches.num_batches(start.images)
         epoch, images = start.epoch, start.images
@@ -101,7 +96,7 @@ class ElasticCommits:
             epoch, images, made = epoch + 1 + whole_epochs, 0, made + 1
         images += made * batches.batch_size * batches.num_ranks
         remaining = start.remaining_at(step, self._num_steps)
-        return Position(step, epoch, 0, images, remaining)
+        return ResumePoint(step, epoch, 0, images, remaining)
 
     def finish(self, step: int) -> None:
         """Do nothing: nothing is being written."""

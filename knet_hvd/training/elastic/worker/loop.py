@@ -8,7 +8,6 @@ same without: a worker asks for news (``HostWatch``), and state crosses as tenso
 import logging
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import horovod.torch as hvd
@@ -16,11 +15,13 @@ from horovod.common.exceptions import HorovodInternalError, HostsUpdatedInterrup
 
 from knet_hvd.errors import KnetError
 from knet_hvd.training.data_parallel.config import TrainingConfig
-from knet_hvd.training.data_parallel.trainer import DataParallelTrainer
+from knet_hvd.training.data_parallel.run import check_ranks
+from knet_hvd.training.data_parallel.task import DataParallelTask
 from knet_hvd.training.elastic import LAUNCHED_BY
 from knet_hvd.training.elastic.worker.commit_memory import CommitMemory
 from knet_hvd.training.elastic.worker.commits import ElasticCommits
 from knet_hvd.training.elastic.worker.host_watch import HostWatch
+from knet_hvd.training.loop.trainer import Trainer
 
 _logger = logging.getLogger("knet_hvd")
 
@@ -70,14 +71,11 @@ def train_elastically(
     """
     memory = CommitMemory()
     watch = HostWatch.of_environment()
-    make_commits = partial(ElasticCommits, config, memory, watch)
     try:
         while True:
             try:
                 on_progress()
-                trainer = DataParallelTrainer(
-                    config, on_progress=on_progress, make_checkpoints=make_commits
-                )
+                trainer = open_elastic_trainer(config, memory, watch, on_progress)
                 _announce(memory, trainer)
                 summary = trainer.train()
                 return {**summary, **memory.facts()}
@@ -97,6 +95,25 @@ def train_elastically(
         watch.close()
 
 
-def _announce(memory: CommitMemory, trainer: DataParallelTrainer) -> None:
+def open_elastic_trainer(
+    config: TrainingConfig,
+    memory: CommitMemory,
+    watch: HostWatch,
+    on_progress: Callable[[], None] = lambda: None,
+) -> Trainer[DataParallelTask]:
+    """Build this worker's part of a run that continues from what the workers keep in memory.
+
+    Args:
+        config: The same on every rank.
+        memory: Of this worker.
+        watch: Tells when hosts came or went.
+        on_progress: Called after each step and each evaluation.
+    """
+    check_ranks(config)
+    commits = ElasticCommits(config, memory, watch)
+    return Trainer(config, DataParallelTask(config), commits, on_progress)
+
+
+def _announce(memory: CommitMemory, trainer: Trainer[DataParallelTask]) -> None:
     if hvd.rank() == 0 and len(memory.meetings) > 1:
         _logger.warning("going on with %d workers after step %d", hvd.size(), trainer.resumed_step)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from knet_hvd.checkpoint import StateTree, tree_from_bytes, tree_to_bytes
 from knet_hvd.training.elastic.worker.commit_memory import NO_STEP, Commit, CommitMemory, Meeting
-from knet_hvd.training.position import Position
+from knet_hvd.training.state.resume_point import ResumePoint
 
 
 def agree_on_state(memory: CommitMemory) -> Commit | None:
@@ -45,14 +45,14 @@ def agree_on_state(memory: CommitMemory) -> Commit | None:
         shard["compression"]["residuals"] = _mean(residuals, kept, len(holders))
     memory.meetings = [Meeting(**each) for each in tree["meetings"]]
     memory.meetings.append(Meeting(step, hvd.size(), lost))
-    return Commit(Position(**tree["position"]), shard)
+    return Commit(ResumePoint(**tree["resume_point"]), shard)
 
 
 def _pack(commit: Commit | None, memory: CommitMemory) -> dict[str, Any] | None:
     if commit is None:
         return None
     return {
-        "position": asdict(commit.position),
+        "resume_point": asdict(commit.resume_point),
         "meetings": [asdict(meeting) for meeting in memory.meetings],
         "shard": commit.shard,
     }

@@ -5,9 +5,9 @@ from typing import Any
 
 from knet_hvd.comm import World
 from knet_hvd.models import num_parameters, parameters_sha256
+from knet_hvd.training.loop.task import Results
 from knet_hvd.training.pipeline.build import StageJob
 from knet_hvd.training.pipeline.config import PipelineConfig
-from knet_hvd.training.pipeline.reports.meter import TrainingMeter
 from knet_hvd.training.pipeline.reports.summary import StageSummary, merge_replicas, summarize
 
 _PATIENCE = 20
@@ -16,15 +16,7 @@ first stage is ahead of the last by all the frames under way."""
 
 
 def gather_summary(
-    config: PipelineConfig,
-    world: World,
-    job: StageJob,
-    meter: TrainingMeter,
-    *,
-    resumed_step: int,
-    num_steps: int,
-    accuracies: dict[str, float],
-    peak_bytes: int,
+    config: PipelineConfig, world: World, job: StageJob, results: Results, train_accuracy: float
 ) -> dict[str, Any]:
     """Return the summary of the job, the same on every rank.
 
@@ -32,17 +24,14 @@ def gather_summary(
         config: The job's configuration.
         world: All ranks; every rank has to call.
         job: What this rank trained with.
-        meter: What that took.
-        resumed_step: Steps that a checkpoint held.
-        num_steps: Steps made, those included.
-        accuracies: At the end, as ``train_accuracy`` and ``test_accuracy``; those of
-            the last stage count.
-        peak_bytes: Most memory in training.
+        results: What this rank's training loop knows.
+        train_accuracy: At the end; that of the last stage counts.
 
     Raises:
         KnetError: If a rank is lost.
     """
-    own_steps = num_steps - resumed_step
+    own_steps = results.num_steps - results.resumed_step
+    counted, seconds = results.counted, results.train_seconds
     own = StageSummary(
         stage=job.stage.index,
         replica=job.replicas.index,
@@ -51,19 +40,20 @@ def gather_summary(
         blocks=[name for name, _ in job.stage.blocks.named_children()],
         parameters=num_parameters(job.stage.blocks),
         decoupler_parameters=num_parameters(job.gradient_source.modules),
-        idle_fraction=meter.idle_s / meter.elapsed_s,
-        peak_memory_bytes=peak_bytes,
-        replica_wait_fraction=meter.waited_s / meter.elapsed_s,
-        sent_bytes_per_step=meter.sent_bytes / max(own_steps, 1),
+        idle_fraction=counted["idle_s"] / seconds,
+        peak_memory_bytes=results.peak_memory_bytes,
+        replica_wait_fraction=counted["waited_s"] / seconds,
+        sent_bytes_per_step=counted["sent_bytes"] / max(own_steps, 1),
         gradient_bytes_per_step=job.replicas.gradient_bytes,
         uncompressed_gradient_bytes_per_step=job.replicas.uncompressed_bytes,
-        train_seconds=meter.elapsed_s,
-        **accuracies,
+        train_seconds=seconds,
+        train_accuracy=train_accuracy,
+        test_accuracy=results.test_accuracy,
         parameters_sha256=parameters_sha256(job.stage.blocks),
         metrics={k: float(v) for k, v in job.gradient_source.metrics.items()},
     )
     texts = world.gather_text(json.dumps(own.to_dict()), "the other stages' results", _PATIENCE)
     parts = [StageSummary.from_dict(json.loads(text)) for text in texts]
     images = own_steps * config.batch_size * config.replicas
-    summary = summarize(config, merge_replicas(parts), num_steps, images)
-    return summary | {"resumed_step": resumed_step}
+    summary = summarize(config, merge_replicas(parts), results.num_steps, images)
+    return summary | {"resumed_step": results.resumed_step}

@@ -1,4 +1,4 @@
-"""Where a run begins, or goes on."""
+"""Where a run begins or continues."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ from knet_hvd.checkpoint.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """Where a run begins, or goes on.
+class ResumePoint:
+    """Where a run begins or continues.
 
     Attributes:
         step: Steps made so far.
@@ -25,16 +25,16 @@ class Position:
     remaining: float | None = None
 
     @classmethod
-    def of(cls, manifest: Manifest) -> "Position":
+    def of(cls, manifest: Manifest) -> "ResumePoint":
         """Return where a checkpoint was written.
 
         Args:
-            manifest: Its details hold what `position_details` returned.
+            manifest: Its details hold what `resume_details` returned.
         """
         return cls(manifest.step, manifest.detail("epoch", int), manifest.detail("batch", int))
 
     def remaining_at(self, step: int, num_steps: int) -> float:
-        """Return what is left of a schedule, 1 to 0, in a run from this position.
+        """Return what is left of a schedule, 1 to 0, in a run from this point.
 
         Args:
             step: Steps made so far.
@@ -46,8 +46,8 @@ class Position:
         return self.remaining * (1.0 - (step - self.step) / steps_left)
 
 
-def position_details(step: int, batches_per_epoch: int) -> dict[str, int]:
-    """Return what `Position.of` needs in a manifest's details.
+def resume_details(step: int, batches_per_epoch: int) -> dict[str, int]:
+    """Return what `ResumePoint.of` needs in a manifest's details.
 
     Args:
         step: Steps made so far, at least 1.

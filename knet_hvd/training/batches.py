@@ -1,7 +1,8 @@
-"""Batches as each stage needs them: images for the first, labels for all.
+"""Batches as a rank needs them: its share of each, with images or with labels alone.
 
-Labels do not cross the network: every rank draws the order of samples from the seed. It
-costs nothing, and a stage needs no neighbor to know the labels of a step.
+The stages of a pipeline need no images but in the first one. Labels do not cross the network:
+every rank draws the order of samples from the seed. It costs nothing, and a stage needs no
+neighbor to know the labels of a step.
 """
 
 from collections.abc import Iterator
@@ -9,27 +10,36 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from knet_hvd.data import ImageDataset, ShardedBatches
+from knet_hvd.training.config import JobConfig
 from knet_hvd.training.inputs import ImagePreprocessor
-from knet_hvd.training.pipeline.config import PipelineConfig
+from knet_hvd.training.state.resume_point import ResumePoint
 
 
 class BatchSource:
-    """Yield the batches of training and evaluation, with images on the first stage.
+    """Yield the batches of training and evaluation.
 
     Attributes:
-        num_batches: Training batches an epoch.
+        batches: Of the training set.
+        num_shares: Ranks that share each batch, and what is evaluated.
     """
 
     def __init__(
-        self, dataset: ImageDataset, config: PipelineConfig, images: bool, replica: int = 0
+        self,
+        dataset: ImageDataset,
+        config: JobConfig,
+        *,
+        share: int,
+        num_shares: int,
+        images: bool = True,
     ) -> None:
-        """Keep what this stage needs of a data set.
+        """Keep what this rank needs of a data set.
 
         Args:
             dataset: All of it; let go of afterwards unless images are wanted.
             config: The job's configuration.
-            images: Whether this is the first stage.
-            replica: Whose share of every batch, and of what is evaluated.
+            share: Which share is this rank's.
+            num_shares: Ranks that share each batch, and what is evaluated.
+            images: Whether this rank needs them.
 
         Raises:
             ValueError: If the data set is smaller than a batch.
@@ -37,39 +47,39 @@ class BatchSource:
         self._dataset = dataset if images else None
         self._preprocess = ImagePreprocessor(dataset, config) if images else None
         self._labels = {"train": dataset.train_labels, "test": dataset.test_labels}
-        self._batches = ShardedBatches(
+        self.batches = ShardedBatches(
             # The order depends on the number of images only: labels stand for them.
             images=dataset.train_images if images else dataset.train_labels,
             labels=dataset.train_labels,
             batch_size=config.batch_size,
-            rank=replica,
-            num_ranks=config.replicas,
+            rank=share,
+            num_ranks=num_shares,
             seed=config.seed,
             transform=self._preprocess.transform if self._preprocess else None,
         )
-        self.num_batches = len(self._batches)
-        self._share = slice(replica, None, config.replicas)
+        self.num_shares = num_shares
+        self._share = slice(share, None, num_shares)
 
     def num_samples(self, split: str) -> int:
-        """Return the images of a split, train or test, all replicas' shares."""
+        """Return the images of a split, train or test, all shares."""
         return len(self._labels[split])
 
-    def training(self, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor | None, Tensor]]:
+    def training(self, epoch: int, start: ResumePoint) -> Iterator[tuple[Tensor | None, Tensor]]:
         """Yield inputs and labels of an epoch.
 
         Args:
             epoch: Its number.
-            start_batch: The first batch to yield.
+            start: Where the run began; in that epoch, what was used before is left out.
 
         Yields:
-            fp32 [n, c, h, w] in channels last on the first stage, None on others; and
-            int64 [n].
+            fp32 [n, c, h, w] in channels last, or None where no images are wanted; and int64 [n].
         """
-        for images, labels in self._batches.batches(epoch, start_batch):
+        first = start if epoch == start.epoch else ResumePoint()
+        for images, labels in self.batches.batches(epoch, first.batch, first.images):
             yield self._inputs(images), labels
 
     def evaluation(self, split: str, batch_size: int) -> Iterator[tuple[Tensor | None, Tensor]]:
-        """Yield inputs and labels of this replica's share of a split, in its order.
+        """Yield inputs and labels of this rank's share of a split, in its order.
 
         Args:
             split: train or test.
@@ -93,3 +103,14 @@ class BatchSource:
     def _inputs(self, images: Tensor) -> Tensor | None:
         """Return what the network takes: normalized, in channels last."""
         return None if self._preprocess is None else self._preprocess(images)
+
+
+def expect_images(inputs: Tensor | None) -> Tensor:
+    """Return the images of a batch.
+
+    Raises:
+        ValueError: If the batch has labels alone.
+    """
+    if inputs is None:
+        raise ValueError("inputs: expected images, got None")
+    return inputs

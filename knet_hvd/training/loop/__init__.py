@@ -1,0 +1,1 @@
+"""The training loop of both jobs: read ``trainer.py`` first, then ``task.py``."""

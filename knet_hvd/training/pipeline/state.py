@@ -1,0 +1,100 @@
+"""The state of a pipeline job on one rank, as a shard of a checkpoint."""
+
+import json
+from typing import Any
+
+import torch
+
+from knet_hvd.checkpoint import StateTree, snapshot
+from knet_hvd.comm import World
+from knet_hvd.errors import KnetError
+from knet_hvd.training.pipeline.build import StageJob
+from knet_hvd.training.pipeline.checkpoint_ranks import WorldRanks
+from knet_hvd.training.pipeline.resume import plan_details
+from knet_hvd.training.state.ema import ParameterEma
+from knet_hvd.training.state.interfaces import JobState, SavedState
+from knet_hvd.training.state.rank_state import Part, RankState
+
+_PATIENCE = 2
+"""How many timeouts to wait for stages that have not made the step yet."""
+_LAG_PER_STAGE = 2
+"""Steps by which a stage may be ahead of the next one without waiting for its flags."""
+
+
+class StageState(JobState):
+    """Capture and restore the state of one rank.
+
+    The first replica's shard holds what is the same on all replicas of the stage. Every
+    replica's holds what is its own: batch statistics, residuals and counters of the codec,
+    random numbers, and the batches and gradients that are under way.
+    """
+
+    def __init__(self, job: StageJob, world: World, average: ParameterEma) -> None:
+        """Take what is captured and restored.
+
+        Args:
+            job: What this rank trains with.
+            world: All ranks.
+            average: Of the stage's parameters.
+        """
+        stage, source = job.stage, job.gradient_source
+        decoupler = Part("decoupler", source.modules, source.optimizer)
+        name = f"stage {stage.index}"
+        self.rank_state = RankState(stage.blocks, stage.optimizer, average, name, (decoupler,))
+        # A rank that waits for the others still receives what would block one of them.
+        self.ranks = WorldRanks(world, job.runner.poll_gradients)
+        self.shard = job.plan.order.index(world.rank)
+        self.lag = 0 if job.is_locked else _LAG_PER_STAGE * stage.num_stages
+        self.details = plan_details(job.plan)
+        self._job = job
+        self._world = world
+
+    def capture(self, step: int) -> StateTree:
+        """Return this rank's shard: see ``JobState``.
+
+        Activations of that step have then all been taken; gradients on their way back are
+        received, but learned from only when the run would have done so anyway.
+        """
+        job, source = self._job, self._job.gradient_source
+        self._settle(self.rank_state.divergence(step))
+        own: dict[str, Any] = {
+            "stage": job.stage.index,
+            "replica": job.replicas.index,
+            "under_way": job.runner.state(),
+            "metrics": dict(source.metrics),
+            "compression": [
+                job.replicas.compression_state(optimizer)
+                for optimizer in (job.stage.optimizer, source.optimizer)
+            ],
+        }
+        is_first = job.replicas.index == 0
+        return snapshot(own) | self.rank_state.capture(shared=is_first)
+
+    def _settle(self, error: str) -> None:
+        """Wait until all ranks have made the step, and take in what was sent back."""
+        link, next_rank = self._job.links.input_gradients, self._job.next_rank
+        own = {"sent": 0 if link is None else link.sent_frames, "error": error}
+        texts = self._world.gather_text(
+            json.dumps(own),
+            "all stages to make the step of a checkpoint",
+            _PATIENCE,
+            self._job.runner.poll_gradients,
+        )
+        found = [json.loads(text) for text in texts]
+        for each in found:
+            if each["error"]:
+                raise KnetError(each["error"])
+        if next_rank is not None:
+            self._job.runner.receive_gradients(found[next_rank]["sent"])
+
+    def restore(self, saved: SavedState) -> None:
+        """Bring this rank to a state that was captured, bit for bit: see ``JobState``."""
+        job, source = self._job, self._job.gradient_source
+        own = saved.shards[self.shard]
+        self.rank_state.restore(own, saved.shards[self.shard - job.replicas.index])
+        optimizers = (job.stage.optimizer, source.optimizer)
+        for optimizer, state in zip(optimizers, own["compression"], strict=True):
+            job.replicas.load_compression_state(optimizer, state)
+        job.runner.load_state(own["under_way"])
+        source.metrics = dict(own["metrics"])
+        torch.set_rng_state(own["random_state"])
