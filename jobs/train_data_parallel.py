@@ -17,15 +17,15 @@ error, 2 a wrong flag.
 import sys
 
 from knet_hvd.training.cli import say_start, wrong_flags_refused
-from knet_hvd.training.data_parallel.config import TrainingConfig
 
 
 def main() -> int:
     """Run the job; return the exit code."""
     with wrong_flags_refused():
-        import tyro  # within: a missing package is told as a wrong flag is
+        # Within: a missing package is told as a wrong flag is.
+        from knet_hvd.training.data_parallel.flags import parse_config
 
-        config = tyro.cli(TrainingConfig, description=__doc__)
+        config = parse_config(sys.argv[1:], __doc__)
     say_start(f"{config.model} and {config.data}")
     # These import torch, MPI and Horovod: seconds that a wrong flag need not wait for.
     from knet_hvd.training.data_parallel.job import DataParallelJob

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import tyro
 
 from knet_hvd.pipeline.decouplers import DECOUPLERS, Decoupler, decoupler_named
+from knet_hvd.training.help import show_help_if_asked
 from knet_hvd.training.pipeline.config import PipelineConfig
 
 _FLAG = "--decoupler"
@@ -27,10 +28,11 @@ def parse_config(arguments: Sequence[str], description: str) -> PipelineConfig:
     decoupler, others = _take_decoupler(arguments)
     names = ", ".join(DECOUPLERS)
     about = (
-        f"{description}\n--decoupler NAME: one of {names}; --help after it shows its settings "
-        f"(here those of {decoupler.name}, as --decoupler.*)."
+        f"{description}\n--decoupler NAME: one of {names};\n"
+        f"--help after it shows its settings (here those of {decoupler.name}, as --decoupler.*)."
     )
     default = PipelineConfig(decoupler=decoupler)
+    show_help_if_asked(others, default, about)
     return tyro.cli(PipelineConfig, args=others, default=default, description=about)
 
 

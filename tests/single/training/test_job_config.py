@@ -78,9 +78,8 @@ def test_learning_rates(schedule: Any, half_way: float) -> None:
 
 READ_FLAGS = {
     "data_parallel": """
-        import tyro
-        from knet_hvd.training.data_parallel.config import TrainingConfig
-        read = lambda flags: tyro.cli(TrainingConfig, args=flags)
+        from knet_hvd.training.data_parallel.flags import parse_config
+        read = lambda flags: parse_config(flags, "")
     """,
     "pipeline": """
         from knet_hvd.training.pipeline.flags import parse_config
