@@ -7,7 +7,6 @@ to a third of the time in which a rank starts, and 100 MB of its memory.
 
 import importlib
 import sys
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -19,10 +18,10 @@ _NAME = "torch._dynamo"
 class _LateCompiler(ModuleType):
     """Stand for the compiler until something of it is used that is not below."""
 
-    @staticmethod
-    def disable(function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
-        """Return a function as it is, since nothing is compiled."""
-        return function
+    @classmethod
+    def disable(cls, function: Any = None, *_: Any, **__: Any) -> Any:
+        """Return a function as it is, since nothing is compiled; without one, a decorator."""
+        return cls.disable if function is None else function
 
     @staticmethod
     def graph_break(message: str = "") -> None:

@@ -22,6 +22,8 @@ for kind in (torch.optim.SGD, torch.optim.Adam):
     optimizer.zero_grad()
     assert parameter.grad is None
     optimizer.load_state_dict(optimizer.state_dict())
+for left_out in (torch._dynamo.disable(len), torch._dynamo.disable(recursive=False)(len)):
+    assert left_out("abc") == 3
 with torch.device("meta"):
     assert torch.relu(torch.nn.Linear(3, 4)(torch.ones(2, 3))).shape == (2, 4)
 print("torch._dynamo.eval_frame" in sys.modules)
