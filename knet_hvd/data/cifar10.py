@@ -43,7 +43,7 @@ def load_cifar10(data_dir: Path, *, records_per_file: int = 10_000) -> ImageData
     ]
     *train, test = (_read_records(path, records_per_file) for path in paths)
     images, labels = zip(*train, strict=True)
-    return ImageDataset.from_splits((torch.cat(images), torch.cat(labels)), test, _NUM_CLASSES)
+    return ImageDataset((torch.cat(images), torch.cat(labels)), test, _NUM_CLASSES)
 
 
 def _read_records(path: Path, num_records: int) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,14 @@
 """Data sets: what a network is trained and tested on, and how its outputs are judged."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from knet_hvd.data.settings import ImageSettings
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(output [n, ...], targets [n, ...]) -> the mean over the samples, a scalar."""
@@ -122,11 +124,24 @@ class Dataset:
         self.num_classes = num_classes
         self.loss = loss
         self.metrics = dict({"accuracy": accuracy} if metrics is None else metrics)
-        self.augment = augment
+        self.augment: Augment | None = augment
         self._prepare = prepare
         if num_classes is not None:
             for name, split in (("train", self.train), ("test", self.test)):
                 _check_classes(name, split.targets, num_classes)
+
+    def configure(self, settings: ImageSettings) -> None:
+        """Take the settings of images: only an `ImageDataset` has any.
+
+        Raises:
+            ValueError: If a setting is not the default.
+        """
+        for name, value in asdict(settings).items():
+            if value != getattr(ImageSettings(), name):
+                raise ValueError(
+                    f"{name}: expected no such setting with this data set, which is no "
+                    f"ImageDataset, got {value}"
+                )
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Return a batch as the network takes it."""

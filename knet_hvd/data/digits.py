@@ -19,11 +19,14 @@ NUM_TEST_IMAGES = 360
 _SPLIT_SEED = 20170524
 
 
-def load_digits() -> ImageDataset:
+def load_digits(data_dir: Path | None = None) -> ImageDataset:
     """Load the digits in a fixed, stratified split (Alpaydin and Kaynak 1998).
 
     Gray levels 0 to 16 are scaled to 0 to 255. The split is the same on every
     machine, and each class has its share of both parts within one image.
+
+    Args:
+        data_dir: Not needed.
 
     Returns:
         1,437 training and 360 test images, uint8 [n, 1, 8, 8], in 10 classes.
@@ -38,7 +41,7 @@ def load_digits() -> ImageDataset:
     splits = [
         (torch.from_numpy(images[rows]), torch.from_numpy(labels[rows])) for rows in (train, test)
     ]
-    return ImageDataset.from_splits(splits[0], splits[1], num_classes=10)
+    return ImageDataset(splits[0], splits[1], num_classes=10)
 
 
 def _read_table() -> NDArray[np.float64]:

@@ -1,51 +1,37 @@
-"""A data set of labeled images, held in memory."""
+"""Data sets of labeled images, held in memory as bytes."""
 
 import math
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from knet_hvd.data.augmentation import augment, center_crop
+from knet_hvd.data.dataset import Dataset
+from knet_hvd.data.settings import ImageSettings
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ImageDataset:
-    """Hold the training and the test split of a data set of images.
 
-    `from_splits` checks the tensors and computes the statistics.
+class ImageDataset(Dataset):
+    """Hold images uint8 [n, c, h, w] and their labels int64 [n].
+
+    A network sees them as floats, as `settings` say.
 
     Attributes:
-        train_images: uint8 [n, c, h, w].
-        train_labels: int64 [n], 0 to `num_classes` - 1.
-        test_images: uint8 [m, c, h, w].
-        test_labels: int64 [m], 0 to `num_classes` - 1.
-        num_classes: The number of classes.
-        mean: The mean of each channel over the training split, on the scale
-            where 255 is 1.0.
-        std: The (population) standard deviation of each channel over the
-            training split, on the same scale; 1.0 for a constant channel.
+        mean: The mean of each channel over the training split, on the scale where 255 is
+            1.0.
+        std: The (population) standard deviation of each channel over the training split,
+            on the same scale; 1.0 for a constant channel.
     """
 
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def from_splits(
-        cls, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int
-    ) -> "ImageDataset":
-        """Build a data set and compute the mean and deviation of its channels.
+    def __init__(
+        self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_classes: int
+    ) -> None:
+        """Compute the mean and deviation of the channels.
 
         Args:
             train: Images uint8 [n, c, h, w] and labels int64 [n].
             test: Images uint8 [m, c, h, w] and labels int64 [m].
             num_classes: The number of classes.
-
-        Returns:
-            The data set.
 
         Raises:
             TypeError: Images are not uint8 or labels not int64.
@@ -53,36 +39,57 @@ class ImageDataset:
                 label is out of range.
         """
         for images, labels in (train, test):
-            _check_split(images, labels, num_classes)
+            _check_split(images, labels)
         if train[0].shape[1:] != test[0].shape[1:]:
             raise ValueError(
                 "train, test: expected images of one shape, got "
                 f"{list(train[0].shape[1:])} and {list(test[0].shape[1:])}"
             )
-        mean, std = _channel_statistics(train[0])
-        return cls(
-            train_images=train[0],
-            train_labels=train[1],
-            test_images=test[0],
-            test_labels=test[1],
-            num_classes=num_classes,
-            mean=mean,
-            std=std,
-        )
+        super().__init__(train, test, num_classes=num_classes)
+        self._size: tuple[int, ...] = tuple(train[0].shape[2:])
+        self.mean, self.std = _channel_statistics(train[0])
+        self._settings = ImageSettings()
 
-    @property
-    def in_shape(self) -> tuple[int, int, int]:
-        """Return the channels, height and width of an image."""
-        _, channels, height, width = self.train_images.shape
-        return channels, height, width
+    def configure(self, settings: ImageSettings) -> None:
+        """Let the network see the images as settings say.
 
-    def normalize(self, images: Tensor, *, unit_range: bool = False) -> Tensor:
-        """Turn bytes into the floats that a network takes.
+        Raises:
+            ValueError: If `crop_size` is larger than the images.
+        """
+        crop_size = settings.crop_size
+        if crop_size is not None and crop_size > min(self._size):
+            raise ValueError(
+                f"crop_size: expected at most {min(self._size)}, the side of the images, "
+                f"got {crop_size}"
+            )
+        self._settings = settings
+        self.augment = partial(augment, crop_size=crop_size) if settings.augment else None
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Return what the network takes: cropped, normalized, in channels last.
+
+        Convolutions are up to twice as fast on CPUs with channels last. Parameters stay
+        as they are, since Horovod takes only contiguous ones; and the copy is explicit,
+        since one channel would count as both layouts.
+
+        Args:
+            inputs: uint8 [n, c, h, w]; the middle is taken if they are too large.
+
+        Returns:
+            fp32 [n, c, h, w], or of the settings' `crop_size`, in channels last.
+        """
+        crop_size = self._settings.crop_size
+        if crop_size is not None and inputs.shape[2:] != (crop_size, crop_size):
+            inputs = center_crop(inputs, crop_size)
+        normal = self.normalize(inputs)
+        layout = torch.empty_like(normal, memory_format=torch.channels_last)
+        return layout.copy_(normal)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn bytes into floats, of mean 0 and deviation 1 a channel or from 0 to 1.
 
         Args:
             images: uint8 [n, c, h, w], on any device.
-            unit_range: Only scale to [0, 1], instead of bringing each channel
-                to zero mean and unit deviation over the training split.
 
         Returns:
             float32 [n, c, h, w] on the same device.
@@ -98,15 +105,15 @@ class ImageDataset:
                 f"images: expected [n, {len(self.mean)}, h, w], got {list(images.shape)}"
             )
         scaled = images.to(torch.float32) / 255
-        if unit_range:
+        if self._settings.inputs == "unit":
             return scaled
         mean = torch.tensor(self.mean, dtype=torch.float32, device=images.device)
         std = torch.tensor(self.std, dtype=torch.float32, device=images.device)
         return (scaled - mean[:, None, None]) / std[:, None, None]
 
 
-def _check_split(images: Tensor, labels: Tensor, num_classes: int) -> None:
-    """Raise unless images and labels are a split of `num_classes` classes."""
+def _check_split(images: Tensor, labels: Tensor) -> None:
+    """Raise unless images and labels are a split."""
     if images.dtype != torch.uint8 or labels.dtype != torch.int64:
         raise TypeError(
             f"images, labels: expected uint8 and int64, got {images.dtype} and {labels.dtype}"
@@ -118,9 +125,6 @@ def _check_split(images: Tensor, labels: Tensor, num_classes: int) -> None:
             f"labels: expected [{len(images)}], as there are {len(images)} images, "
             f"got {list(labels.shape)}"
         )
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"labels: expected 0 to {num_classes - 1}, got {low} to {high}")
 
 
 def _channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

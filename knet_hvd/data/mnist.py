@@ -50,7 +50,7 @@ def load_mnist(data_dir: Path) -> ImageDataset:
     """
     paths = [_find(data_dir, name) for name in MNIST_FILES]
     train, test = _load_split(*paths[:2]), _load_split(*paths[2:])
-    return ImageDataset.from_splits(train, test, _NUM_CLASSES)
+    return ImageDataset(train, test, _NUM_CLASSES)
 
 
 def _find(data_dir: Path, name: str) -> Path:

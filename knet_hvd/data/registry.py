@@ -1,55 +1,80 @@
 """The data sets by name. Imports none of them: a wrong name is refused before torch is there."""
 
 import os
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from knet_hvd.data.settings import ImageSettings
 from knet_hvd.errors import DataError
+from knet_hvd.factories import Factory, is_path
 
 if TYPE_CHECKING:
-    from knet_hvd.data.images import ImageDataset
+    from knet_hvd.data.dataset import Dataset
 
-DATASETS = ("digits", "cifar10", "mnist")
+DATASETS = ("digits", "cifar10", "mnist", "text")
 """Each is a module of its name beside this one, with ``load_NAME`` and, if it is read from
 files, ``NAME_FILES``, what they are called."""
 
 
-def load_dataset(name: str, data_dir: Path | None = None) -> "ImageDataset":
+def load_dataset(
+    name: str, data_dir: Path | None = None, settings: ImageSettings | None = None
+) -> "Dataset":
     """Load a data set into memory; nothing is ever downloaded.
 
     - `digits`: 1,797 images of 8x8 pixels that come with scikit-learn.
     - `mnist`: the four official IDX files, gzipped or not.
     - `cifar10`: the six official binary files, in `data_dir` or in its
       subdirectory `cifar-10-batches-bin`.
+    - `text`: characters of Python's documentation, or of the text in `data_dir`.
+    - `package.module:function`: what the user's function returns, which may have a
+      parameter `data_dir`.
 
     Args:
-        name: One of `DATASETS`.
-        data_dir: The directory of the files; `digits` takes none.
+        name: One of `DATASETS`, or a module and a function of it.
+        data_dir: The directory of the files; for `text` a file or a directory.
+        settings: What a network sees of images; all of it if not given.
 
     Returns:
         The data set.
 
     Raises:
-        ValueError: The name is unknown.
+        ValueError: The name is unknown, or a setting does not fit.
         DataError: A file is missing, truncated or malformed.
+        KnetError: The user's function cannot be imported, fails, or returns something
+            else than a `Dataset`.
     """
     check_dataset(name)
-    module = import_module(f"knet_hvd.data.{name}")
-    load = getattr(module, f"load_{name}")
-    files = getattr(module, f"{name.upper()}_FILES", ())
-    dataset: ImageDataset = load(_folder(name, data_dir, files)) if files else load()
+    dataset = _own(name, data_dir) if is_path(name) else _built_in(name, data_dir)
+    dataset.configure(settings or ImageSettings())
     return dataset
 
 
 def check_dataset(name: str) -> None:
-    """Raise unless there is a data set of this name.
+    """Raise unless a name is that of a data set here, or may be one of the user's.
 
     Raises:
         ValueError: Lists those that there are.
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
+    if not is_path(name) and name not in DATASETS:
+        raise ValueError(
+            f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}, or name a "
+            "function of yours as package.module:function"
+        )
+
+
+def _own(name: str, data_dir: Path | None) -> "Dataset":
+    from knet_hvd.data.dataset import Dataset
+
+    return Factory(name).call(Dataset, {"data_dir": data_dir})
+
+
+def _built_in(name: str, data_dir: Path | None) -> "Dataset":
+    module = import_module(f"knet_hvd.data.{name}")
+    load: Callable[..., Dataset] = getattr(module, f"load_{name}")
+    files = getattr(module, f"{name.upper()}_FILES", ())
+    return load(_folder(name, data_dir, files) if files else data_dir)
 
 
 def _folder(name: str, data_dir: Path | None, files: tuple[str, ...]) -> Path:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from knet_hvd.lazy import lazy_names
-from knet_hvd.models.registry import MODELS, build_model
+from knet_hvd.models.registry import MODELS, ModelFactory, build_model
 
 if TYPE_CHECKING:
     from knet_hvd.models.blocks import num_parameters
@@ -11,4 +11,10 @@ if TYPE_CHECKING:
 
 __getattr__ = lazy_names(__name__, "blocks", "checksum")
 
-__all__ = ["MODELS", "build_model", "num_parameters", "parameters_sha256"]
+__all__ = [
+    "MODELS",
+    "ModelFactory",
+    "build_model",
+    "num_parameters",
+    "parameters_sha256",
+]

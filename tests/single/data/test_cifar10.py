@@ -37,13 +37,13 @@ def check_one_line(error: pytest.ExceptionInfo[DataError], *parts: str) -> None:
 def test_cifar10_reads_what_was_written(tmp_path: Path, subdirectory: str) -> None:
     write_cifar10(tmp_path / subdirectory, records_per_file=12)
     cifar10 = load_cifar10(tmp_path, records_per_file=12)
-    assert cifar10.train_images.shape == (60, 3, 32, 32)
-    assert cifar10.train_labels.tolist() == [i % 10 for i in range(12)] * 5
+    assert cifar10.train.inputs.shape == (60, 3, 32, 32)
+    assert cifar10.train.targets.tolist() == [i % 10 for i in range(12)] * 5
     # The image of a record: the red plane row by row, then green, then blue.
     first = random_bytes(12, RECORD_BYTES)[0, 1:]
-    assert cifar10.train_images[0, 1, 2, 3] == first[1024 + 2 * 32 + 3]
-    assert torch.equal(cifar10.train_images[0].flatten(), first)
-    assert torch.equal(cifar10.test_images[0].flatten(), random_bytes(12, RECORD_BYTES)[0, 1:] // 6)
+    assert cifar10.train.inputs[0, 1, 2, 3] == first[1024 + 2 * 32 + 3]
+    assert torch.equal(cifar10.train.inputs[0].flatten(), first)
+    assert torch.equal(cifar10.test.inputs[0].flatten(), random_bytes(12, RECORD_BYTES)[0, 1:] // 6)
 
 
 @pytest.mark.parametrize("change_bytes", [-1, 1, -RECORD_BYTES])

@@ -46,9 +46,9 @@ def check_one_line(error: pytest.ExceptionInfo[DataError], *parts: str) -> None:
 def test_mnist_reads_what_was_written(mnist_dir: Path) -> None:
     mnist = load_dataset("mnist", mnist_dir)
     assert mnist.in_shape == (1, 28, 28)
-    assert torch.equal(mnist.train_images[:, 0], random_bytes(20, 28, 28))
-    assert mnist.test_labels.tolist() == list(range(10))
-    assert mnist.train_labels.dtype == torch.int64
+    assert torch.equal(mnist.train.inputs[:, 0], random_bytes(20, 28, 28))
+    assert mnist.test.targets.tolist() == list(range(10))
+    assert mnist.train.targets.dtype == torch.int64
 
 
 @pytest.mark.parametrize("folder", ["MNIST/raw", "raw"])
@@ -57,7 +57,7 @@ def test_mnist_reads_the_folder_of_torchvision(mnist_dir: Path, folder: str) -> 
     above.mkdir(parents=True)
     for name in MNIST_FILES:
         (mnist_dir / name).rename(above / name)
-    assert len(load_dataset("mnist", mnist_dir).train_images) == 20
+    assert len(load_dataset("mnist", mnist_dir).train.inputs) == 20
 
 
 @pytest.mark.parametrize("zipped", [False, True])
@@ -70,7 +70,7 @@ def test_mnist_reads_file_names_with_dots(mnist_dir: Path, zipped: bool) -> None
             file.unlink()
         else:
             file.rename(target)
-    assert len(load_dataset("mnist", mnist_dir).train_images) == 20
+    assert len(load_dataset("mnist", mnist_dir).train.inputs) == 20
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
@@ -97,8 +97,8 @@ def test_mnist_reads_gzipped_files_too(mnist_dir: Path) -> None:
         (mnist_dir / f"{name}.gz").write_bytes(gzip.compress(content))
         (mnist_dir / name).unlink()
     zipped = load_dataset("mnist", mnist_dir)
-    assert torch.equal(plain.train_images, zipped.train_images)
-    assert torch.equal(plain.test_labels, zipped.test_labels)
+    assert torch.equal(plain.train.inputs, zipped.train.inputs)
+    assert torch.equal(plain.test.targets, zipped.test.targets)
 
 
 @pytest.mark.parametrize("cut", [0, 3, 10, 15, 100, 20 * 784 + 15])

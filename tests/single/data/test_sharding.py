@@ -1,5 +1,9 @@
 """How ranks share out a training set."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,8 +23,8 @@ def make_shards(count: int, batch_size: int, num_ranks: int, seed: int = 0) -> l
     images = torch.arange(count, dtype=torch.int64).to(torch.uint8).reshape(-1, 1, 1, 1)
     return [
         ShardedBatches(
-            images=images,
-            labels=torch.arange(count),
+            inputs=images,
+            targets=torch.arange(count),
             batch_size=batch_size,
             rank=rank,
             num_ranks=num_ranks,
@@ -55,7 +59,7 @@ def test_ranks_share_out_an_epoch_evenly_and_without_repeats(
             assert torch.equal(images.flatten(), labels.to(torch.uint8))
             seen += labels.tolist()
     assert len(set(seen)) == len(seen)
-    left_over = len(shards[0].labels) - len(seen)
+    left_over = len(shards[0].targets) - len(seen)
     assert 0 <= left_over < shards[0].batch_size * len(shards)
 
 
@@ -98,12 +102,12 @@ def test_the_order_is_that_of_all_versions() -> None:
 def test_transform_is_resumable_and_differs_by_rank_and_epoch() -> None:
     def run(rank: int, epoch: int, start: int = 0) -> list[torch.Tensor]:
         shard = ShardedBatches(
-            images=random_bytes(1, 1, 8, 8).expand(24, 1, 8, 8),
-            labels=torch.zeros(24, dtype=torch.int64),
+            inputs=random_bytes(1, 1, 8, 8).expand(24, 1, 8, 8),
+            targets=torch.zeros(24, dtype=torch.int64),
             batch_size=4,
             rank=rank,
             num_ranks=2,
-            transform=augment,
+            augment=augment,
         )
         return [images for images, _ in shard.batches(epoch, start)]
 
@@ -115,9 +119,27 @@ def test_transform_is_resumable_and_differs_by_rank_and_epoch() -> None:
     assert not torch.equal(whole[0], run(0, 1)[0])
 
 
+def test_a_rank_without_inputs_has_the_targets_of_the_same_samples() -> None:
+    shard = make_shards(20, 4, 1)[0]
+    alone = replace(shard, inputs=None)
+    pairs = zip(shard.batches(1), alone.batches(1), strict=True)
+    for (_, targets), (nothing, same) in pairs:
+        assert nothing is None
+        assert torch.equal(targets, same)
+
+
+def test_arrays_of_numpy_are_rows_too(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.arange(24, dtype=np.float32).reshape(8, 3))
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    shard = ShardedBatches(inputs=mapped, targets=np.arange(8), batch_size=4)
+    for inputs, targets in shard.batches(0):
+        assert inputs is not None
+        assert torch.equal(inputs[:, 0], 3.0 * targets)
+
+
 def test_a_set_too_small_for_all_ranks_is_refused() -> None:
     assert len(make_shards(12, 4, 3)[2]) == 1
-    with pytest.raises(ValueError, match=r"4 \* 3 images or more, got 11"):
+    with pytest.raises(ValueError, match=r"4 \* 3 samples or more, got 11"):
         make_shards(11, 4, 3)
 
 
@@ -128,13 +150,13 @@ def test_a_set_too_small_for_all_ranks_is_refused() -> None:
         ({"rank": -1}, "got -1"),
         ({"batch_size": 0}, "batch_size"),
         ({"seed": -1}, "seed"),
-        ({"labels": torch.zeros(3)}, "3 labels"),
+        ({"targets": torch.zeros(3)}, "3 targets"),
     ],
 )
 def test_mistakes_in_sharding_are_named(changes: dict[str, object], message: str) -> None:
     settings: dict[str, object] = {
-        "images": random_bytes(8, 1, 2, 2),
-        "labels": torch.zeros(8),
+        "inputs": random_bytes(8, 1, 2, 2),
+        "targets": torch.zeros(8),
         "batch_size": 2,
         "num_ranks": 2,
         **changes,
