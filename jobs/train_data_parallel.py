@@ -1,4 +1,4 @@
-"""Train an image classifier on all ranks with float or ternary gradients.
+"""Train a network on all ranks with float or ternary gradients.
 
     mpirun -np 2 python jobs/train_data_parallel.py --compression ternary
     mpirun -np 2 python jobs/train_data_parallel.py --data mnist --data-dir DIR

@@ -1,4 +1,4 @@
-"""Train an image classifier that is cut into stages, one on each rank.
+"""Train a network that is cut into stages, one on each rank.
 
     mpirun -np 2 python jobs/train_pipeline.py --stages 2 --decoupler local
     mpirun -np 4 python jobs/train_pipeline.py --stages 4 --model vgg16 --width 0.5

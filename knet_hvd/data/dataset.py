@@ -1,5 +1,6 @@
 """Data sets: what a network is trained and tested on, and how its outputs are judged."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeAlias
@@ -18,6 +19,10 @@ Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 Augment: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 """(inputs [n, ...], source of all random numbers) -> changed inputs [n, ...]."""
+
+
+_COMPARED = 100_000
+"""Targets of a split that ranks compare: enough to notice another order or another file."""
 
 
 class Rows(Protocol):
@@ -150,8 +155,20 @@ class Dataset:
     @property
     def in_shape(self) -> tuple[int, ...]:
         """Return the shape of a sample as the network takes it."""
-        first = torch.as_tensor(self.train.inputs[torch.zeros(1, dtype=torch.int64)])
-        return tuple(self.prepare(first).shape[1:])
+        return tuple(self.example(1).shape[1:])
+
+    def example(self, num_samples: int) -> Tensor:
+        """Return a batch as the network takes it, of the first training samples."""
+        indices = torch.arange(num_samples) % len(self.train)
+        return self.prepare(torch.as_tensor(self.train.inputs[indices]))
+
+    def facts(self) -> dict[str, object]:
+        """Return what has to be the same on all ranks, each of which loads its own copy."""
+        facts: dict[str, object] = {"number of classes": self.num_classes}
+        for name, split in (("training", self.train), ("test", self.test)):
+            facts[f"{name} samples"] = len(split)
+            facts[f"first {_COMPARED:,} {name} targets"] = _digest(split.targets)
+        return facts
 
 
 def _split(name: str, pair: tuple[Rows, Rows] | Split) -> Split:
@@ -160,6 +177,13 @@ def _split(name: str, pair: tuple[Rows, Rows] | Split) -> Split:
         return pair if isinstance(pair, Split) else Split(*pair)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _digest(targets: Rows) -> str:
+    """Return a checksum of the first targets."""
+    first = torch.as_tensor(targets[torch.arange(min(_COMPARED, len(targets)))])
+    content = first.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _check_classes(name: str, targets: Rows, num_classes: int) -> None:

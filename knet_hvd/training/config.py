@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from knet_hvd.compression.config import TernaryConfig
 from knet_hvd.data.registry import check_dataset
+from knet_hvd.data.settings import ImageSettings
 from knet_hvd.flat_config import Scalar, to_flat_dict
 from knet_hvd.models.registry import check_model
 from knet_hvd.training.field_types import check_types
@@ -19,7 +20,7 @@ _PLACES = frozenset(("data_dir", "logdir", "summary", "profile", "checkpoint_dir
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobConfig:
-    """Train an image classifier.
+    """Train a network.
 
     Raises:
         TypeError: If a setting is of another type than its field.
@@ -27,14 +28,17 @@ class JobConfig:
     """
 
     data: str = "digits"
-    """A built-in data set: digits comes with scikit-learn; mnist and cifar10 are read from
-    files; an unknown name lists all."""
+    """digits comes with scikit-learn, text with Python (characters for the transformer); mnist
+    and cifar10 are read from files. Your own: package.module:function, which returns a
+    knet_hvd.data.Dataset (docs/own_network_and_data.md)."""
 
     data_dir: Path | None = field(default=None, metadata=RUN_ONLY)
-    """Folder of the official MNIST (IDX) or CIFAR-10 (binary) files."""
+    """Folder of the official MNIST (IDX) or CIFAR-10 (binary) files; for text, a text file or a
+    folder of .txt files; a function of your own gets it as data_dir."""
 
     model: str = "lenet"
-    """A built-in network, such as lenet or vgg16; an unknown name lists all."""
+    """A built-in network, such as lenet or vgg16; an unknown name lists all. Your own:
+    package.module:function, which returns an nn.Sequential of blocks."""
 
     width: float = 1.0
     """Width factor of the model's layers."""
@@ -46,7 +50,7 @@ class JobConfig:
     """Stop after this many steps, if that is earlier."""
 
     batch_size: int = 32
-    """Images per step and rank (in a pipeline: per step and replica)."""
+    """Samples per step and rank (in a pipeline: per step and replica)."""
 
     optimizer: Literal["sgd", "momentum", "adam"] = "momentum"
     """momentum is SGD with momentum 0.9."""
@@ -62,7 +66,7 @@ class JobConfig:
     """L2 penalty of the optimizer."""
 
     seed: int = 0
-    """Seed of the initial parameters, the order of images, dropout and codes."""
+    """Seed of the initial parameters, the order of samples, dropout and codes."""
 
     logdir: Path | None = field(default=None, metadata=RUN_ONLY)
     """Folder for TensorBoard (in a pipeline: one run per stage); none is written without it."""
@@ -144,6 +148,11 @@ class JobConfig:
         value = getattr(self, name)
         if value is not None and value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
+
+    @property
+    def image_settings(self) -> ImageSettings:
+        """Return what the model sees of images."""
+        return ImageSettings(augment=self.augment, crop_size=self.crop_size, inputs=self.inputs)
 
     def facts(self) -> dict[str, Scalar]:
         """Return what has to be the same on every rank: all but paths of its own host."""

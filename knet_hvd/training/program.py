@@ -53,6 +53,21 @@ class Job(ABC, Generic[Config]):
             report(f"summary: {self.config.summary}")
 
 
+def figures_text(summary: dict[str, Any]) -> str:
+    """Return what the model reaches on training and test data, in words.
+
+    Args:
+        summary: With ``train_accuracy``, ``test_accuracy``, ``test_loss`` and others.
+    """
+    names = [name.partition("_") for name in summary if name.startswith(("train_", "test_"))]
+    shown = [
+        f"{split} {metric.replace('_', ' ')} {summary[f'{split}_{metric}']:.4f}"
+        for split, _, metric in names
+        if (split, metric) not in (("train", "loss"), ("train", "seconds"))
+    ]
+    return ", ".join(shown)
+
+
 def run_job(job: Job[Any]) -> int:
     """Run a job on this rank; print why it ends, and return the exit code.
 

@@ -12,7 +12,8 @@ from knet_hvd.data import ImageDataset, load_dataset
 from knet_hvd.data.settings import ImageSettings
 from knet_hvd.errors import KnetError
 from knet_hvd.factories import Factory, is_path
-from knet_hvd.models import BlockBuilder, ModelFactory, build_model
+from knet_hvd.models import ModelFactory, build_model
+from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 
 NET = """
 from torch import nn

@@ -116,16 +116,16 @@ class ReplicaGroup:
             ranks = CollectiveRanks(HorovodCollectives(self.process_set))
             check_agreement(ranks, facts, what, same_names=True)
 
-    def total(self, value: int) -> int:
-        """Return the sum over the group's ranks of their values."""
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sums over the group's ranks of their values, float64 [k]."""
         with horovod_errors():
             handle = hvd.allreduce_async(
-                torch.tensor([value]),
+                values,
                 op=hvd.Sum,
                 name="knet_hvd.replica.total",
                 process_set=self.process_set,
             )
-            return int(self._wait_for(handle, "the other replicas' results"))
+            return self._wait_for(handle, "the other replicas' results")
 
     def _wait_for(self, handle: int, what: str) -> Tensor:
         self._wait(lambda: bool(hvd.poll(handle)), f"rank {hvd.rank()}: {what}")

@@ -13,6 +13,8 @@ Hence gradients that come back late are taken after a fixed number of steps.
 from abc import ABC, abstractmethod
 from typing import Any
 
+from torch import Tensor
+
 from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.stage import Stage
@@ -61,8 +63,12 @@ class Replicas(ABC):
         """Load what `compression_state` returned on this rank."""
 
     @abstractmethod
-    def total(self, value: int) -> int:
-        """Return the sum over the replicas of this stage, which all have to call."""
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sums over the replicas of this stage, which all have to call.
+
+        Args:
+            values: float64 [k].
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -115,10 +115,10 @@ class HorovodReplicas(Replicas):
         if optimizer is not None:
             cast(Any, optimizer).load_compression_state_dict(state)
 
-    def total(self, value: int) -> int:
-        """Return the sum over the replicas, however long they take."""
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sums over the replicas, however long they take."""
         self._timeout_factor = _TIMEOUTS_OF_EVALUATION
-        total = self._group.total(value)
+        total = self._group.total(values)
         self._timeout_factor = 1.0
         return total
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.replicas.base import Replicas
@@ -24,9 +26,9 @@ class SingleReplica(Replicas):
     def load_compression_state(self, optimizer: Optimizer | None, state: dict[str, Any]) -> None:
         """Do nothing."""
 
-    def total(self, value: int) -> int:
-        """Return the value."""
-        return value
+    def total(self, values: Tensor) -> Tensor:
+        """Return the values."""
+        return values
 
     def close(self) -> None:
         """Do nothing."""

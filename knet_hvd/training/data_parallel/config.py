@@ -8,7 +8,7 @@ from knet_hvd.training.config import RUN_ONLY, JobConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig(JobConfig):
-    """Train an image classifier on all ranks with float or ternary gradients.
+    """Train a network on all ranks with float or ternary gradients.
 
     Raises:
         TypeError: If a setting is of another type than its field.
@@ -17,7 +17,7 @@ class TrainingConfig(JobConfig):
 
     # Only the sum over all ranks counts: see ``resume``.
     batch_size: int = field(default=32, metadata=RUN_ONLY)
-    """Images per step and rank."""
+    """Samples per step and rank."""
 
     compression: Literal["none", "fp16", "ternary", "auto"] = "ternary"
     """How gradients cross the network; none and fp16 are Horovod's own. auto: times all
@@ -30,7 +30,7 @@ class TrainingConfig(JobConfig):
 
     elastic: bool = field(default=False, metadata=RUN_ONLY)
     """Continue when workers die, and take in new ones; started by ``python -m knet_hvd
-    elastic``. The learning rate stays, and so do the images per step and rank."""
+    elastic``. The learning rate stays, and so do the samples per step and rank."""
 
     commit_every: int = field(default=20, metadata=RUN_ONLY)
     """With elastic: steps between states in memory, to which workers go back when one

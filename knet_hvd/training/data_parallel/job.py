@@ -14,7 +14,7 @@ from knet_hvd.training.cli import GRACE_S, report, say, warn_if_alone
 from knet_hvd.training.data_parallel.config import TrainingConfig
 from knet_hvd.training.data_parallel.run import open_trainer
 from knet_hvd.training.elastic.worker.loop import check_launcher, train_elastically
-from knet_hvd.training.program import FAILED_EXIT_CODE, Job, reason
+from knet_hvd.training.program import FAILED_EXIT_CODE, Job, figures_text, reason
 from knet_hvd.training.watchdog import Watchdog
 
 
@@ -63,7 +63,7 @@ class DataParallelJob(Job[TrainingConfig]):
         speed = f"{summary['samples_per_second']:.0f} samples/s, "
         report(
             f"{config.model} on {config.data}, {summary['num_ranks']} ranks, "
-            f"{config.compression}: test accuracy {summary['test_accuracy']:.4f}, "
+            f"{config.compression}: {figures_text(summary)}, "
             f"{speed if summary['samples_per_second'] else ''}"
             f"{summary['wire_bytes_per_step'] / 1e3:.1f} kB per step and rank "
             f"({summary['compression_ratio']:.1f} times fewer than fp32)"

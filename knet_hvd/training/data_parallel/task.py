@@ -5,20 +5,22 @@ from typing import Any
 
 import horovod.torch as hvd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from knet_hvd.agreement import check_agreement
 from knet_hvd.checkpoint import Manifest
+from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.data import load_dataset
+from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 from knet_hvd.flat_config import to_flat_dict
 from knet_hvd.metrics.process_memory import MemoryMeter, keep_freed_blocks
-from knet_hvd.models import build_model, num_parameters, parameters_sha256
-from knet_hvd.training.batches import BatchSource, expect_images
+from knet_hvd.models import ModelFactory, num_parameters, parameters_sha256
+from knet_hvd.training.batches import BatchSource, expect_inputs
 from knet_hvd.training.data_parallel.config import TrainingConfig
 from knet_hvd.training.data_parallel.curves import GradientCurves
 from knet_hvd.training.data_parallel.optimizer import make_optimizer
 from knet_hvd.training.data_parallel.resume import choice_details, chosen
 from knet_hvd.training.data_parallel.state import DataParallelState
-from knet_hvd.training.inputs import input_shape
 from knet_hvd.training.loop.task import Results, TrainingTask
 from knet_hvd.training.state.ema import ParameterEma
 from knet_hvd.training.state.rank_state import RankState
@@ -46,20 +48,22 @@ class DataParallelTask(TrainingTask):
 
         Raises:
             DataError: If a data file is missing or malformed.
+            KnetError: If a function of the user's cannot be imported, or fails.
+            RankMismatchError: If ranks have loaded different data.
             ValueError: If the model or another setting is unknown.
         """
         self._config = config
         self.rank, self.reports = hvd.rank(), hvd.rank() == 0
         if config.keep_freed_memory:
             keep_freed_blocks()
-        dataset = load_dataset(config.data, config.data_dir)
+        dataset = load_dataset(config.data, config.data_dir, config.image_settings)
+        ranks = CollectiveRanks(HorovodCollectives())
+        check_agreement(ranks, dataset.facts(), "the data set", same_names=True)
         self.memory = MemoryMeter()
+        factory = ModelFactory(config.model)
         torch.manual_seed(config.seed)
-        self.model = build_model(
-            config.model,
-            in_shape=input_shape(dataset, config),
-            num_classes=dataset.num_classes,
-            width=config.width,
+        self.model = factory(
+            in_shape=dataset.in_shape, num_classes=dataset.num_classes, width=config.width
         )
         self.source = BatchSource(dataset, config, share=hvd.rank(), num_shares=hvd.size())
         used = chosen(config, manifest)
@@ -77,22 +81,21 @@ class DataParallelTask(TrainingTask):
         )
         self.curves = GradientCurves(config, self.state, self.optimizer)
 
-    def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
+    def step(self, step: int, inputs: Tensor | None, targets: Tensor) -> None:
         """Make one training step: see ``TrainingTask``."""
         self.model.train()
         self.optimizer.zero_grad()
-        logits = self._logits(expect_images(inputs))
-        loss = nn.functional.cross_entropy(logits, labels)
+        loss = self.source.loss(self._outputs(expect_inputs(inputs)), targets)
         loss.backward()
         self.optimizer.step()
         self.state.loss = loss.detach()
 
-    def _logits(self, inputs: Tensor) -> Tensor:
-        """Return the logits fp32 [n, classes] of normalized images fp32 [n, c, h, w]."""
+    def _outputs(self, inputs: Tensor) -> Tensor:
+        """Return the model's outputs fp32 [n, ...]."""
         bf16 = self._config.precision == "bf16"
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits: Tensor = self.model(inputs)
-        return logits.float()
+            outputs: Tensor = self.model(inputs)
+        return outputs.float()
 
     def drain(self) -> None:
         """Do nothing: every step waits for its gradients."""
@@ -109,25 +112,25 @@ class DataParallelTask(TrainingTask):
             hvd.broadcast_parameters(buffers, root_rank=0)
 
     def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the logits and labels of this rank's share: see ``TrainingTask``."""
-        for inputs, labels in self.source.evaluation(split, _EVALUATION_BATCH):
-            yield self._logits(expect_images(inputs)), labels
+        """Yield the outputs and targets of this rank's share: see ``TrainingTask``."""
+        for inputs, targets in self.source.evaluation(split, _EVALUATION_BATCH):
+            yield self._outputs(expect_inputs(inputs)), targets
 
-    def total(self, value: int) -> int:
-        """Return the sum over all ranks."""
-        own = torch.tensor([value])
-        return int(hvd.allreduce(own, op=hvd.Sum, name="knet_hvd.correct"))
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sums over all ranks."""
+        total: Tensor = hvd.allreduce(values, op=hvd.Sum, name="knet_hvd.evaluation")
+        return total
 
     def summary(self, results: Results) -> dict[str, Any]:
         """Return the summary of the run, the same on every rank but for times."""
         num_steps = results.num_steps - results.resumed_step
-        images = num_steps * self._config.batch_size * hvd.size()
+        num_samples = num_steps * self._config.batch_size * hvd.size()
         wire_bytes = self.optimizer.wire_bytes
         return {
-            "test_accuracy": results.test_accuracy,
+            **{f"test_{name}": value for name, value in results.test.items()},
             "train_loss": self.loss,
             "train_seconds": results.train_seconds,
-            "samples_per_second": images / results.train_seconds,
+            "samples_per_second": num_samples / results.train_seconds,
             "peak_memory_bytes": results.peak_memory_bytes,
             "steps": results.num_steps,
             "resumed_step": results.resumed_step,

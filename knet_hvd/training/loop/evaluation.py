@@ -1,31 +1,51 @@
-"""Accuracy of a model, whose images all ranks share."""
+"""Loss and metrics of a model on a split, whose samples all ranks share."""
 
 import torch
+from torch import Tensor
 
+from knet_hvd.training.batches import BatchSource
 from knet_hvd.training.loop.task import TrainingTask
 
 
 @torch.no_grad()
-def evaluate(task: TrainingTask, split: str) -> float:
-    """Return the accuracy of the averaged parameters on a split; every rank has to call.
+def evaluate(task: TrainingTask, split: str) -> dict[str, float]:
+    """Return what the averaged parameters reach on a split; every rank has to call.
 
     Args:
         task: Of this rank.
         split: train or test.
 
     Returns:
-        The same on all ranks that have logits; 0 on others.
+        The data set's metrics and the ``loss``, means over the samples of the split: the same
+        on all ranks that have outputs; 0 on others.
 
     Raises:
         KnetError: If another rank is lost.
     """
     task.before_evaluation()
-    state = task.state.rank_state
+    state, source = task.state.rank_state, task.source
     was_training = state.model.training
     state.model.eval()
-    correct = 0
+    names = (*source.metrics, "loss")
+    sums = torch.zeros(len(names), dtype=torch.float64)
     with state.average.applied(state.model):
-        for logits, labels in task.predictions(split):
-            correct += int((logits.argmax(1) == labels).sum())
+        for outputs, targets in task.predictions(split):
+            sums += _sums(source, outputs, targets)
     state.model.train(was_training)
-    return task.total(correct) / task.source.num_samples(split)
+    means = task.total(sums) / source.num_samples(split)
+    return dict(zip(names, means.tolist(), strict=True))
+
+
+def _sums(source: BatchSource, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the metrics and the loss of a batch, each a sum over its samples, float64."""
+    sums = []
+    for name, metric in source.metrics.items():
+        values = metric(outputs, targets)
+        if values.shape != targets.shape[:1]:
+            raise ValueError(
+                f"metric {name}: expected a value for each of {len(targets)} samples, got "
+                f"{list(values.shape)}"
+            )
+        sums.append(values.sum(dtype=torch.float64))
+    loss = source.loss(outputs, targets).double() * len(targets)
+    return torch.stack([*sums, loss]).cpu()

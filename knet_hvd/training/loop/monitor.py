@@ -1,5 +1,7 @@
 """What a run shows in TensorBoard."""
 
+from collections.abc import Mapping
+
 from knet_hvd.metrics import MetricLogger, StepSpan
 from knet_hvd.training.config import JobConfig
 from knet_hvd.training.loop.task import Curves
@@ -66,11 +68,12 @@ class Monitor:
             self.restart()
         self._curves.after_step(step, self.logger)
 
-    def after_epoch(self, accuracy: float, step: int) -> None:
-        """Write the test accuracy; on ranks that know it."""
-        self.logger.scalars({"test/accuracy": accuracy}, step)
+    def after_epoch(self, test: Mapping[str, float], step: int) -> None:
+        """Write loss and metrics on the test split; on ranks that know them."""
+        self.logger.scalars({f"test/{name}": value for name, value in test.items()}, step)
 
-    def finish(self) -> None:
-        """Write the run's row of the hyperparameter table, beside the accuracy's curve."""
-        tags = ["test/accuracy", "throughput/samples_per_s", *self._curves.result_tags]
+    def finish(self, test: Mapping[str, float]) -> None:
+        """Write the run's row of the hyperparameter table, beside the curves of its figures."""
+        figures = [f"test/{name}" for name in test]
+        tags = [*figures, "throughput/samples_per_s", *self._curves.result_tags]
         self.logger.hparams(self._config.hyperparameters(**self._curves.identity()), tags)

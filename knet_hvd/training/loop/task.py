@@ -22,7 +22,7 @@ class Results:
     Attributes:
         num_steps: Steps made, with those that a checkpoint held.
         resumed_step: Steps that a checkpoint held.
-        test_accuracy: Of the final model.
+        test: Loss and metrics of the final model on the test split.
         train_seconds: Time of training, evaluation not included.
         counted: What ``TrainingTask.counters`` grew by in that time.
         peak_memory_bytes: Growth of resident memory at the highest point of training.
@@ -30,7 +30,7 @@ class Results:
 
     num_steps: int
     resumed_step: int
-    test_accuracy: float
+    test: Mapping[str, float]
     train_seconds: float
     counted: Mapping[str, float]
     peak_memory_bytes: int
@@ -40,7 +40,7 @@ class Curves(ABC):
     """What a job adds to the curves that both jobs have in TensorBoard.
 
     Attributes:
-        result_tags: Curves by which to compare runs, besides the test accuracy.
+        result_tags: Curves by which to compare runs, besides loss and metrics on the test split.
     """
 
     result_tags: tuple[str, ...]
@@ -96,13 +96,13 @@ class TrainingTask(ABC):
         return nullcontext()
 
     @abstractmethod
-    def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
+    def step(self, step: int, inputs: Tensor | None, targets: Tensor) -> None:
         """Go forward and backward, and update.
 
         Args:
             step: The number of the step.
-            inputs: fp32 [n, c, h, w]; None where the source has no images.
-            labels: int64 [n].
+            inputs: [n, ...]; None where the source has none.
+            targets: [n, ...].
         """
 
     @abstractmethod
@@ -123,12 +123,12 @@ class TrainingTask(ABC):
         """Go forward with this rank's share of a split, train or test; every rank has to.
 
         Yields:
-            Logits fp32 [n, classes] and labels int64 [n]; nothing where there are no logits.
+            Outputs fp32 [n, ...] and targets [n, ...]; nothing where there are no outputs.
         """
 
     @abstractmethod
-    def total(self, value: int) -> int:
-        """Return the sum over all ranks that have logits; 0 on others."""
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sums over all ranks that have outputs, of float64 [k]; 0 on others."""
 
     def counters(self) -> dict[str, float]:
         """Return what grows as the run goes on, such as bytes sent."""

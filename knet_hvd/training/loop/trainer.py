@@ -1,6 +1,6 @@
 """The training loop: epochs and steps, evaluation, curves and checkpoints of both jobs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -84,22 +84,22 @@ class Trainer(Generic[Task]):
             for epoch in range(start.epoch, config.epochs):
                 monitor.restart()
                 with meter.training():
-                    for inputs, labels in self._batches(epoch):
-                        self._make_step(inputs, labels, monitor)
+                    for inputs, targets in self._batches(epoch):
+                        self._make_step(inputs, targets, monitor)
                         after_profiled_step()
                         bar.update()
                     task.drain()
                 self._state.check_finite(self._step)
-                accuracy = evaluate(task, "test")
+                test = evaluate(task, "test")
                 self._on_progress()
                 if task.reports:
-                    monitor.after_epoch(accuracy, self._step)
-                    bar.set_postfix(_postfix(task.loss, accuracy), refresh=False)
+                    monitor.after_epoch(test, self._step)
+                    bar.set_postfix(_postfix(task.loss, test), refresh=False)
                 if self._step == self.num_steps:
                     break
-            summary = task.summary(self._results(accuracy, meter))
+            summary = task.summary(self._results(test, meter))
             if task.reports:
-                monitor.finish()
+                monitor.finish(test)
         return summary
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor | None, Tensor]]:
@@ -109,15 +109,15 @@ class Trainer(Generic[Task]):
                 return
             yield batch
 
-    def _make_step(self, inputs: Tensor | None, labels: Tensor, monitor: Monitor) -> None:
+    def _make_step(self, inputs: Tensor | None, targets: Tensor, monitor: Monitor) -> None:
         """Make one training step, and save the state if it is time."""
         task, state, step = self.task, self._state, self._step
         self._checkpoints.before_step()
         self._set_learning_rate()
         monitor.before_step(step)
-        task.step(step, inputs, labels)
+        task.step(step, inputs, targets)
         state.average.update(state.model, step)
-        monitor.after_step(step, len(labels) * task.source.num_shares)
+        monitor.after_step(step, len(targets) * task.source.num_shares)
         self._step += 1
         is_last = self._step == self.num_steps
         if is_last:
@@ -136,11 +136,11 @@ class Trainer(Generic[Task]):
                 start.remaining_at(self._step, self.num_steps),
             )
 
-    def _results(self, accuracy: float, meter: TrainingMeter) -> Results:
+    def _results(self, test: Mapping[str, float], meter: TrainingMeter) -> Results:
         return Results(
             num_steps=self._step,
             resumed_step=self.resumed_step,
-            test_accuracy=accuracy,
+            test=test,
             train_seconds=meter.elapsed_s,
             counted=meter.counted,
             peak_memory_bytes=meter.peak_bytes,
@@ -170,10 +170,10 @@ class Trainer(Generic[Task]):
             self._checkpoints.close()
 
 
-def _postfix(loss: float | None, accuracy: float) -> dict[str, str]:
-    """Return what stands after the progress bar."""
+def _postfix(loss: float | None, test: Mapping[str, float]) -> dict[str, str]:
+    """Return what stands after the progress bar: of the test split, the first figure."""
     shown = {} if loss is None else {"loss": f"{loss:.3f}"}
-    return shown | {"test": f"{accuracy:.4f}"}
+    return shown | {"test": f"{next(iter(test.values())):.4f}"}
 
 
 @contextmanager

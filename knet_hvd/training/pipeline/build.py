@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import nn
-from torch.nn import functional
 
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.comm.throttle import Throttle, throttle_of
-from knet_hvd.data import ImageDataset, load_dataset
+from knet_hvd.data import Dataset, load_dataset
 from knet_hvd.metrics.process_memory import MemoryMeter, keep_freed_blocks, release_freed_blocks
-from knet_hvd.models import build_model
+from knet_hvd.models import ModelFactory
 from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 from knet_hvd.pipeline.build import build_rank
 from knet_hvd.pipeline.gradient_source import GradientSource
@@ -31,7 +29,6 @@ from knet_hvd.pipeline.runners.base import Runner
 from knet_hvd.pipeline.spec import PipelineSpec
 from knet_hvd.pipeline.stage import Stage
 from knet_hvd.training.batches import BatchSource
-from knet_hvd.training.inputs import input_shape
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.resume import check_cuts
 
@@ -47,7 +44,7 @@ class StageJob:
         plan: Which blocks are on which ranks.
         block_names: Of the whole network.
         stage: The blocks of this rank.
-        source: Its batches; images on the first stage only.
+        source: Its batches; inputs on the first stage only.
         links: To its neighbors.
         replicas: Of the stage.
         runner: Makes the steps.
@@ -86,11 +83,13 @@ def build_stage_job(
 
     Raises:
         CheckpointError: On every rank, if the checkpoint has other cuts.
-        RankMismatchError: If ranks differ in the placement or in what crosses.
+        RankMismatchError: If ranks differ in their data, the placement or what crosses.
         DataError: If a data file is missing or malformed.
+        KnetError: If a function of the user's cannot be imported, or fails.
         ValueError: If a setting is unknown or does not fit.
     """
-    dataset = load_dataset(config.data, config.data_dir)
+    dataset = load_dataset(config.data, config.data_dir, config.image_settings)
+    check_agreement(world, dataset.facts(), "the data set")
     if config.release_above_mb is not None:
         release_freed_blocks(int(_MEGABYTE * config.release_above_mb))
     elif config.keep_freed_memory:
@@ -102,9 +101,9 @@ def build_stage_job(
     check_agreement(world, plan_facts(plan), "the placement")
     is_first = mesh_of(plan).stage_of(world.rank) == 0
     source = BatchSource(
-        dataset, config, share=replicas.index, num_shares=config.replicas, images=is_first
+        dataset, config, share=replicas.index, num_shares=config.replicas, inputs=is_first
     )
-    del dataset  # only the first stage keeps images
+    del dataset  # only the first stage keeps inputs
     built = build_rank(
         spec,
         plan,
@@ -128,18 +127,16 @@ def build_stage_job(
     )
 
 
-def pipeline_spec(config: PipelineConfig, dataset: ImageDataset) -> PipelineSpec:
+def pipeline_spec(config: PipelineConfig, dataset: Dataset) -> PipelineSpec:
     """Return what the stages of a job are built from.
 
     Args:
         config: Names the network and says how it learns.
-        dataset: Gives the sizes of images and labels.
+        dataset: Gives the sizes of inputs and targets, and the loss.
     """
-    in_shape = input_shape(dataset, config)
     factory = partial(
-        build_model,
-        config.model,
-        in_shape=in_shape,
+        ModelFactory(config.model),
+        in_shape=dataset.in_shape,
         num_classes=dataset.num_classes,
         width=config.width,
         layerwise=config.layerwise,
@@ -148,11 +145,10 @@ def pipeline_spec(config: PipelineConfig, dataset: ImageDataset) -> PipelineSpec
     def make_optimizer(parameters: list[nn.Parameter]) -> Optimizer:
         return optimizer_of(parameters, config.optimizer, config.learning_rate, config.weight_decay)
 
-    images = torch.zeros(config.microbatch_size, *in_shape)
     return PipelineSpec(
         builder=BlockBuilder(factory),
-        example=images.contiguous(memory_format=torch.channels_last),
-        loss=functional.cross_entropy,
+        example=dataset.example(config.microbatch_size),
+        loss=dataset.loss,
         make_optimizer=make_optimizer,
         decoupler=config.decoupler,
         num_classes=dataset.num_classes,

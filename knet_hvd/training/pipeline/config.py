@@ -12,14 +12,15 @@ from knet_hvd.training.config import RUN_ONLY, JobConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PipelineConfig(JobConfig):
-    """Train an image classifier that is cut into stages, one on each rank.
+    """Train a network that is cut into stages, one on each rank.
 
     Raises:
         ValueError: If a setting is out of range.
     """
 
     model: str = "mnist4"
-    """mnist4, mnist8, vgg16, lenet, mlp, cifarnet or alexnet."""
+    """mnist4, mnist8, lenet, mlp, cifarnet, alexnet, vgg16, resnet20 or transformer. Your own:
+    package.module:function, which returns an nn.Sequential of blocks."""
 
     stages: int | None = None
     """Stages of the pipeline; if not given, as many as the ranks hold: their number by
@@ -90,7 +91,7 @@ class PipelineConfig(JobConfig):
     """Learning rate at the start."""
 
     batch_size: int = 64
-    """Images per step and replica: with replicas a step takes replicas * batch_size."""
+    """Samples per step and replica: with replicas a step takes replicas * batch_size."""
 
     deterministic: bool = False
     """Take gradients that come back after exactly as many steps as they may take, not as
@@ -129,7 +130,7 @@ class PipelineConfig(JobConfig):
 
     @property
     def microbatch_size(self) -> int:
-        """Return the images of a microbatch, which is what crosses in a frame."""
+        """Return the samples of a microbatch, which is what crosses in a frame."""
         return self.batch_size // self.microbatches
 
     @property

@@ -10,7 +10,7 @@ from knet_hvd.launcher import explained_termination
 from knet_hvd.training.cli import GRACE_S, report, warn_if_alone
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.run import open_trainer
-from knet_hvd.training.program import Job, reason
+from knet_hvd.training.program import Job, figures_text, reason
 
 _LOST = "stopped by the launcher: it ends all ranks when one is lost"
 
@@ -52,8 +52,7 @@ class PipelineJob(Job[PipelineConfig]):
         )
         report(
             f"{config.model} on {config.data}, {stages} stage{'s' if stages > 1 else ''}, "
-            f"{config.decoupler.name}: train accuracy {summary['train_accuracy']:.4f}, "
-            f"test accuracy {summary['test_accuracy']:.4f}"
+            f"{config.decoupler.name}: {figures_text(summary)}"
             f"{speed if summary['samples_per_second'] else ''}"
         )
         self.write_summary(summary)

@@ -13,7 +13,7 @@ from knet_hvd.errors import PreemptionError
 from knet_hvd.pipeline.build import open_replicas
 from knet_hvd.pipeline.placement.planning import plan_table
 from knet_hvd.pipeline.placement.search import Plan
-from knet_hvd.training.batches import expect_images
+from knet_hvd.training.batches import expect_inputs
 from knet_hvd.training.loop.evaluation import evaluate
 from knet_hvd.training.loop.task import Results, TrainingTask
 from knet_hvd.training.pipeline.build import build_stage_job
@@ -87,9 +87,9 @@ class PipelineTask(TrainingTask):
         finally:
             self._world.stop_progress()
 
-    def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
+    def step(self, step: int, inputs: Tensor | None, targets: Tensor) -> None:
         """Make one training step of this stage: see ``TrainingTask``."""
-        self.runner.step(step, inputs, labels)
+        self.runner.step(step, inputs, targets)
 
     def drain(self) -> None:
         """Learn from all gradients that are still to come back."""
@@ -106,25 +106,25 @@ class PipelineTask(TrainingTask):
         self.replicas.before_evaluation(self.stage, self.runner.gradient_source)
 
     def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pass the images of this replica's share through the stages.
+        """Pass the inputs of this replica's share through the stages.
 
         Yields:
-            Logits and labels on the last stage; nothing on others.
+            Outputs and targets on the last stage; nothing on others.
         """
         inputs_link, outputs_link = self.links.inputs, self.links.outputs
         batches = self.source.evaluation(split, self._config.microbatch_size)
-        for number, (inputs, labels) in enumerate(batches):
+        for number, (inputs, targets) in enumerate(batches):
             if inputs_link is not None:
                 inputs = inputs_link.receive(number)
-            output = self.stage.forward(expect_images(inputs))
+            output = self.stage.forward(expect_inputs(inputs))
             if outputs_link is None:
-                yield output, labels
+                yield output, targets
             else:
                 outputs_link.send(output, number)
 
-    def total(self, value: int) -> int:
-        """Return the sum over the replicas of the last stage; 0 on other stages."""
-        return self.replicas.total(value) if self.stage.is_last else 0
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sums over the replicas of the last stage; 0 on other stages."""
+        return self.replicas.total(values) if self.stage.is_last else values
 
     def counters(self) -> dict[str, float]:
         """Return this rank's waits and what it sent to other stages."""
@@ -136,8 +136,8 @@ class PipelineTask(TrainingTask):
 
     def summary(self, results: Results) -> dict[str, Any]:
         """Gather the summary from all stages, and leave links and groups."""
-        train_accuracy = evaluate(self, "train")
+        train = evaluate(self, "train")
         self.links.close()
-        summary = gather_summary(self._config, self._world, self._job, results, train_accuracy)
+        summary = gather_summary(self._config, self._world, self._job, results, train)
         self.replicas.close()
         return summary

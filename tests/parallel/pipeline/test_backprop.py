@@ -36,10 +36,10 @@ def train_alone(config: PipelineConfig) -> nn.Module:
     source = BatchSource(dataset, config, share=0, num_shares=1)
     step = 0
     for epoch in range(config.epochs):
-        for inputs, labels in source.training(epoch, ResumePoint()):
+        for inputs, targets in source.training(epoch, ResumePoint()):
             if step == NUM_STEPS:
                 return model
-            nn.functional.cross_entropy(model(inputs), labels).backward()
+            nn.functional.cross_entropy(model(inputs), targets).backward()
             optimizer.step()
             optimizer.zero_grad()
             step += 1

@@ -16,7 +16,7 @@ first stage is ahead of the last by all the frames under way."""
 
 
 def gather_summary(
-    config: PipelineConfig, world: World, job: StageJob, results: Results, train_accuracy: float
+    config: PipelineConfig, world: World, job: StageJob, results: Results, train: dict[str, float]
 ) -> dict[str, Any]:
     """Return the summary of the job, the same on every rank.
 
@@ -25,7 +25,7 @@ def gather_summary(
         world: All ranks; every rank has to call.
         job: What this rank trained with.
         results: What this rank's training loop knows.
-        train_accuracy: At the end; that of the last stage counts.
+        train: Metrics on the training split at the end; those of the last stage count.
 
     Raises:
         KnetError: If a rank is lost.
@@ -47,13 +47,13 @@ def gather_summary(
         gradient_bytes_per_step=job.replicas.gradient_bytes,
         uncompressed_gradient_bytes_per_step=job.replicas.uncompressed_bytes,
         train_seconds=seconds,
-        train_accuracy=train_accuracy,
-        test_accuracy=results.test_accuracy,
+        train=train,
+        test=dict(results.test),
         parameters_sha256=parameters_sha256(job.stage.blocks),
         metrics={k: float(v) for k, v in job.gradient_source.metrics.items()},
     )
     texts = world.gather_text(json.dumps(own.to_dict()), "the other stages' results", _PATIENCE)
     parts = [StageSummary.from_dict(json.loads(text)) for text in texts]
-    images = own_steps * config.batch_size * config.replicas
-    summary = summarize(config, merge_replicas(parts), results.num_steps, images)
+    num_samples = own_steps * config.batch_size * config.replicas
+    summary = summarize(config, merge_replicas(parts), results.num_steps, num_samples)
     return summary | {"resumed_step": results.resumed_step}

@@ -25,8 +25,8 @@ class StageSummary:
             it built anything, at the highest point of training.
         sent_bytes_per_step: Bytes that it sent a training step, headers included.
         train_seconds: Time of its training steps, evaluation not included.
-        train_accuracy: At the end; 0 on all stages but the last.
-        test_accuracy: At the end; 0 on all stages but the last.
+        train: Loss and metrics at the end; 0 on all stages but the last.
+        test: Loss and metrics at the end; 0 on all stages but the last.
         parameters_sha256: Of its parameters' bytes, in order.
         metrics: What its decoupler observed last.
         replica: Which of the stage's replicas.
@@ -46,8 +46,8 @@ class StageSummary:
     peak_memory_bytes: int
     sent_bytes_per_step: float
     train_seconds: float
-    train_accuracy: float
-    test_accuracy: float
+    train: dict[str, float]
+    test: dict[str, float]
     parameters_sha256: str
     metrics: dict[str, float] = field(default_factory=dict)
     replica: int = 0
@@ -110,18 +110,19 @@ def summarize(
         config: Its configuration.
         stages: What each stage knows, in order.
         num_steps: Steps trained.
-        num_samples: Images trained on.
+        num_samples: Samples trained on.
     """
     last = stages[-1]
     # The stages' times overlap; the longest one holds all of the job's training.
     elapsed_s = max(stage.train_seconds for stage in stages)
-    hidden = ("train_accuracy", "test_accuracy", "train_seconds", "replica")
+    hidden = ("train", "test", "train_seconds", "replica")
     gradient_bytes = sum(stage.gradient_bytes_per_step for stage in stages)
     uncompressed = sum(stage.uncompressed_gradient_bytes_per_step for stage in stages)
     sent_bytes = sum(stage.sent_bytes_per_step for stage in stages)
     return {
-        "train_accuracy": last.train_accuracy,
-        "test_accuracy": last.test_accuracy,
+        # The loss of the training itself has that name.
+        **{f"train_{name}": value for name, value in last.train.items() if name != "loss"},
+        **{f"test_{name}": value for name, value in last.test.items()},
         "train_loss": last.metrics.get("loss"),
         "samples_per_second": num_samples / elapsed_s,
         "train_seconds": elapsed_s,
