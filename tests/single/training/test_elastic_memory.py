@@ -60,8 +60,8 @@ def test_an_epoch_goes_on_with_the_images_that_are_left(
     for number, (size, stop) in enumerate(zip(sizes, stops, strict=False)):
         shards = [
             ShardedBatches(
-                images=torch.zeros(count, 1, 1, 1, dtype=torch.uint8),
-                labels=torch.arange(count),
+                inputs=None,
+                targets=torch.arange(count),
                 batch_size=batch_size,
                 rank=rank,
                 num_ranks=size,
