@@ -11,7 +11,7 @@ from knet_hvd.data import load_dataset
 from knet_hvd.models import build_model
 from knet_hvd.pipeline.decouplers import Backprop
 from knet_hvd.pipeline.optimizers import make_optimizer
-from knet_hvd.training.batches import BatchSource
+from knet_hvd.training.batches import BatchSource, expect_inputs
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.run import open_trainer
 from knet_hvd.training.state.resume_point import ResumePoint
@@ -23,12 +23,12 @@ NUM_STEPS = 50
 
 def train_alone(config: PipelineConfig) -> nn.Module:
     """Train the whole network in this process, without stages and microbatches."""
-    dataset = load_dataset(config.data)
+    dataset = load_dataset(config.data, config.data_dir)
     torch.manual_seed(config.seed)
     model = build_model(
         config.model,
         in_shape=dataset.in_shape,
-        num_classes=10,
+        num_classes=dataset.num_classes,
         width=config.width,
         layerwise=config.layerwise,
     )
@@ -39,7 +39,7 @@ def train_alone(config: PipelineConfig) -> nn.Module:
         for inputs, targets in source.training(epoch, ResumePoint()):
             if step == NUM_STEPS:
                 return model
-            nn.functional.cross_entropy(model(inputs), targets).backward()
+            dataset.loss(model(expect_inputs(inputs)), targets).backward()
             optimizer.step()
             optimizer.zero_grad()
             step += 1
