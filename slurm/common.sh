@@ -31,7 +31,7 @@ check_job() {
     *) die "KNET_LAUNCHER is mpirun or srun, not '$KNET_LAUNCHER': edit slurm/env.sh" ;;
   esac
   command -v "$KNET_LAUNCHER" >/dev/null || die "no $KNET_LAUNCHER in PATH: load MPI's module in slurm/env.sh"
-  [[ $KNET_DATA == digits || -n $KNET_DATA_DIR ]] ||
+  [[ $KNET_DATA != mnist && $KNET_DATA != cifar10 || -n $KNET_DATA_DIR ]] ||
     die "data set $KNET_DATA is read from files: name their folder as KNET_DATA_DIR in slurm/env.sh"
   python -c 'import mpi4py, torch, knet_hvd' 2>/dev/null ||
     die "python cannot import torch, mpi4py and knet_hvd: 'python -m knet_hvd doctor' tells why"

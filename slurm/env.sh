@@ -23,7 +23,8 @@ KNET_SRUN_MPI=${KNET_SRUN_MPI-pmix}
 # Seconds that starting ranks on all nodes may take before a job gives up.
 KNET_START_LIMIT_S=${KNET_START_LIMIT_S-120}
 
-# The data set, and the folder of its files, which all nodes see; digits needs none.
+# The data set, and the folder of its files, which all nodes see; digits needs none. A data set of your own is a
+# function, as package.module:function.
 KNET_DATA=${KNET_DATA-digits}
 KNET_DATA_DIR=${KNET_DATA_DIR-}
 
