@@ -2,7 +2,7 @@
 
 ``World`` is this process among all, ``Mesh`` says which rank is which stage and
 replica, ``SendLink`` and ``ReceiveLink`` carry tensors one way in framed buffers, ``ProbedLink``
-lists of them.
+lists of them; ``Notices`` tell the other ranks why one gives up.
 """
 
 from typing import TYPE_CHECKING
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
         SendLink,
         measure_links,
     )
+    from knet_hvd.comm.notices import NoticeError, Notices
     from knet_hvd.comm.world import World, abort
 
-__getattr__ = lazy_names(__name__, "links", "world")
+__getattr__ = lazy_names(__name__, "links", "notices", "world")
 
 __all__ = [
     "ENCODINGS",
@@ -31,6 +32,8 @@ __all__ = [
     "LinkSpec",
     "LinkSpeed",
     "Mesh",
+    "NoticeError",
+    "Notices",
     "ProbedLink",
     "ReceiveLink",
     "SendLink",

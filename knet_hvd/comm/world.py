@@ -9,6 +9,7 @@ from typing import NoReturn
 import numpy as np
 from mpi4py import MPI
 
+from knet_hvd.comm.notices import NoticeError, Notices
 from knet_hvd.comm.progress import ProgressThread
 from knet_hvd.comm.roll_call import RollCall
 from knet_hvd.comm.waiting import Waiter
@@ -29,6 +30,7 @@ class World:
         rank: This process.
         size: The number of processes.
         waiter: How this rank waits; knows how long it was idle.
+        notices: What ranks tell each other when one gives up.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class World:
         # Not Dup(): it would wait for a missing rank for ever.
         self.comm, request = MPI.COMM_WORLD.Idup()
         self._wait(request, "all ranks to join")
+        self.notices = self.waiter.notices = Notices(self.comm)
         self._progress: ProgressThread | None = None
 
     def end_start(self) -> None:
@@ -108,7 +111,9 @@ class World:
 
         Raises:
             KnetError: If some rank does not take part in time.
+            NoticeError: If another rank has told that it will not.
         """
+        self.notices.check()
         own = np.frombuffer(text.encode(), dtype=np.uint8)
         lengths = np.empty(self.size, dtype=np.int64)
         length = np.array([own.size], dtype=np.int64)
@@ -168,7 +173,9 @@ class World:
         try:
             self.waiter.until(ready, f"rank {self.rank}: waiting for {what}", timeout_factor)
         except KnetError as error:
-            absent = roll_call.absent() if roll_call is not None else []
+            if roll_call is None or isinstance(error, NoticeError):
+                raise
+            absent = roll_call.absent()
             if not absent:
                 raise
             raise KnetError(f"{error} Missing: {', '.join(map(str, absent))}.") from error
@@ -176,7 +183,8 @@ class World:
     def close(self) -> None:
         """Give the communicator back; every rank has to call it."""
         self.stop_progress()
-        self.comm.Free()
+        if self.notices.close():  # else other ranks are lost, and messages may be under way
+            self.comm.Free()
 
 
 def abort(code: int = 1) -> NoReturn:

@@ -38,8 +38,12 @@ class Job(ABC, Generic[Config]):
         """Train and report."""
 
     @abstractmethod
-    def leave(self) -> None:
-        """End this rank after an error, and the other ranks if they continue without it."""
+    def leave(self, message: str) -> None:
+        """End this rank after an error, and the other ranks if they continue without it.
+
+        Args:
+            message: What went wrong.
+        """
 
     def check_summary(self) -> None:
         """Check on rank 0 that the results can be written, before hours are spent on them."""
@@ -85,21 +89,22 @@ def run_job(job: Job[Any]) -> int:
             time.sleep(GRACE_S)
             return STOPPED_EXIT_CODE
         except BaseException as error:
-            _tell(job.rank, error)
+            message = _message(error)
+            say(reason(job.rank, message))
+            if not isinstance(error, KnetError | ValueError):
+                say("".join(traceback.format_exception(error)).rstrip())
             end_launcher_later()
             # While the error is at hand, so are the frames it passed through: MPI may still
             # write what arrives into the buffers that they hold.
-            job.leave()
+            job.leave(message)
     return FAILED_EXIT_CODE
 
 
-def _tell(rank: int, error: BaseException) -> None:
-    """Say why this rank stops, with a traceback if nobody expected the error."""
+def _message(error: BaseException) -> str:
+    """Return what went wrong; where nobody expected it, with the kind of error."""
     if isinstance(error, KnetError | ValueError):
-        say(reason(rank, str(error)))
-        return
-    say(reason(rank, f"{type(error).__name__}: {error}"))
-    say("".join(traceback.format_exception(error)).rstrip())
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def reason(rank: int, message: str) -> str:

@@ -76,6 +76,6 @@ class DataParallelJob(Job[TrainingConfig]):
             )
         self.write_summary(summary)
 
-    def leave(self) -> None:
+    def leave(self, message: str) -> None:
         """Give all ranks time to say why they stop; Horovod's own end tells the others."""
         time.sleep(GRACE_S)

@@ -18,10 +18,12 @@ _LOST = "stopped by the launcher: it ends all ranks when one is lost"
 class PipelineJob(Job[PipelineConfig]):
     """Train one stage of a network on each rank, and report."""
 
+    _world: World | None = None
+
     def run(self, signals: StopSignals) -> None:
         """Train and report: see ``Job``."""
         world = World(self.config.timeout_s, self.config.start_timeout_s)
-        self.rank = world.rank
+        self._world, self.rank = world, world.rank
         # With a folder for checkpoints the launcher's signal makes the job save its state.
         explained = explained_termination(reason(self.rank, _LOST))
         with nullcontext() if self.saves_state else explained:
@@ -57,6 +59,8 @@ class PipelineJob(Job[PipelineConfig]):
         )
         self.write_summary(summary)
 
-    def leave(self) -> None:
-        """End this rank with the others, or end those that do not know of the error."""
+    def leave(self, message: str) -> None:
+        """Tell the others why, and end this rank with them, or end those that stay."""
+        if self._world is not None:
+            self._world.notices.fail(message)
         leave(GRACE_S)
