@@ -22,7 +22,8 @@ def accuracy(output: Tensor, targets: Tensor) -> Tensor:
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--decoupler", default="backprop", help="backprop, local, delayed, synthetic")
-decoupler = parser.parse_args().decoupler
+parser.add_argument("--out", default="model.pt", help="file for the trained network")
+flags = parser.parse_args()
 torch.manual_seed(0)  # the same order of batches on every rank
 
 x, y = load_digits(return_X_y=True)
@@ -34,7 +35,7 @@ pipeline = Pipeline(
     example=data[:1][0],
     loss=nn.functional.cross_entropy,
     optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=3e-3),
-    decoupler=decoupler,
+    decoupler=flags.decoupler,
 )
 for epoch in range(6):
     for inputs, targets in DataLoader(training, batch_size=50, shuffle=True):
@@ -45,4 +46,4 @@ for epoch in range(6):
 state = pipeline.export()
 if state is not None:
     print(pipeline.placement())
-    torch.save(state, "model.pt")  # load_state_dict of the whole network reads it
+    torch.save(state, flags.out)  # load_state_dict of the whole network reads it

@@ -5,18 +5,19 @@ import torch
 from knet_hvd.comm import World
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.compression import TernaryConfig
+from knet_hvd.pipeline.activation import Signature
 from knet_hvd.pipeline.blocks.batch_norm import scale_momentum
 from knet_hvd.pipeline.connect import BuiltStage, RankParts, connect
 from knet_hvd.pipeline.decouplers import Use
 from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.loss_head import LossHead
-from knet_hvd.pipeline.placement.cuts import output_shapes, stage_blocks
+from knet_hvd.pipeline.placement.cuts import output_signatures, stage_blocks
 from knet_hvd.pipeline.placement.planning import mesh_of
 from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.replicas.single import SingleReplica
-from knet_hvd.pipeline.spec import PipelineSpec
+from knet_hvd.pipeline.spec import PipelineSpec, source_of
 from knet_hvd.pipeline.stage import Stage
 
 
@@ -70,12 +71,11 @@ def build_parts(
     spec.decoupler.check(Use(num_microbatches=spec.num_microbatches, num_replicas=replicas.number))
     mesh = mesh_of(plan)
     stage = build_stage(spec, plan.cuts, mesh.stage_of(world.rank))
-    shapes = output_shapes(spec.builder.skeleton, spec.example)
-    crossing = [shapes[cut - 1] for cut in plan.cuts]
-    out_shape = shapes[-1] if stage.is_last else crossing[stage.index]
-    source = build_gradient_source(spec, stage, out_shape)
+    outputs = output_signatures(spec.builder.skeleton, spec.example)
+    crossing = [outputs[cut - 1] for cut in plan.cuts]
+    source = build_gradient_source(spec, stage, [*crossing, outputs[-1]][stage.index])
     replicas.attach(stage, source)
-    return RankParts(stage=stage, source=source, mesh=mesh, crossing=crossing, replicas=replicas)
+    return RankParts(stage=stage, source=source, mesh=mesh, cuts=plan.cuts, replicas=replicas)
 
 
 def build_stage(spec: PipelineSpec, cuts: tuple[int, ...], index: int) -> Stage:
@@ -99,24 +99,22 @@ def build_stage(spec: PipelineSpec, cuts: tuple[int, ...], index: int) -> Stage:
     return Stage(index, len(cuts) + 1, blocks, optimizer, spec.precision)
 
 
-def build_gradient_source(
-    spec: PipelineSpec, stage: Stage, out_shape: tuple[int, ...]
-) -> GradientSource:
+def build_gradient_source(spec: PipelineSpec, stage: Stage, output: Signature) -> GradientSource:
     """Return where a stage's gradients come from: the decoupler's, or the loss.
 
     Args:
         spec: What all stages are built from.
         stage: The stage.
-        out_shape: Its output, without the batch.
+        output: What it returns.
     """
     if stage.is_last:
         return LossHead(spec.loss)
     if spec.seed is not None:
         torch.manual_seed(spec.seed * 1009 + stage.index)
-        return spec.decoupler.build(out_shape, spec.num_classes)
+        return source_of(spec, output)
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours
         torch.manual_seed(stage.index)
-        return spec.decoupler.build(out_shape, spec.num_classes)
+        return source_of(spec, output)
 
 
 def open_replicas(

@@ -7,6 +7,7 @@ from knet_hvd.comm.throttle import Throttle
 from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.links import StageLinks, open_links
+from knet_hvd.pipeline.placement.cuts import output_signatures
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.runners.base import Runner
 from knet_hvd.pipeline.runners.decoupled import DecoupledRunner
@@ -24,14 +25,14 @@ class RankParts:
         stage: The blocks of this rank.
         source: Where their gradients come from.
         mesh: Which rank is which stage.
-        crossing: The shape of what crosses each cut, without the batch.
+        cuts: Blocks before each cut.
         replicas: Of the stage.
     """
 
     stage: Stage
     source: GradientSource
     mesh: Mesh
-    crossing: list[tuple[int, ...]]
+    cuts: tuple[int, ...]
     replicas: Replicas
 
 
@@ -74,10 +75,11 @@ def connect(
     Raises:
         RankMismatchError: If two ranks differ in what crosses between them.
     """
+    outputs = output_signatures(spec.builder.skeleton, spec.with_rows(rows).example)
     opened = open_links(
         world,
         parts.mesh,
-        [(rows, *shape) for shape in parts.crossing],
+        [outputs[cut - 1] for cut in parts.cuts],
         links or LinkSettings(),
         gradients_return=spec.decoupler.gradients_return,
     )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from knet_hvd.checkpoint import StateTree
+    from knet_hvd.pipeline.activation import Activation
     from knet_hvd.pipeline.optimizers import Optimizer
     from knet_hvd.pipeline.stage import Batch, Stage
 
@@ -40,8 +41,8 @@ class GradientSource(ABC):
         self.metrics: dict[str, Tensor] = {}
         self.lr_scale = 1.0
 
-    def forward(self, stage: "Stage", batch: "Batch") -> "Tensor":
-        """Run the stage forward on the batch's inputs and return its output, fp32 [n, ...]."""
+    def forward(self, stage: "Stage", batch: "Batch") -> "Activation":
+        """Run the stage forward on the batch's inputs and return its output, [n, ...] each."""
         output = stage.run(batch)
         batch.memory = output
         return output
@@ -63,13 +64,14 @@ class LateGradientSource(GradientSource):
     """
 
     @abstractmethod
-    def backward_late(self, stage: "Stage", batch: "Batch", gradient: "Tensor") -> bool:
+    def backward_late(self, stage: "Stage", batch: "Batch", gradient: "Activation") -> bool:
         """Go backward from the gradient that the next stage sent back.
 
         Args:
             stage: Whose blocks learn.
             batch: What `forward` and `backward_now` left of it.
-            gradient: fp32, the shape of the output: of the mean loss over the step.
+            gradient: Of the output, where it is floating point: of the mean loss over the
+                step.
 
         Returns:
             Whether the stage's parameters have gradients now.
@@ -89,14 +91,20 @@ class LateGradientSource(GradientSource):
         """
 
 
-def backward_through(output: "Tensor", gradient: "Tensor") -> None:
+def backward_through(output: "Activation", gradient: "Activation") -> None:
     """Go backward through a stage, if there is anything to compute a gradient of.
 
     In a first stage of pooling alone there is not.
 
     Args:
-        output: fp32, with its graph.
-        gradient: fp32, of the output.
+        output: With its graph.
+        gradient: Of its tensors of floating point.
     """
-    if output.requires_grad:
-        output.backward(gradient)
+    import torch
+
+    from knet_hvd.pipeline.activation import learnable, tensors_of
+
+    pairs = zip(learnable(output), tensors_of(gradient), strict=True)
+    ends = [(tensor, each) for tensor, each in pairs if tensor.requires_grad]
+    if ends:
+        torch.autograd.backward([tensor for tensor, _ in ends], [each for _, each in ends])

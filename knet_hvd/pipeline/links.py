@@ -4,11 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
+
 from knet_hvd.comm import Encoding, LinkSpec, Mesh, ReceiveLink, SendLink, World, check_agreement
+from knet_hvd.pipeline.activation import Signature
+from knet_hvd.pipeline.crossing import ReceiveCrossing, SendCrossing
 from knet_hvd.pipeline.link_settings import LinkSettings
 
 _ACTIVATIONS_TAG = 1
 _GRADIENTS_TAG = 2
+_TAGS_PER_TENSOR = 16
+"""More than there are kinds of messages, so that every tensor of a tuple has tags of its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -22,10 +28,10 @@ class StageLinks:
         input_gradients: Gradients of the inputs, to the stage before.
     """
 
-    inputs: ReceiveLink | None = None
-    outputs: SendLink | None = None
-    output_gradients: ReceiveLink | None = None
-    input_gradients: SendLink | None = None
+    inputs: ReceiveCrossing | None = None
+    outputs: SendCrossing | None = None
+    output_gradients: ReceiveCrossing | None = None
+    input_gradients: SendCrossing | None = None
 
     @property
     def sent_bytes(self) -> int:
@@ -46,7 +52,7 @@ class StageLinks:
 def open_links(
     world: World,
     mesh: Mesh,
-    cut_shapes: Sequence[tuple[int, ...]],
+    cuts: Sequence[Signature],
     settings: LinkSettings,
     *,
     gradients_return: bool,
@@ -56,7 +62,7 @@ def open_links(
     Args:
         world: All ranks; every rank has to call.
         mesh: Which rank is which stage.
-        cut_shapes: The largest tensor that crosses each cut, [n, ...].
+        cuts: What crosses each cut, the largest that there is.
         settings: How it crosses.
         gradients_return: Whether gradients cross as well.
 
@@ -64,8 +70,8 @@ def open_links(
         RankMismatchError: If two ends expect different shapes or encodings.
         ValueError: If there are neither one nor as many encodings as cuts.
     """
-    before, after = _neighbor_specs(world.rank, mesh, cut_shapes, settings)
-    specs = [spec for pair in (before, after) if pair is not None for spec in pair]
+    before, after = _neighbor_specs(world.rank, mesh, cuts, settings)
+    specs = [spec for cut in (before, after) if cut is not None for spec in cut.all]
     if _needs_progress(world, specs, settings.mpi_progress):
         world.start_progress()
     facts = {key: value for spec in specs for key, value in spec.facts().items()}
@@ -73,13 +79,15 @@ def open_links(
     links = StageLinks()
     # Those that send first: a receiver waits until its sender has opened its end.
     if after is not None:
-        links.outputs = SendLink(world, after.activations)
+        links.outputs = SendCrossing([SendLink(world, spec) for spec in after.activations])
     if before is not None and gradients_return:
-        links.input_gradients = SendLink(world, before.gradients)
+        links.input_gradients = SendCrossing([SendLink(world, spec) for spec in before.gradients])
     if before is not None:
-        links.inputs = ReceiveLink(world, before.activations)
+        received = [ReceiveLink(world, spec) for spec in before.activations]
+        links.inputs = ReceiveCrossing(received, before.signature)
     if after is not None and gradients_return:
-        links.output_gradients = ReceiveLink(world, after.gradients)
+        received = [ReceiveLink(world, spec) for spec in after.gradients]
+        links.output_gradients = ReceiveCrossing(received, after.signature.learnable)
     return links
 
 
@@ -94,51 +102,60 @@ def _needs_progress(world: World, specs: Sequence[LinkSpec], setting: str) -> bo
 class _CutSpecs(NamedTuple):
     """What crosses a cut, one way and the other."""
 
-    activations: LinkSpec
-    gradients: LinkSpec
+    activations: list[LinkSpec]
+    gradients: list[LinkSpec]
+    signature: Signature
+
+    @property
+    def all(self) -> list[LinkSpec]:
+        """Both."""
+        return [*self.activations, *self.gradients]
 
 
 def _neighbor_specs(
-    rank: int, mesh: Mesh, cut_shapes: Sequence[tuple[int, ...]], settings: LinkSettings
+    rank: int, mesh: Mesh, cuts: Sequence[Signature], settings: LinkSettings
 ) -> tuple[_CutSpecs | None, _CutSpecs | None]:
     """Return what crosses the cuts before and after a rank's stage."""
     stage, previous, following = mesh.stage_of(rank), mesh.previous(rank), mesh.next(rank)
     before = after = None
     if previous is not None:
-        before = _cut_specs(previous, rank, stage - 1, cut_shapes, settings)
+        before = _cut_specs(previous, rank, stage - 1, cuts, settings)
     if following is not None:
-        after = _cut_specs(rank, following, stage, cut_shapes, settings)
+        after = _cut_specs(rank, following, stage, cuts, settings)
     return before, after
 
 
 def _cut_specs(
-    source: int,
-    target: int,
-    cut: int,
-    cut_shapes: Sequence[tuple[int, ...]],
-    settings: LinkSettings,
+    source: int, target: int, cut: int, cuts: Sequence[Signature], settings: LinkSettings
 ) -> _CutSpecs:
-    num_cuts = len(cut_shapes)
-    activations = LinkSpec(
-        name="activations",
-        source=source,
-        target=target,
-        tag=_ACTIVATIONS_TAG,
-        shape=cut_shapes[cut],
-        encoding=encoding_of_cut(settings.activation_encodings, cut, num_cuts),
-        # A stage runs ahead by as many batches as stages follow: with fewer credits two
-        # neighbors could wait for each other.
-        credits=max(settings.credits, num_cuts + 1),
+    # A stage runs ahead by as many batches as stages follow: with fewer credits two
+    # neighbors could wait for each other.
+    num_credits = max(settings.credits, len(cuts) + 1)
+
+    def specs(name: str, tag: int, signature: Signature, encoding: Encoding) -> list[LinkSpec]:
+        tensors = zip(signature.shapes, signature.dtypes, strict=True)
+        return [
+            LinkSpec(
+                name=f"{name} ({index})" if signature.is_tuple else name,
+                source=source,
+                target=target,
+                tag=tag + _TAGS_PER_TENSOR * index,
+                shape=shape,
+                dtype=dtype,
+                encoding=encoding if dtype == torch.float32 else "raw",
+                credits=num_credits,
+            )
+            for index, (shape, dtype) in enumerate(tensors)
+        ]
+
+    forward = encoding_of_cut(settings.activation_encodings, cut, len(cuts))
+    backward = encoding_of_cut(settings.gradient_encodings, cut, len(cuts))
+    gradients = specs("gradients", _GRADIENTS_TAG, cuts[cut].learnable, backward)
+    return _CutSpecs(
+        specs("activations", _ACTIVATIONS_TAG, cuts[cut], forward),
+        [replace(spec, source=target, target=source) for spec in gradients],
+        cuts[cut],
     )
-    gradients = replace(
-        activations,
-        name="gradients",
-        source=target,
-        target=source,
-        tag=_GRADIENTS_TAG,
-        encoding=encoding_of_cut(settings.gradient_encodings, cut, num_cuts),
-    )
-    return _CutSpecs(activations, gradients)
 
 
 def encoding_of_cut(encodings: Sequence[Encoding], cut: int, num_cuts: int) -> Encoding:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.activation import Activation
 
 
 def pack_tensor(tensor: Tensor | None) -> StateTree:
@@ -27,3 +28,17 @@ def unpack_tensor(tree: StateTree) -> Tensor:
 def unpack_optional(tree: StateTree) -> Tensor | None:
     """Return the tensor of `pack_tensor`, or None where it got None."""
     return None if tree is None else unpack_tensor(tree)
+
+
+def pack_activation(activation: Activation | None) -> StateTree:
+    """Return what `pack_tensor` returns, of each tensor of a tuple."""
+    if isinstance(activation, tuple):
+        return [pack_tensor(each) for each in activation]
+    return pack_tensor(activation)
+
+
+def unpack_activation(tree: StateTree) -> Activation:
+    """Return the activation of `pack_activation`, in memory of its own."""
+    if isinstance(tree, list):
+        return tuple(unpack_tensor(each) for each in tree)
+    return unpack_tensor(tree)

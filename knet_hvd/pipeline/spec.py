@@ -7,8 +7,16 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from knet_hvd.pipeline.activation import (
+    Activation,
+    Signature,
+    map_tensors,
+    num_samples,
+    tensors_of,
+)
 from knet_hvd.pipeline.blocks.base import BlockSource
 from knet_hvd.pipeline.decouplers import Decoupler
+from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.loss_head import Loss
 from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.stage import Precision
@@ -23,7 +31,7 @@ class PipelineSpec:
 
     Attributes:
         builder: Hands out the blocks of the network.
-        example: Inputs of one microbatch, [n, ...]; shape, dtype and layout count. No
+        example: Inputs of one microbatch, [n, ...] each; shape, dtype and layout count. No
             batch has more rows.
         loss: What the network is trained for.
         make_optimizer: Returns the optimizer of a stage.
@@ -41,7 +49,7 @@ class PipelineSpec:
     """
 
     builder: BlockSource
-    example: Tensor
+    example: Activation
     loss: Loss
     make_optimizer: OptimizerFactory
     decoupler: Decoupler
@@ -55,17 +63,45 @@ class PipelineSpec:
     def __post_init__(self) -> None:
         if self.num_microbatches < 1:
             raise ValueError(f"num_microbatches: expected at least 1, got {self.num_microbatches}")
-        if self.example.dim() < 1 or len(self.example) < 1:
-            raise ValueError(f"example: expected [n, ...], got {list(self.example.shape)}")
+        for each in tensors_of(self.example):
+            if each.dim() < 1 or len(each) < 1:
+                raise ValueError(f"example: expected [n, ...], got {list(each.shape)}")
+
+    @property
+    def num_samples(self) -> int:
+        """Return the rows of the example."""
+        return num_samples(self.example)
 
     def with_rows(self, rows: int) -> "PipelineSpec":
         """Return the same with an example of so many samples."""
-        repeats = -(-rows // len(self.example))
-        example = self.example.repeat(repeats, *[1] * (self.example.dim() - 1))[:rows]
-        return replace(self, example=example)
+        repeats = -(-rows // self.num_samples)
 
-    def random_inputs(self) -> Tensor:
+        def repeated(each: Tensor) -> Tensor:
+            return each.repeat(repeats, *[1] * (each.dim() - 1))[:rows]
+
+        return replace(self, example=map_tensors(repeated, self.example))
+
+    def random_inputs(self) -> Activation:
         """Return inputs to measure with: random where the example is floating point."""
-        if self.example.is_floating_point():
-            return torch.randn_like(self.example)
-        return self.example
+        return map_tensors(
+            lambda each: torch.randn_like(each) if each.is_floating_point() else each, self.example
+        )
+
+
+def source_of(spec: PipelineSpec, output: Signature) -> GradientSource:
+    """Return the decoupler's gradient source of a stage that is not the last.
+
+    Args:
+        spec: Names the decoupler.
+        output: What the stage returns.
+
+    Raises:
+        ValueError: If the decoupler cannot handle such outputs or labels.
+    """
+    shape = output.sample_shape
+    if shape is None and not spec.decoupler.takes_tuples:
+        raise ValueError(
+            f"{spec.decoupler.name}: expected one tensor of floating point between two stages, got "
+            f"{len(output.shapes)} of {', '.join(map(str, output.dtypes))}: cut elsewhere"
+        )
+    return spec.decoupler.build(shape or output.shapes[0][1:], spec.num_classes)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from knet_hvd.pipeline.activation import Activation, gradient_of, map_tensors
 from knet_hvd.pipeline.blocks.draws import BlockDraws
 from knet_hvd.pipeline.clipping import Clipping
 from knet_hvd.pipeline.optimizers import Optimizer, update
@@ -46,7 +47,7 @@ class Batch:
         *,
         step: int,
         labels: Tensor,
-        inputs: Tensor | None,
+        inputs: Activation | None,
         num_samples: int,
         microbatch: int = 0,
         log_metrics: bool = False,
@@ -58,7 +59,7 @@ class Batch:
         Args:
             step: The training step.
             labels: int64 [n, ...].
-            inputs: [n, ...]; None for one of a checkpoint that needs them no more.
+            inputs: [n, ...] each; None for one of a checkpoint that needs them no more.
             num_samples: Samples of the whole step.
             microbatch: Which part of the step's batch this is.
             log_metrics: Whether the step's metrics will be written.
@@ -75,7 +76,7 @@ class Batch:
         self._inputs = inputs
 
     @property
-    def inputs(self) -> Tensor:
+    def inputs(self) -> Activation:
         """Return what the stage received.
 
         Raises:
@@ -86,16 +87,16 @@ class Batch:
         return self._inputs
 
     @property
-    def kept_inputs(self) -> Tensor | None:
+    def kept_inputs(self) -> Activation | None:
         """Return the inputs, or None once they are not needed."""
         return self._inputs
 
-    def take_input_gradient(self) -> Tensor | None:
+    def take_input_gradient(self) -> Activation | None:
         """Return the gradient of the inputs, if it was computed.
 
         The inputs are let go, unless a graph is kept to compute the gradient later.
         """
-        gradient = None if self._inputs is None else self._inputs.grad
+        gradient = None if self._inputs is None else gradient_of(self._inputs)
         if gradient is not None or not self.keep_inputs:
             self._inputs = None
         return gradient
@@ -154,30 +155,38 @@ class Stage:
         """Return how many stages follow."""
         return self.num_stages - 1 - self.index
 
-    def run(self, batch: Batch) -> Tensor:
+    def run(self, batch: Batch) -> Activation:
         """Run the blocks on what came in for a batch.
 
         Returns:
-            fp32 [n, ...].
+            [n, ...] each; fp32 where the precision is bf16.
         """
         if self.draws is None:
             return self.forward(batch.inputs)
         with self.autocast():
-            output: Tensor = self.draws.run(self.blocks, batch.inputs, batch.step, batch.microbatch)
-        return output.float()
+            output: Activation = self.draws.run(
+                self.blocks, batch.inputs, batch.step, batch.microbatch
+            )
+        return self._leaving(output)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Activation) -> Activation:
         """Run the blocks, with PyTorch's own random numbers if they draw any.
 
         Args:
-            inputs: [n, ...].
+            inputs: [n, ...] each.
 
         Returns:
-            fp32 [n, ...].
+            [n, ...] each; fp32 where the precision is bf16.
         """
         with self.autocast():
-            output: Tensor = self.blocks(inputs)
-        return output.float()
+            output: Activation = self.blocks(inputs)
+        return self._leaving(output)
+
+    def _leaving(self, output: Activation) -> Activation:
+        """Undo what autocast did to what leaves the stage."""
+        if self.precision == "fp32":
+            return output
+        return map_tensors(lambda each: each.float() if each.is_floating_point() else each, output)
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the stage's precision holds."""

@@ -1,12 +1,14 @@
 """Run batches forward through all stages, and judge the outputs on the last one."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from knet_hvd.pipeline.activation import Activation, map_tensors, only_tensor
 from knet_hvd.pipeline.links import StageLinks
 from knet_hvd.pipeline.stage import Stage
 
@@ -18,7 +20,7 @@ Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor | float]
 def sum_metric(
     stage: Stage,
     links: StageLinks,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Activation, Tensor]],
     metric: Metric,
     *,
     rows: int,
@@ -57,18 +59,22 @@ def sum_metric(
 
 
 def _forward(
-    stage: Stage, links: StageLinks, inputs: Tensor, num_samples: int, step: int, rows: int
+    stage: Stage, links: StageLinks, inputs: Activation, num_samples: int, step: int, rows: int
 ) -> list[Tensor]:
     """Run a batch through this stage in parts; return them on the last stage."""
     outputs = []
     for part, start in enumerate(range(0, num_samples, rows)):
         if links.inputs is None:
-            received = inputs[start : start + rows]
+            received = map_tensors(partial(_rows, start=start, stop=start + rows), inputs)
         else:
             received = links.inputs.receive(step, part)
         output = stage.forward(received)
         if links.outputs is None:
-            outputs.append(output)
+            outputs.append(only_tensor(output))
         else:
             links.outputs.send(output, step, part)
     return outputs
+
+
+def _rows(tensor: Tensor, start: int, stop: int) -> Tensor:
+    return tensor[start:stop]

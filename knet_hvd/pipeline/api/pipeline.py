@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.comm.reports import Reports
 from knet_hvd.comm.transfer import broadcast_tensors, gather_tensors
+from knet_hvd.pipeline.activation import Activation, tensors_of
 from knet_hvd.pipeline.api.evaluation import Metric, sum_metric
 from knet_hvd.pipeline.blocks.draws import BlockDraws
 from knet_hvd.pipeline.blocks.given import state_tensors
@@ -24,7 +25,7 @@ from knet_hvd.pipeline.decouplers import Decoupler, decoupler_named
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.loss_head import Loss, LossHead
 from knet_hvd.pipeline.optimizers import Optimizer
-from knet_hvd.pipeline.placement.cuts import output_shapes
+from knet_hvd.pipeline.placement.cuts import output_signatures
 from knet_hvd.pipeline.placement.planning import (
     measure_costs,
     plan_by_costs,
@@ -70,7 +71,7 @@ class Pipeline:
         self,
         model: Model,
         *,
-        example: Tensor,
+        example: Activation,
         loss: Loss,
         optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
         decoupler: Decoupler | str = "backprop",
@@ -93,8 +94,9 @@ class Pipeline:
                 with ``split``. Or a function that returns one of these: then no rank needs
                 memory for more than its own blocks. A network that exists already gets the
                 values of rank 0 on all ranks, and its modules themselves are trained.
-            example: Inputs of the network, [n, ...], with at least one row: the first
-                dimension may differ from batch to batch.
+            example: Inputs of the network, [n, ...] each, a tensor or a tuple of tensors
+                with at least one row. Batches may have other numbers of rows, and shorter
+                sequences, but none that are longer.
             loss: Called on the last stage with output and targets; returns the mean over
                 the samples.
             optimizer: Returns the optimizer of this rank's parameters.
@@ -124,7 +126,7 @@ class Pipeline:
         """
         self._world = World(timeout_s)
         self.rank = self._world.rank
-        self._model = user_model(model, split)
+        self._model = user_model(model, split, len(tensors_of(example)))
         self._user_optimizer: torch.optim.Optimizer | None = None
         self._make_optimizer = optimizer
         self._loss = loss
@@ -208,11 +210,11 @@ class Pipeline:
         """Return which blocks are where, as a table in Markdown."""
         return plan_table(self.plan, self._spec.builder.names)
 
-    def step(self, inputs: Tensor, targets: Tensor) -> float:
+    def step(self, inputs: Activation, targets: Tensor) -> float:
         """Train on one batch; every rank has to call, with the same batch.
 
         Args:
-            inputs: [n, ...]; only the first stage looks at them.
+            inputs: [n, ...] each; only the first stage looks at them.
             targets: [n, ...].
 
         Returns:
@@ -259,7 +261,7 @@ class Pipeline:
         return -(-(self._rows or 1) // self._spec.num_microbatches)
 
     def evaluate(
-        self, batches: Iterable[tuple[Tensor, Tensor]], metric: Metric | None = None
+        self, batches: Iterable[tuple[Activation, Tensor]], metric: Metric | None = None
     ) -> float:
         """Return the mean of a metric, the same on every rank; every rank has to call.
 
@@ -347,7 +349,7 @@ def _chain(first: Any, rest: Iterable[Any]) -> Iterable[Any]:
     yield from rest
 
 
-def _last_dimension(skeleton: nn.Sequential, example: Tensor) -> int | None:
+def _last_dimension(skeleton: nn.Sequential, example: Activation) -> int | None:
     """Return the last dimension of the network's output, as classifiers have one logit each."""
-    shape = output_shapes(skeleton, example)[-1]
+    shape = output_signatures(skeleton, example)[-1].sample_shape
     return shape[-1] if shape else None

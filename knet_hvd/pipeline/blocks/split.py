@@ -39,8 +39,18 @@ def split_module(model: nn.Module, names: Sequence[str], num_inputs: int = 1) ->
     graph = _trace(model, names, num_inputs)
     segments = _segments(graph, names)
     blocks = [fx.GraphModule(model, each, f"Block{i}") for i, each in enumerate(segments)]
+    for block in blocks:
+        _keep_out_of_state(model, block)
     keys = ["inputs", *(name.replace(".", "_") for name in names)]
     return nn.Sequential(OrderedDict(zip(keys, blocks, strict=True)))
+
+
+def _keep_out_of_state(model: nn.Module, block: fx.GraphModule) -> None:
+    """Leave out of a block's state dictionary the buffers that the model's leaves out."""
+    own = {path.rpartition(".")[::2] for path, _ in block.named_buffers()}
+    for owner, name in own:
+        if name in model.get_submodule(owner)._non_persistent_buffers_set:
+            block.get_submodule(owner)._non_persistent_buffers_set.add(name)
 
 
 def _check_part(model: nn.Module, name: str) -> None:
@@ -55,6 +65,8 @@ def _check_part(model: nn.Module, name: str) -> None:
 
 class _Tracer(fx.Tracer):
     """Trace the modules that contain a part to cut at, and nothing within others."""
+
+    proxy_buffer_attributes = True  # a slice of a buffer, such as a mask, is a node as well
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()

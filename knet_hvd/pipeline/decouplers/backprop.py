@@ -14,8 +14,7 @@ from knet_hvd.pipeline.gradient_source import LateGradientSource, backward_throu
 from knet_hvd.pipeline.runners.schedules import Action, one_forward_one_backward, sequential
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from knet_hvd.pipeline.activation import Activation
     from knet_hvd.pipeline.stage import Batch, Stage
 
 
@@ -26,6 +25,7 @@ class Backprop(Decoupler):
     name: ClassVar[str] = "backprop"
     locked: ClassVar[bool] = True
     takes_microbatches: ClassVar[bool] = True
+    takes_tuples: ClassVar[bool] = True
 
     schedule: Literal["sequential", "1f1b"] = "1f1b"
     """Order of the microbatches: one after the other, or one forward, one backward."""
@@ -48,7 +48,7 @@ class TrueGradient(LateGradientSource):
         """Do nothing before the gradient is there."""
         return False
 
-    def backward_late(self, stage: "Stage", batch: "Batch", gradient: "Tensor") -> bool:
+    def backward_late(self, stage: "Stage", batch: "Batch", gradient: "Activation") -> bool:
         """Run backward through the stage."""
         backward_through(batch.memory, gradient)
         batch.memory = None

@@ -48,12 +48,14 @@ class Decoupler(ABC):
         gradients_return: Whether the next stage sends gradients back.
         locked: Whether a step may only begin when the last one is over.
         takes_microbatches: Whether a step may be several microbatches.
+        takes_tuples: Whether a stage may return several tensors.
     """
 
     name: ClassVar[str]
     gradients_return: ClassVar[bool] = True
     locked: ClassVar[bool] = False
     takes_microbatches: ClassVar[bool] = False
+    takes_tuples: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> GradientSource:

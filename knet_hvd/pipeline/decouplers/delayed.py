@@ -21,6 +21,7 @@ class Delayed(Decoupler):
 
     name: ClassVar[str] = "delayed"
     takes_microbatches: ClassVar[bool] = True
+    takes_tuples: ClassVar[bool] = True
 
     recompute: bool = True
     """Keep inputs and run forward on them again (features replay). no: keep each batch's

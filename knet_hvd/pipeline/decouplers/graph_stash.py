@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.activation import Activation
 from knet_hvd.pipeline.packing import pack_tensor, unpack_tensor
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.weights.stash import Stash, StashPool, as_it_was, graph_on
@@ -16,11 +17,11 @@ class KeptGraph:
     """A graph from a batch's inputs to its output.
 
     Attributes:
-        output: fp32 [n, ...], with the graph.
+        output: [n, ...] each, with the graph.
         stash: What made the output, besides the inputs.
     """
 
-    output: Tensor
+    output: Activation
     stash: Stash
 
 

@@ -14,6 +14,7 @@ Batch normalization sees every batch twice; its running statistics move both tim
 import torch
 from torch import Tensor
 
+from knet_hvd.pipeline.activation import Activation
 from knet_hvd.pipeline.gradient_source import LateGradientSource, backward_through
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.weights.prediction import predict_weights, running_on
@@ -34,7 +35,7 @@ class ReplayedGradient(LateGradientSource):
         self._predicted: list[Tensor] = []
 
     @torch.no_grad()
-    def forward(self, stage: Stage, batch: Batch) -> Tensor:
+    def forward(self, stage: Stage, batch: Batch) -> Activation:
         """Compute the output without a graph: the weights will have changed."""
         if not self._predict_weights:
             return stage.run(batch)
@@ -51,7 +52,7 @@ class ReplayedGradient(LateGradientSource):
         """Do nothing: the inputs are all that is kept."""
         return False
 
-    def backward_late(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+    def backward_late(self, stage: Stage, batch: Batch, gradient: Activation) -> bool:
         """Run the batch again and go backward."""
         backward_through(stage.run(batch), gradient)
         return True

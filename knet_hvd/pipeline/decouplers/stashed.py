@@ -9,9 +9,8 @@ What differs: in the paper all modules run the forward pass of a batch in turn, 
 they overlap too, as in `delayed`.
 """
 
-from torch import Tensor
-
 from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.activation import Activation
 from knet_hvd.pipeline.decouplers.graph_stash import GraphStash
 from knet_hvd.pipeline.gradient_source import LateGradientSource, backward_through
 from knet_hvd.pipeline.stage import Batch, Stage
@@ -30,17 +29,17 @@ class StashedGradient(LateGradientSource):
         super().__init__()
         self._graphs = GraphStash(predict_weights)
 
-    def forward(self, stage: Stage, batch: Batch) -> Tensor:
+    def forward(self, stage: Stage, batch: Batch) -> Activation:
         """Compute the output, with a graph that a later update does not touch."""
         batch.memory = self._graphs.forward(stage, batch)
-        output: Tensor = batch.memory.output
+        output: Activation = batch.memory.output
         return output
 
     def backward_now(self, stage: Stage, batch: Batch) -> bool:
         """Do nothing: all that the graph holds is kept."""
         return False
 
-    def backward_late(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+    def backward_late(self, stage: Stage, batch: Batch, gradient: Activation) -> bool:
         """Go backward through the graph, and free it."""
         graph, batch.memory = batch.memory, None
         backward_through(graph.output, gradient)

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from knet_hvd.models.blocks import blocks_of
+from knet_hvd.pipeline.activation import Activation, Signature, map_tensors
 
 
 def equal_cuts(num_blocks: int, num_stages: int) -> tuple[int, ...]:
@@ -90,22 +93,21 @@ def num_stages(num_ranks: int, replicas: int, stages: int | None = None) -> int:
     return stages
 
 
-def output_shapes(skeleton: nn.Sequential, example: Tensor) -> list[tuple[int, ...]]:
-    """Return the shape of each block's output for one sample, without computing it.
+def output_signatures(skeleton: nn.Sequential, example: Activation) -> list[Signature]:
+    """Return what each block returns for an example, without computing it.
 
     Args:
         skeleton: The whole network on the meta device.
-        example: Inputs of the network, [n, ...]; only shape and dtype count.
+        example: Inputs of the network, [n, ...] each; only shapes and dtypes count.
 
-    Returns:
-        A shape without the batch for each block.
+    Raises:
+        TypeError: If a block returns neither a tensor nor a tuple of tensors.
     """
     blocks = copy.deepcopy(skeleton).eval()
-    # Two samples, so that a block that joins samples shows up.
-    activation = torch.empty(2, *example.shape[1:], dtype=example.dtype, device="meta")
-    shapes = []
-    with torch.no_grad():
-        for block in blocks:
+    activation = map_tensors(lambda each: torch.empty_like(each, device="meta"), example)
+    signatures = []
+    with torch.enable_grad():  # what requires a gradient is a part of the answer
+        for name, block in blocks_of(blocks):
             activation = block(activation)
-            shapes.append(tuple(activation.shape[1:]))
-    return shapes
+            signatures.append(Signature.of(activation, f"block {name}"))
+    return signatures

@@ -3,8 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from knet_hvd.pipeline.activation import (
+    Activation,
+    Signature,
+    learnable,
+    map_tensors,
+    num_samples,
+)
 from knet_hvd.pipeline.gradient_source import GradientSource, LateGradientSource
-from knet_hvd.pipeline.spec import PipelineSpec
+from knet_hvd.pipeline.spec import PipelineSpec, source_of
 from knet_hvd.pipeline.stage import Batch, Stage
 
 
@@ -18,21 +25,32 @@ class DecouplerTrial:
         self._block = -1
         self._source: GradientSource | None = None
 
-    def run(self, block: int, output: Tensor) -> None:
+    def run(self, block: int, output: Activation) -> None:
         """Run a gradient source once; it is built when a block comes for the first time.
 
         Args:
             block: The number of the block that the stage would end with.
-            output: fp32 [n, ...], of that block.
+            output: Of that block.
         """
         if self._source is None or block != self._block:
-            shape = tuple(output.shape[1:])
-            self._source = self._spec.decoupler.build(shape, self._spec.num_classes)
+            signature = Signature.of(output, f"block {block}")
+            self._source = source_of(self._spec, signature)
             self._block = block
-        inputs = output.detach().float().requires_grad_()
-        labels = torch.zeros(len(output), dtype=torch.int64)
-        batch = Batch(step=0, labels=labels, inputs=inputs, num_samples=len(output))
+        inputs = map_tensors(_leaf, output)
+        rows = num_samples(output)
+        labels = torch.zeros(rows, dtype=torch.int64)
+        batch = Batch(step=0, labels=labels, inputs=inputs, num_samples=rows)
         self._source.forward(self._stage, batch)
         self._source.backward_now(self._stage, batch)
         if isinstance(self._source, LateGradientSource):
-            self._source.backward_late(self._stage, batch, torch.zeros_like(inputs))
+            gradient = tuple(torch.zeros_like(each) for each in learnable(inputs))
+            self._source.backward_late(
+                self._stage, batch, gradient if isinstance(inputs, tuple) else gradient[0]
+            )
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    """Return a tensor that crosses, as the next stage receives it."""
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.detach().float().requires_grad_()

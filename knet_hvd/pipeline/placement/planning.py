@@ -1,16 +1,14 @@
 """Decide which blocks go to which rank: equally many, or by measurement."""
 
 import json
-import math
 from collections.abc import Sequence
 
 import torch
 
 from knet_hvd.comm import Mesh, World, measure_links
-from knet_hvd.comm.links.encodings import max_payload_bytes
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.pipeline.link_settings import LinkSettings
-from knet_hvd.pipeline.placement.cuts import check_cuts, equal_cuts, output_shapes
+from knet_hvd.pipeline.placement.cuts import check_cuts, equal_cuts, output_signatures
 from knet_hvd.pipeline.placement.decoupler_trial import DecouplerTrial
 from knet_hvd.pipeline.placement.profile import gather_profiles, memory_bytes, profile_blocks
 from knet_hvd.pipeline.placement.replica_groups import group_costs, ranks_of_groups
@@ -70,7 +68,7 @@ def measure_costs(
         values_per_parameter: Values that the optimizer keeps for each parameter.
         throttle: Makes this rank slower, for tests.
     """
-    rows, shapes = len(spec.example), output_shapes(spec.builder.skeleton, spec.example)
+    outputs = output_signatures(spec.builder.skeleton, spec.example)
     torch.manual_seed(spec.seed or 0)
     with torch.autocast("cpu", torch.bfloat16, enabled=spec.precision == "bf16"):
         own = profile_blocks(
@@ -78,14 +76,14 @@ def measure_costs(
         )
     profiles = gather_profiles(world, own)
     speeds = measure_links(world)
-    batch_size = rows * spec.num_microbatches
-    sizes = memory_bytes(spec.builder.skeleton, shapes, batch_size, values_per_parameter)
+    sizes = memory_bytes(
+        spec.builder.skeleton, outputs, spec.num_microbatches, values_per_parameter
+    )
     limits: list[int | None] = [*memory_limits_bytes, *[None] * world.size][: world.size]
 
     def cut_s(cut: int, source: int, target: int) -> float:
         # Which cut this will be is not known yet, so the first encoding stands for all.
-        values = rows * math.prod(shapes[cut - 1])
-        num_bytes = max_payload_bytes(values, links.activation_encodings[0])
+        num_bytes = outputs[cut - 1].num_bytes(links.activation_encodings[0])
         return speeds[source, target].seconds(num_bytes)
 
     replays = spec.decoupler.replays

@@ -1,7 +1,6 @@
 """Measure what blocks cost on this rank, and gather it from all ranks."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,8 +11,17 @@ from torch import Tensor, nn
 
 from knet_hvd.comm import World
 from knet_hvd.comm.throttle import Throttle
-from knet_hvd.models.blocks import num_parameters
+from knet_hvd.models.blocks import blocks_of, num_parameters
+from knet_hvd.pipeline.activation import (
+    Activation,
+    Signature,
+    learnable,
+    map_tensors,
+    require_gradients,
+    tensors_of,
+)
 from knet_hvd.pipeline.blocks.base import BlockSource
+from knet_hvd.pipeline.gradient_source import backward_through
 from knet_hvd.pipeline.placement.decoupler_trial import DecouplerTrial
 
 _REPEATS = 7
@@ -50,7 +58,7 @@ class BlockProfile:
 
 
 def profile_blocks(
-    builder: BlockSource, inputs: Tensor, trial: DecouplerTrial, throttle: Throttle
+    builder: BlockSource, inputs: Activation, trial: DecouplerTrial, throttle: Throttle
 ) -> BlockProfile:
     """Measure each block on a batch of random numbers.
 
@@ -66,7 +74,9 @@ def profile_blocks(
     forward_s, train_s, decoupler_s = [], [], []
     activation = inputs
     for index, block in enumerate(builder.each()):
-        leaf = activation.detach().requires_grad_(index > 0)
+        leaf = map_tensors(Tensor.detach, activation)
+        if index > 0:
+            require_gradients(leaf, [each.is_floating_point() for each in tensors_of(leaf)])
         forward_s.append(_least_s(partial(_forward, block, leaf), throttle))
         train_s.append(_least_s(partial(_train, block, leaf), throttle))
         activation = _forward(block, leaf)
@@ -89,7 +99,7 @@ def gather_profiles(world: World, own: BlockProfile) -> list[BlockProfile]:
 
 
 def memory_bytes(
-    model: nn.Sequential, shapes: Sequence[tuple[int, ...]], batch_size: int, num_states: int
+    model: nn.Sequential, outputs: Sequence[Signature], num_microbatches: int, num_states: int
 ) -> list[int]:
     """Estimate the memory that each block needs while it trains.
 
@@ -98,29 +108,28 @@ def memory_bytes(
 
     Args:
         model: The whole network.
-        shapes: Of each block's output, for one image.
-        batch_size: Images a step.
+        outputs: What each block returns for a microbatch.
+        num_microbatches: Parts of a step.
         num_states: Values that the optimizer keeps for each parameter.
     """
     sizes = []
-    for block, shape in zip(model, shapes, strict=True):
+    for (_, block), output in zip(blocks_of(model), outputs, strict=True):
         num_layers = sum(1 for layer in block.modules() if not list(layer.children()))
         values = num_parameters(block) * (2 + num_states)
-        values += (num_layers + 1) * batch_size * math.prod(shape)
+        values += (num_layers + 1) * num_microbatches * output.num_values
         sizes.append(values * _FLOAT_BYTES)
     return sizes
 
 
-def _forward(block: nn.Module, inputs: Tensor) -> Tensor:
+def _forward(block: nn.Module, inputs: Activation) -> Activation:
     with torch.no_grad():
-        output: Tensor = block(inputs)
+        output: Activation = block(inputs)
     return output
 
 
-def _train(block: nn.Module, inputs: Tensor) -> None:
+def _train(block: nn.Module, inputs: Activation) -> None:
     output = block(inputs)
-    if output.requires_grad:
-        output.backward(torch.ones_like(output))
+    backward_through(output, tuple(torch.ones_like(each) for each in learnable(output)))
 
 
 def _least_s(run: Callable[[], object], throttle: Throttle) -> float:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.activation import Activation
 from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.stage import Stage
 
@@ -25,7 +26,7 @@ class Runner(ABC):
         self.staleness = 0
 
     @abstractmethod
-    def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
+    def step(self, step: int, inputs: Activation | None, labels: Tensor) -> None:
         """Train on one batch.
 
         Args:

@@ -1,8 +1,14 @@
 """Batches that wait for a gradient, as trees for a checkpoint."""
 
 from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.activation import require_gradients, tensors_of
 from knet_hvd.pipeline.gradient_source import LateGradientSource
-from knet_hvd.pipeline.packing import pack_tensor, unpack_optional, unpack_tensor
+from knet_hvd.pipeline.packing import (
+    pack_activation,
+    pack_tensor,
+    unpack_activation,
+    unpack_tensor,
+)
 from knet_hvd.pipeline.stage import Batch, Stage
 
 
@@ -20,7 +26,8 @@ def batch_to_tree(source: LateGradientSource, batch: Batch) -> StateTree:
         "num_samples": batch.num_samples,
         "log_metrics": batch.log_metrics,
         "labels": pack_tensor(batch.labels),
-        "inputs": pack_tensor(batch.kept_inputs),
+        "inputs": pack_activation(batch.kept_inputs),
+        "gradients": [each.requires_grad for each in tensors_of(batch.kept_inputs or ())],
         "memory": source.pack_memory(batch),
     }
 
@@ -36,9 +43,9 @@ def batch_from_tree(
         tree: What `batch_to_tree` returned, from a checkpoint or not.
         needs_gradient: Whether the gradient of the inputs will be sent back.
     """
-    inputs = unpack_optional(tree["inputs"])
+    inputs = None if tree["inputs"] is None else unpack_activation(tree["inputs"])
     if inputs is not None and needs_gradient:
-        inputs.requires_grad_()
+        require_gradients(inputs, tree["gradients"])
     batch = Batch(
         step=tree["step"],
         microbatch=tree["microbatch"],

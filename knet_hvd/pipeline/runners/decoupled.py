@@ -13,6 +13,7 @@ from torch import Tensor
 
 from knet_hvd.checkpoint import StateTree
 from knet_hvd.comm.throttle import Throttle
+from knet_hvd.pipeline.activation import Activation
 from knet_hvd.pipeline.gradient_source import GradientSource, LateGradientSource
 from knet_hvd.pipeline.packing import pack_tensor, unpack_optional
 from knet_hvd.pipeline.runners.base import Runner
@@ -61,7 +62,7 @@ class DecoupledRunner(Runner):
                 deterministic=deterministic,
             )
 
-    def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
+    def step(self, step: int, inputs: Activation | None, labels: Tensor) -> None:
         """Train on one batch, and on what has come back for earlier ones.
 
         With microbatches the weights change when all of a step have come back; by then

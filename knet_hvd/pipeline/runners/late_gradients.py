@@ -2,11 +2,10 @@
 
 from collections import deque
 
-from torch import Tensor
-
 from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.activation import Activation
 from knet_hvd.pipeline.gradient_source import LateGradientSource
-from knet_hvd.pipeline.packing import pack_tensor, unpack_tensor
+from knet_hvd.pipeline.packing import pack_activation, unpack_activation
 from knet_hvd.pipeline.runners.batches_under_way import batch_from_tree, batch_to_tree
 from knet_hvd.pipeline.runners.stage_io import StageIO
 from knet_hvd.pipeline.stage import Batch, Stage
@@ -43,7 +42,7 @@ class LateGradients:
         self._num_microbatches = num_microbatches
         self._deterministic = deterministic
         self._waiting: deque[Batch] = deque()
-        self._arrived: deque[Tensor] = deque()  # for the oldest of them, in order
+        self._arrived: deque[Activation] = deque()  # for the oldest of them, in order
 
     def __len__(self) -> int:
         """Return the number of batches that wait."""
@@ -77,7 +76,7 @@ class LateGradients:
         """Return how many microbatches the run had before this one."""
         return batch.step * self._num_microbatches + batch.microbatch
 
-    def take(self) -> tuple[Batch, Tensor]:
+    def take(self) -> tuple[Batch, Activation]:
         """Return the oldest batch and the gradient of its output; wait if need be."""
         batch = self._waiting.popleft()
         if self._arrived:
@@ -102,7 +101,7 @@ class LateGradients:
         """Return the batches and gradients that are here."""
         return {
             "waiting": [batch_to_tree(self.source, batch) for batch in self._waiting],
-            "arrived": [pack_tensor(gradient) for gradient in self._arrived],
+            "arrived": [pack_activation(gradient) for gradient in self._arrived],
         }
 
     def load_state(self, stage: Stage, state: StateTree) -> None:
@@ -117,4 +116,4 @@ class LateGradients:
             batch_from_tree(self.source, stage, tree, needs_gradient=needs_gradient)
             for tree in state["waiting"]
         )
-        self._arrived = deque(unpack_tensor(tree) for tree in state["arrived"])
+        self._arrived = deque(unpack_activation(tree) for tree in state["arrived"])

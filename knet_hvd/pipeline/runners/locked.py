@@ -6,6 +6,7 @@ from torch import Tensor
 
 from knet_hvd.checkpoint import StateTree
 from knet_hvd.comm.throttle import Throttle
+from knet_hvd.pipeline.activation import Activation
 from knet_hvd.pipeline.gradient_source import GradientSource, LateGradientSource
 from knet_hvd.pipeline.runners.base import Runner
 from knet_hvd.pipeline.runners.schedules import Action
@@ -39,7 +40,7 @@ class LockedRunner(Runner):
         self._throttle = throttle
         self._num_microbatches = sum(a.kind == "forward" for a in actions)
 
-    def step(self, step: int, inputs: Tensor | None, labels: Tensor) -> None:
+    def step(self, step: int, inputs: Activation | None, labels: Tensor) -> None:
         """Train on one batch; the weights change once all of it has come back."""
         parts = split_batch(step, inputs, labels, self._num_microbatches)
         batches: dict[int, Batch] = {}

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from knet_hvd.models import build_model
 from knet_hvd.models.registry import IMAGE_MODELS
+from knet_hvd.pipeline.activation import Signature
 from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 from knet_hvd.pipeline.build import build_stage
 from knet_hvd.pipeline.decouplers import Backprop
@@ -19,7 +20,7 @@ from knet_hvd.pipeline.placement.cuts import (
     check_cuts,
     equal_cuts,
     num_stages,
-    output_shapes,
+    output_signatures,
     stage_blocks,
 )
 from knet_hvd.pipeline.spec import PipelineSpec
@@ -55,14 +56,14 @@ def test_equal_cuts_give_each_block_to_one_stage(num_stages: int, more: int) -> 
 @pytest.mark.parametrize("layerwise", [False, True])
 @pytest.mark.parametrize("name", sorted(IMAGE_MODELS))
 def test_output_shapes_are_those_of_a_real_pass(name: str, layerwise: bool) -> None:
-    size = {"num_classes": 7, "width": 0.1, "layerwise": layerwise}
+    size: dict[str, Any] = {"num_classes": 7, "width": 0.1, "layerwise": layerwise}
     build = partial(build_model, name, in_shape=MNIST, **size)
-    shapes = output_shapes(BlockBuilder(build).skeleton, torch.zeros(1, *MNIST))
+    outputs = output_signatures(BlockBuilder(build).skeleton, torch.zeros(2, *MNIST))
     model = build()
     activation = torch.randn(2, *MNIST)
-    for block, shape in zip(model, shapes, strict=True):
+    for block, output in zip(model, outputs, strict=True):
         activation = block(activation)
-        assert tuple(activation.shape[1:]) == shape
+        assert output == Signature.of(activation, "the block")
 
 
 def test_shapes_draw_no_random_numbers() -> None:
@@ -70,7 +71,7 @@ def test_shapes_draw_no_random_numbers() -> None:
     expected = torch.rand(1)
     torch.manual_seed(3)
     spec = spec_of("mnist4", width=1.0)
-    output_shapes(spec.builder.skeleton, spec.example)
+    output_signatures(spec.builder.skeleton, spec.example)
     assert torch.equal(torch.rand(1), expected)
 
 

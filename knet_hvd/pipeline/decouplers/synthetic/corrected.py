@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.activation import needs_gradient
 from knet_hvd.pipeline.decouplers.base import SLACK_STEPS
 from knet_hvd.pipeline.decouplers.synthetic.published import SyntheticMemory, compare
 from knet_hvd.pipeline.decouplers.synthetic.true_targets import TrueTargetsGradient
@@ -49,7 +50,7 @@ class CorrectedSyntheticGradient(TrueTargetsGradient):
         if memory.applied_gradient is None:
             raise ValueError(f"step {batch.step}: its prediction was never followed")
         missed = gradient - memory.applied_gradient
-        _add_gradients(stage, memory.output, missed, retain_graph=batch.inputs.requires_grad)
+        _add_gradients(stage, memory.output, missed, retain_graph=needs_gradient(batch.inputs))
         super()._use_graph(stage, batch, memory, gradient)
 
     def pack_memory(self, batch: Batch) -> StateTree:

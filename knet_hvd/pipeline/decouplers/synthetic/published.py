@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.activation import Activation, only_tensor
 from knet_hvd.pipeline.decouplers.graph_stash import KeptGraph
 from knet_hvd.pipeline.decouplers.synthetic.quality import FullQuality
 from knet_hvd.pipeline.decouplers.synthetic.synthesizer import Synthesizer
@@ -80,7 +81,7 @@ class SyntheticGradient(LateGradientSource):
 
     def forward(self, stage: Stage, batch: Batch) -> Tensor:
         """Run the stage forward on the batch's inputs."""
-        output = stage.run(batch)
+        output = only_tensor(stage.run(batch))
         batch.memory = SyntheticMemory(output)
         return output
 
@@ -100,10 +101,10 @@ class SyntheticGradient(LateGradientSource):
         output, memory.output = memory.output, memory.output.detach()
         backward_through(output, gradient)
 
-    def backward_late(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+    def backward_late(self, stage: Stage, batch: Batch, gradient: Activation) -> bool:
         """Teach the synthesizer; the stage itself learns nothing."""
         memory: SyntheticMemory = batch.memory
-        target = gradient * batch.num_samples
+        target = only_tensor(gradient) * batch.num_samples
         prediction = self._predict(stage, batch)
         loss = functional.mse_loss(prediction, target)
         loss.backward()

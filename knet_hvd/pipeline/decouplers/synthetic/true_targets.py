@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.checkpoint import StateTree
+from knet_hvd.pipeline.activation import Activation, needs_gradient, only_tensor
 from knet_hvd.pipeline.decouplers.base import SLACK_STEPS
 from knet_hvd.pipeline.decouplers.graph_stash import GraphStash, KeptGraph
 from knet_hvd.pipeline.decouplers.synthetic.published import SyntheticGradient, SyntheticMemory
@@ -39,11 +40,12 @@ class TrueTargetsGradient(SyntheticGradient):
         if not self._needs_graph(batch):
             return super().forward(stage, batch)
         graph = self._graphs.forward(stage, batch)
-        batch.memory = SyntheticMemory(graph.output, graph=graph)
-        return graph.output
+        output = only_tensor(graph.output)
+        batch.memory = SyntheticMemory(output, graph=graph)
+        return output
 
     def _needs_graph(self, batch: Batch) -> bool:
-        return batch.inputs.requires_grad
+        return needs_gradient(batch.inputs)
 
     def _follow(self, stage: Stage, memory: SyntheticMemory, gradient: Tensor) -> None:
         """Go backward from a predicted gradient, to the parameters only."""
@@ -53,12 +55,12 @@ class TrueTargetsGradient(SyntheticGradient):
         self.lr_scale = self._quality.value() ** 2
         _backward_to_parameters(stage, memory.graph, gradient)
 
-    def backward_late(self, stage: Stage, batch: Batch, gradient: Tensor) -> bool:
+    def backward_late(self, stage: Stage, batch: Batch, gradient: Activation) -> bool:
         """Teach the synthesizer, and carry the true gradient to the inputs."""
         super().backward_late(stage, batch, gradient)
         memory, batch.memory = batch.memory, None
         if memory.graph is not None:
-            self._use_graph(stage, batch, memory, gradient)
+            self._use_graph(stage, batch, memory, only_tensor(gradient))
             self._graphs.release(batch, memory.graph)
         return False
 
@@ -66,8 +68,8 @@ class TrueTargetsGradient(SyntheticGradient):
         self, stage: Stage, batch: Batch, memory: SyntheticMemory, gradient: Tensor
     ) -> None:
         """Go backward from the true gradient, to the inputs only."""
-        inputs = batch.inputs
-        if inputs.requires_grad:
+        if needs_gradient(batch.inputs):
+            inputs = only_tensor(batch.inputs)
             (inputs.grad,) = torch.autograd.grad(memory.output, inputs, gradient)
 
     def pack_memory(self, batch: Batch) -> StateTree:
@@ -85,11 +87,12 @@ class TrueTargetsGradient(SyntheticGradient):
             return
         graph = self._graphs.rebuild(stage, batch, tree["graph"])
         prediction = unpack_optional(tree["prediction"])
-        batch.memory = SyntheticMemory(graph.output, prediction, graph)
+        batch.memory = SyntheticMemory(only_tensor(graph.output), prediction, graph)
 
 
 def _backward_to_parameters(stage: Stage, graph: KeptGraph, gradient: Tensor) -> None:
     """Go backward to the parameters, and keep the graph."""
     parameters = list(stage.blocks.parameters())
     if parameters:
-        graph.output.backward(gradient, retain_graph=True, inputs=parameters)
+        output = only_tensor(graph.output)
+        output.backward(gradient, retain_graph=True, inputs=parameters)
