@@ -71,7 +71,7 @@ def build_parts(
     spec.decoupler.check(Use(num_microbatches=spec.num_microbatches, num_replicas=replicas.number))
     mesh = mesh_of(plan)
     stage = build_stage(spec, plan.cuts, mesh.stage_of(world.rank))
-    outputs = output_signatures(spec.builder.skeleton, spec.example)
+    outputs = output_signatures(spec.builder, spec.example)
     crossing = [outputs[cut - 1] for cut in plan.cuts]
     source = build_gradient_source(spec, stage, [*crossing, outputs[-1]][stage.index])
     replicas.attach(stage, source)

@@ -75,7 +75,7 @@ def connect(
     Raises:
         RankMismatchError: If two ranks differ in what crosses between them.
     """
-    outputs = output_signatures(spec.builder.skeleton, spec.with_rows(rows).example)
+    outputs = output_signatures(spec.builder, spec.with_rows(rows).example)
     opened = open_links(
         world,
         parts.mesh,

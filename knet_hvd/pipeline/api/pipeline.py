@@ -1,8 +1,9 @@
 """The public class: train a network of one's own, cut over the ranks of MPI."""
 
-import atexit
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from types import TracebackType
 from typing import Any, Literal
 
@@ -11,12 +12,15 @@ from torch import Tensor, nn
 
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.comm.reports import Reports
-from knet_hvd.comm.transfer import broadcast_tensors, gather_tensors
+from knet_hvd.comm.transfer import gather_tensors
+from knet_hvd.models.blocks import blocks_of
 from knet_hvd.pipeline.activation import Activation, tensors_of
+from knet_hvd.pipeline.api.ending import Ending
 from knet_hvd.pipeline.api.evaluation import Metric, sum_metric
+from knet_hvd.pipeline.api.placing import Cuts, place_blocks, take_values
+from knet_hvd.pipeline.api.targets import SentTargets
+from knet_hvd.pipeline.blocks.base import BlockSource
 from knet_hvd.pipeline.blocks.draws import BlockDraws
-from knet_hvd.pipeline.blocks.given import state_tensors
-from knet_hvd.pipeline.blocks.sharing import check_not_shared
 from knet_hvd.pipeline.blocks.user_model import Model, user_model
 from knet_hvd.pipeline.build import build_parts
 from knet_hvd.pipeline.clipping import Clipping
@@ -24,22 +28,10 @@ from knet_hvd.pipeline.connect import BuiltStage, connect
 from knet_hvd.pipeline.decouplers import Decoupler, decoupler_named
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.loss_head import Loss, LossHead
-from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.placement.cuts import output_signatures
-from knet_hvd.pipeline.placement.planning import (
-    measure_costs,
-    plan_by_costs,
-    plan_by_cuts,
-    plan_facts,
-    plan_table,
-)
-from knet_hvd.pipeline.placement.search import Plan
+from knet_hvd.pipeline.placement.planning import plan_table
 from knet_hvd.pipeline.spec import PipelineSpec
-from knet_hvd.pipeline.stage import Precision, Stage
-
-Cuts = Literal["equal", "measured"] | Sequence[int]
-_MEASURED_ROWS = 32
-"""Samples of a batch to measure with, where no batch size is given."""
+from knet_hvd.pipeline.stage import Precision
 
 
 class Pipeline:
@@ -64,8 +56,11 @@ class Pipeline:
         rank: This process.
         plan: Which blocks are on which ranks.
         stage: The blocks of this rank.
+        optimizer: Of this rank's parameters, such as for a learning-rate scheduler.
         num_steps: Steps made so far.
     """
+
+    optimizer: torch.optim.Optimizer
 
     def __init__(
         self,
@@ -75,6 +70,7 @@ class Pipeline:
         loss: Loss,
         optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
         decoupler: Decoupler | str = "backprop",
+        targets: Literal["shared", "send"] = "shared",
         cuts: Cuts = "equal",
         split: Sequence[str] = (),
         microbatches: int = 1,
@@ -101,6 +97,9 @@ class Pipeline:
                 the samples.
             optimizer: Returns the optimizer of this rank's parameters.
             decoupler: Where the gradients of stages come from, or its name.
+            targets: shared: every rank has the batches, and takes the targets from them; send:
+                only the first stage has, and targets travel with the activations. Loop over
+                ``pipeline.batches(loader)`` then.
             cuts: equal: as many blocks to each rank; measured: by the speed of ranks and
                 network; or the number of blocks before each cut.
             split: Parts of the module at which blocks begin, such as ["layers.4", "head"].
@@ -124,70 +123,50 @@ class Pipeline:
             TypeError: If the model is none of these.
             ValueError: If the model cannot be cut, or a setting does not fit.
         """
+        if targets not in ("shared", "send"):
+            raise ValueError(f"targets: expected shared or send, got {targets!r}")
         self._world = World(timeout_s)
         self.rank = self._world.rank
-        self._model = user_model(model, split, len(tensors_of(example)))
-        self._user_optimizer: torch.optim.Optimizer | None = None
-        self._make_optimizer = optimizer
-        self._loss = loss
-        self._links_settings = links or LinkSettings()
-        if isinstance(decoupler, str):
-            decoupler = decoupler_named(decoupler)()
-        self._spec = PipelineSpec(
-            builder=self._model.source,
-            example=example,
-            loss=loss,
-            make_optimizer=self._own_optimizer,
-            decoupler=decoupler,
-            num_classes=num_classes or _last_dimension(self._model.source.skeleton, example),
-            num_microbatches=microbatches,
-            precision=precision,
-            seed=seed,
-            deterministic=deterministic,
-        )
-        self.plan = self._place(cuts, batch_size)
-        self._build(clip_grad_norm)
-        self._rows = batch_size
-        self._built: BuiltStage | None = None
         self.num_steps = 0
+        self._loss, self._rows = loss, batch_size
+        self._links = links or LinkSettings()
+        self._built: BuiltStage | None = None
         self._is_closed = False
-        atexit.register(self.close)
+        self._ending = Ending(self._world, self.close)
+        with self._ending.telling():
+            self._model = user_model(model, split, len(tensors_of(example)))
+            source = self._model.source
+            self._spec = PipelineSpec(
+                builder=source,
+                example=example,
+                loss=loss,
+                make_optimizer=partial(self._own_optimizer, optimizer),
+                decoupler=_decoupler(decoupler),
+                num_classes=num_classes or _last_dimension(source, example),
+                num_microbatches=microbatches,
+                precision=precision,
+                seed=seed,
+                deterministic=deterministic,
+            )
+            self.plan = place_blocks(
+                self._world, self._model, self._spec, cuts, self._links, batch_size
+            )
+            take_values(self._world, self._model)
+            self._build(optimizer, clip_grad_norm)
+            mesh = self._parts.mesh
+            self._sent = SentTargets(self._world, mesh) if targets == "send" else None
+            self._world.gather_text("", "all ranks to be ready")
 
-    def _place(self, cuts: Cuts, batch_size: int | None) -> Plan:
-        """Return which blocks are on which ranks, the same on every rank."""
-        world, source = self._world, self._spec.builder
-        shapes = {
-            prefix + key: [str(value.dtype), list(value.shape)]
-            for prefix, block in zip(self._model.prefixes, self._model.blocks, strict=True)
-            for key, value in block.state_dict().items()
-        }
-        check_agreement(world, {"parameters": shapes, "cuts": cuts}, "the model", same_names=True)
-        if cuts == "measured":
-            rows = batch_size or _MEASURED_ROWS
-            with torch.random.fork_rng(devices=[]):
-                costs = measure_costs(self._spec.with_rows(rows), world, self._links_settings)
-            plan = plan_by_costs(costs, replicas=1)
-        else:
-            chosen = () if cuts == "equal" else tuple(int(cut) for cut in cuts)
-            plan = plan_by_cuts(world.size, len(source), world.size, chosen)
-        check_agreement(world, plan_facts(plan), "the placement")
-        bounds = [0, *plan.cuts, len(source)]
-        stages = [s for s in range(world.size) for _ in range(bounds[s], bounds[s + 1])]
-        check_not_shared(self._model.blocks, self._model.prefixes, stages)
-        return plan
-
-    def _build(self, clip_grad_norm: float | None) -> None:
+    def _build(self, optimizer: Callable[..., Any], clip_grad_norm: float | None) -> None:
         """Build what this rank learns with."""
-        if self._model.network is not None:
-            broadcast_tensors(self._world, state_tensors(self._model.network))
         self._parts = build_parts(self._spec, self.plan, self._world)
-        self.stage: Stage = self._parts.stage
+        self.stage = self._parts.stage
         seed = torch.initial_seed() if self._spec.seed is None else self._spec.seed
         seed = int(self._world.gather_text(str(seed), "the seed")[0])
         first_block = [0, *self.plan.cuts][self.stage.index]
         self.stage.draws = BlockDraws(seed, first_block)
-        if self._user_optimizer is None:  # a script may still hang a scheduler on it
-            self._own_optimizer([nn.Parameter(torch.zeros(0))])
+        if self.stage.optimizer is None:  # a script may still hang a scheduler on one
+            self._own_optimizer(optimizer, [nn.Parameter(torch.zeros(0))])
         if clip_grad_norm is not None:
             locked = self._spec.decoupler.locked
             self.stage.clipping = Clipping(clip_grad_norm, self._world if locked else None)
@@ -195,59 +174,78 @@ class Pipeline:
         others = [rank for rank in range(self._world.size) if rank != last]
         self._reports = Reports(self._world, last, others)
 
-    def _own_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
-        self._user_optimizer = self._make_optimizer(parameters)
-        return self._user_optimizer
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Return the optimizer of this rank, such as for a learning-rate scheduler."""
-        if self._user_optimizer is None:
-            raise ValueError("optimizer: expected a torch.optim.Optimizer from the function given")
-        return self._user_optimizer
+    def _own_optimizer(
+        self, make: Callable[..., Any], parameters: list[nn.Parameter]
+    ) -> torch.optim.Optimizer:
+        made = make(parameters)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise TypeError(
+                "optimizer: expected a function that returns a torch.optim.Optimizer, got "
+                f"{type(made).__name__}"
+            )
+        self.optimizer = made
+        return made
 
     def placement(self) -> str:
         """Return which blocks are where, as a table in Markdown."""
         return plan_table(self.plan, self._spec.builder.names)
 
-    def step(self, inputs: Activation, targets: Tensor) -> float:
+    def batches(self, loader: Iterable[Any] | None = None) -> Iterator[tuple[Any, Any]]:
+        """Yield the batches of a loop, for ``step``; every rank has to call.
+
+        Args:
+            loader: Yields inputs and targets. Where targets are sent, only the first stage
+                needs one: other ranks get None and None as often.
+        """
+        if self._sent is not None:
+            yield from self._sent.loop(loader)
+        else:
+            yield from loader or ()
+
+    def step(self, inputs: Activation | None = None, targets: Tensor | None = None) -> float:
         """Train on one batch; every rank has to call, with the same batch.
 
         Args:
             inputs: [n, ...] each; only the first stage looks at them.
-            targets: [n, ...].
+            targets: [n, ...]; where they are sent, only the first stage looks at them.
 
         Returns:
             The newest loss that has come from the last stage: of this step where stages
             wait for each other, else of one of the last steps.
 
         Raises:
-            KnetError: If a neighbor is lost or sends something else.
+            KnetError: If another rank is lost, fails, or sends something else.
             ValueError: If the batch does not fit.
         """
-        built = self._connected(len(targets))
-        own_inputs = inputs if self.stage.is_first else None
-        built.runner.step(self.num_steps, own_inputs, targets)
-        step = self.num_steps
-        self.num_steps += 1
-        source = built.runner.gradient_source
-        if isinstance(source, LossHead):
-            self._reports.report(step, float(source.step_loss))
-        return self._reports.latest(step if self._spec.decoupler.locked else 0)
+        self._world.notices.step = step = self.num_steps
+        with self._ending.telling():
+            own = self._targets_of(targets)
+            built = self._connected(len(own))
+            built.runner.step(step, inputs if self.stage.is_first else None, own)
+            self.num_steps += 1
+            source = built.runner.gradient_source
+            if isinstance(source, LossHead):
+                self._reports.report(step, float(source.step_loss))
+            return self._reports.latest(step if self._spec.decoupler.locked else 0)
+
+    def _targets_of(self, targets: Tensor | None) -> Tensor:
+        """Return the targets of a batch as this rank needs them."""
+        if self._is_closed:
+            raise ValueError("the pipeline is closed")
+        if self._sent is not None:
+            return self._sent.of_batch(targets)
+        if not isinstance(targets, Tensor) or targets.dim() == 0:
+            kind = type(targets).__name__
+            raise TypeError(f"targets: expected a tensor with the samples first, got {kind}")
+        return targets
 
     def _connected(self, num_samples: int) -> BuiltStage:
         """Return what makes steps; the links are opened when the first batch is there."""
-        if self._is_closed:
-            raise ValueError("the pipeline is closed")
         if self._built is None:
             self._rows = self._rows or num_samples
             check_agreement(self._world, {"samples": self._rows}, "the first batch")
             self._built = connect(
-                self._spec,
-                self._parts,
-                self._world,
-                rows=self._rows_of_part,
-                links=self._links_settings,
+                self._spec, self._parts, self._world, rows=self._rows_of_part, links=self._links
             )
         if not 1 <= num_samples <= (self._rows or 0):
             raise ValueError(
@@ -260,36 +258,36 @@ class Pipeline:
     def _rows_of_part(self) -> int:
         return -(-(self._rows or 1) // self._spec.num_microbatches)
 
-    def evaluate(
-        self, batches: Iterable[tuple[Activation, Tensor]], metric: Metric | None = None
-    ) -> float:
+    def evaluate(self, batches: Iterable[Any] | None = None, metric: Metric | None = None) -> float:
         """Return the mean of a metric, the same on every rank; every rank has to call.
 
         First learns from all gradients that are still to come back.
 
         Args:
-            batches: Inputs and targets, the same on every rank.
+            batches: Inputs and targets, as for ``batches``.
             metric: Called on the last stage with output and targets of a batch; returns
                 the mean over its samples. The loss if not given.
 
         Raises:
-            KnetError: If a rank is lost.
+            KnetError: If another rank is lost or fails.
             ValueError: If there is no batch.
         """
-        iterator = iter(batches)
-        first = next(iterator, None)
-        if first is None:
-            raise ValueError("batches: expected at least one, got none")
-        built = self._connected(min(len(first[1]), self._rows or len(first[1])))
-        built.runner.drain()
-        total, count = sum_metric(
-            self.stage,
-            built.links,
-            _chain(first, iterator),
-            metric or self._loss,
-            rows=self._rows_of_part,
-        )
-        texts = self._world.gather_text(json.dumps([total, count]), "an evaluation")
+        with self._ending.after_steps(self.num_steps, self._poll):
+            found = ((x, self._targets_of(y)) for x, y in self.batches(batches))
+            first = next(found, None)
+            if first is None:
+                raise ValueError("batches: expected at least one, got none")
+            num_samples = len(first[1])
+            built = self._connected(min(num_samples, self._rows or num_samples))
+            built.runner.drain()
+            total, count = sum_metric(
+                self.stage,
+                built.links,
+                chain([first], found),
+                metric or self._loss,
+                rows=self._rows_of_part,
+            )
+            texts = self._world.gather_text(json.dumps([total, count]), "an evaluation")
         pairs = [json.loads(text) for text in texts]
         return float(sum(pair[0] for pair in pairs) / sum(pair[1] for pair in pairs))
 
@@ -301,33 +299,43 @@ class Pipeline:
         Returns:
             On rank 0, under the names of the user's network; None elsewhere.
         """
-        self.drain()
-        names, source = self._model.prefixes, self._spec.builder
-        prefixes = dict(zip(source.names, names, strict=True))
-        own = {
-            prefixes[name] + key: value
-            for name, block in self.stage.blocks._modules.items()
-            if block is not None
-            for key, value in block.state_dict().items()
-        }
-        return gather_tensors(self._world, own, "the model's state")
+        with self._ending.after_steps(self.num_steps, self._poll):
+            self._drain()
+            prefixes = dict(zip(self._spec.builder.names, self._model.prefixes, strict=True))
+            own = {
+                prefixes[name] + key: value
+                for name, block in blocks_of(self.stage.blocks)
+                for key, value in block.state_dict().items()
+            }
+            return gather_tensors(self._world, own, "the model's state")
 
-    def drain(self) -> None:
-        """Learn from all gradients that are still to come back; every rank has to call."""
+    def _poll(self) -> None:
+        """Receive what would block another rank while this one waits for all."""
+        if self._built is not None:
+            self._built.runner.poll_gradients()
+
+    def _drain(self) -> None:
+        """Learn from all gradients that are still to come back."""
         if self._built is not None:
             self._built.runner.drain()
 
     def close(self) -> None:
-        """Learn from what is still to come back, and let go of all links."""
+        """Learn from what is still to come back, and let go of all links.
+
+        The end of the script does so too.
+        """
         if self._is_closed:
             return
         self._is_closed = True
-        atexit.unregister(self.close)
-        self.drain()
-        self._reports.close()
-        if self._built is not None:
-            self._built.links.close()
+        with self._ending.after_steps(self.num_steps, self._poll):
+            self._drain()
+            self._reports.close()
+            if self._sent is not None:
+                self._sent.close()
+            if self._built is not None:
+                self._built.links.close()
         self._world.close()
+        self._ending.forget()
 
     def __enter__(self) -> "Pipeline":
         """Return the pipeline, which the end of the block closes."""
@@ -339,17 +347,18 @@ class Pipeline:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the pipeline, unless an error has left others waiting."""
+        """Close the pipeline, or tell the other ranks of an error."""
         if error is None:
             self.close()
+        else:
+            self._ending.fail(error)
 
 
-def _chain(first: Any, rest: Iterable[Any]) -> Iterable[Any]:
-    yield first
-    yield from rest
+def _decoupler(decoupler: Decoupler | str) -> Decoupler:
+    return decoupler_named(decoupler)() if isinstance(decoupler, str) else decoupler
 
 
-def _last_dimension(skeleton: nn.Sequential, example: Activation) -> int | None:
+def _last_dimension(source: BlockSource, example: Activation) -> int | None:
     """Return the last dimension of the network's output, as classifiers have one logit each."""
-    shape = output_signatures(skeleton, example)[-1].sample_shape
+    shape = output_signatures(source, example)[-1].sample_shape
     return shape[-1] if shape else None

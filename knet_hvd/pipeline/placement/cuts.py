@@ -1,7 +1,7 @@
 """Cut a network into stages, and say what crosses each cut."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 
 from knet_hvd.models.blocks import blocks_of
 from knet_hvd.pipeline.activation import Activation, Signature, map_tensors
+from knet_hvd.pipeline.blocks.base import BlockSource
 
 
 def equal_cuts(num_blocks: int, num_stages: int) -> tuple[int, ...]:
@@ -93,21 +94,33 @@ def num_stages(num_ranks: int, replicas: int, stages: int | None = None) -> int:
     return stages
 
 
-def output_signatures(skeleton: nn.Sequential, example: Activation) -> list[Signature]:
-    """Return what each block returns for an example, without computing it.
+def output_signatures(source: BlockSource, example: Activation) -> list[Signature]:
+    """Return what each block returns for an example.
+
+    Nothing is computed, unless a block looks at values: then all of them run.
 
     Args:
-        skeleton: The whole network on the meta device.
-        example: Inputs of the network, [n, ...] each; only shapes and dtypes count.
+        source: Hands out the blocks of the network.
+        example: Inputs of the network, [n, ...] each.
 
     Raises:
         TypeError: If a block returns neither a tensor nor a tuple of tensors.
     """
-    blocks = copy.deepcopy(skeleton).eval()
-    activation = map_tensors(lambda each: torch.empty_like(each, device="meta"), example)
+    shapes_only = map_tensors(lambda each: torch.empty_like(each, device="meta"), example)
+    skeleton = copy.deepcopy(source.skeleton).eval()
+    try:
+        return _signatures(source.names, (block for _, block in blocks_of(skeleton)), shapes_only)
+    except Exception:  # whatever a user's forward raises without values, or with them again
+        with torch.random.fork_rng(devices=[]):
+            return _signatures(source.names, (each.eval() for each in source.each()), example)
+
+
+@torch.enable_grad()  # what requires a gradient is a part of the answer
+def _signatures(
+    names: Sequence[str], blocks: Iterable[nn.Module], activation: Activation
+) -> list[Signature]:
     signatures = []
-    with torch.enable_grad():  # what requires a gradient is a part of the answer
-        for name, block in blocks_of(blocks):
-            activation = block(activation)
-            signatures.append(Signature.of(activation, f"block {name}"))
+    for name, block in zip(names, blocks, strict=True):
+        activation = block(activation)
+        signatures.append(Signature.of(activation, f"block {name}"))
     return signatures

@@ -68,7 +68,7 @@ def measure_costs(
         values_per_parameter: Values that the optimizer keeps for each parameter.
         throttle: Makes this rank slower, for tests.
     """
-    outputs = output_signatures(spec.builder.skeleton, spec.example)
+    outputs = output_signatures(spec.builder, spec.example)
     torch.manual_seed(spec.seed or 0)
     with torch.autocast("cpu", torch.bfloat16, enabled=spec.precision == "bf16"):
         own = profile_blocks(

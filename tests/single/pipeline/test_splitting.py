@@ -58,7 +58,7 @@ def test_equal_cuts_give_each_block_to_one_stage(num_stages: int, more: int) -> 
 def test_output_shapes_are_those_of_a_real_pass(name: str, layerwise: bool) -> None:
     size: dict[str, Any] = {"num_classes": 7, "width": 0.1, "layerwise": layerwise}
     build = partial(build_model, name, in_shape=MNIST, **size)
-    outputs = output_signatures(BlockBuilder(build).skeleton, torch.zeros(2, *MNIST))
+    outputs = output_signatures(BlockBuilder(build), torch.zeros(2, *MNIST))
     model = build()
     activation = torch.randn(2, *MNIST)
     for block, output in zip(model, outputs, strict=True):
@@ -71,7 +71,7 @@ def test_shapes_draw_no_random_numbers() -> None:
     expected = torch.rand(1)
     torch.manual_seed(3)
     spec = spec_of("mnist4", width=1.0)
-    output_signatures(spec.builder.skeleton, spec.example)
+    output_signatures(spec.builder, spec.example)
     assert torch.equal(torch.rand(1), expected)
 
 
