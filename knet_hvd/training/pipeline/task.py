@@ -10,6 +10,7 @@ from torch import Tensor
 
 from knet_hvd.comm import World
 from knet_hvd.errors import PreemptionError
+from knet_hvd.pipeline.activation import only_tensor
 from knet_hvd.pipeline.build import open_replicas
 from knet_hvd.pipeline.placement.planning import plan_table
 from knet_hvd.pipeline.placement.search import Plan
@@ -115,8 +116,8 @@ class PipelineTask(TrainingTask):
         batches = self.source.evaluation(split, self._config.microbatch_size)
         for number, (inputs, targets) in enumerate(batches):
             if inputs_link is not None:
-                inputs = inputs_link.receive(number)
-            output = self.stage.forward(expect_inputs(inputs))
+                inputs = only_tensor(inputs_link.receive(number))
+            output = only_tensor(self.stage.forward(expect_inputs(inputs)))
             if outputs_link is None:
                 yield output, targets
             else:
