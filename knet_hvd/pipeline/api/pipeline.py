@@ -1,7 +1,7 @@
 """The public class: train a network of one's own, cut over the ranks of MPI."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from types import TracebackType
@@ -9,29 +9,25 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from knet_hvd.comm import World, check_agreement
-from knet_hvd.comm.reports import Reports
+from knet_hvd.comm import World
 from knet_hvd.comm.transfer import gather_tensors
-from knet_hvd.models.blocks import blocks_of
 from knet_hvd.pipeline.activation import Activation, tensors_of
 from knet_hvd.pipeline.api.ending import Ending
 from knet_hvd.pipeline.api.evaluation import Metric, sum_metric
-from knet_hvd.pipeline.api.placing import Cuts, place_blocks, take_values
-from knet_hvd.pipeline.api.targets import SentTargets
+from knet_hvd.pipeline.api.member import Member, OptimizerOf
+from knet_hvd.pipeline.api.placing import Cuts
 from knet_hvd.pipeline.blocks.base import BlockSource
-from knet_hvd.pipeline.blocks.draws import BlockDraws
 from knet_hvd.pipeline.blocks.user_model import Model, user_model
-from knet_hvd.pipeline.build import build_parts
-from knet_hvd.pipeline.clipping import Clipping
-from knet_hvd.pipeline.connect import BuiltStage, connect
 from knet_hvd.pipeline.decouplers import Decoupler, decoupler_named
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.loss_head import Loss, LossHead
 from knet_hvd.pipeline.placement.cuts import output_signatures
 from knet_hvd.pipeline.placement.planning import plan_table
+from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.pipeline.spec import PipelineSpec
-from knet_hvd.pipeline.stage import Precision
+from knet_hvd.pipeline.stage import Precision, Stage
 
 
 class Pipeline:
@@ -54,13 +50,11 @@ class Pipeline:
 
     Attributes:
         rank: This process.
-        plan: Which blocks are on which ranks.
-        stage: The blocks of this rank.
         optimizer: Of this rank's parameters, such as for a learning-rate scheduler.
         num_steps: Steps made so far.
     """
 
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
 
     def __init__(
         self,
@@ -68,7 +62,7 @@ class Pipeline:
         *,
         example: Activation,
         loss: Loss,
-        optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+        optimizer: OptimizerOf,
         decoupler: Decoupler | str = "backprop",
         targets: Literal["shared", "send"] = "shared",
         cuts: Cuts = "equal",
@@ -128,57 +122,43 @@ class Pipeline:
         self._world = World(timeout_s)
         self.rank = self._world.rank
         self.num_steps = 0
-        self._loss, self._rows = loss, batch_size
-        self._links = links or LinkSettings()
-        self._built: BuiltStage | None = None
+        self._loss, self._decoupler = loss, _decoupler(decoupler)
         self._is_closed = False
         self._ending = Ending(self._world, self.close)
         with self._ending.telling():
-            self._model = user_model(model, split, len(tensors_of(example)))
-            source = self._model.source
-            self._spec = PipelineSpec(
-                builder=source,
+            own = user_model(model, split, len(tensors_of(example)))
+            self._names = own.source.names
+            spec = PipelineSpec(
+                builder=own.source,
                 example=example,
                 loss=loss,
                 make_optimizer=partial(self._own_optimizer, optimizer),
-                decoupler=_decoupler(decoupler),
-                num_classes=num_classes or _last_dimension(source, example),
+                decoupler=self._decoupler,
+                num_classes=num_classes or _last_dimension(own.source, example),
                 num_microbatches=microbatches,
                 precision=precision,
                 seed=seed,
                 deterministic=deterministic,
             )
-            self.plan = place_blocks(
-                self._world, self._model, self._spec, cuts, self._links, batch_size
+            self._member = Member(
+                self._world,
+                own,
+                spec,
+                cuts=cuts,
+                links=links or LinkSettings(),
+                batch_size=batch_size,
             )
-            take_values(self._world, self._model)
-            self._build(optimizer, clip_grad_norm)
-            mesh = self._parts.mesh
-            self._sent = SentTargets(self._world, mesh) if targets == "send" else None
+            if self.stage.optimizer is None:  # a script may still hang a scheduler on one
+                self._own_optimizer(optimizer, [nn.Parameter(torch.zeros(0))])
+            if clip_grad_norm is not None:
+                self._member.clip(clip_grad_norm)
+            if targets == "send":
+                self._member.send_targets()
             self._world.gather_text("", "all ranks to be ready")
 
-    def _build(self, optimizer: Callable[..., Any], clip_grad_norm: float | None) -> None:
-        """Build what this rank learns with."""
-        self._parts = build_parts(self._spec, self.plan, self._world)
-        self.stage = self._parts.stage
-        seed = torch.initial_seed() if self._spec.seed is None else self._spec.seed
-        seed = int(self._world.gather_text(str(seed), "the seed")[0])
-        first_block = [0, *self.plan.cuts][self.stage.index]
-        self.stage.draws = BlockDraws(seed, first_block)
-        if self.stage.optimizer is None:  # a script may still hang a scheduler on one
-            self._own_optimizer(optimizer, [nn.Parameter(torch.zeros(0))])
-        if clip_grad_norm is not None:
-            locked = self._spec.decoupler.locked
-            self.stage.clipping = Clipping(clip_grad_norm, self._world if locked else None)
-        last = self.plan.order[-1]
-        others = [rank for rank in range(self._world.size) if rank != last]
-        self._reports = Reports(self._world, last, others)
-
-    def _own_optimizer(
-        self, make: Callable[..., Any], parameters: list[nn.Parameter]
-    ) -> torch.optim.Optimizer:
+    def _own_optimizer(self, make: OptimizerOf, parameters: list[nn.Parameter]) -> Optimizer:
         made = make(parameters)
-        if not isinstance(made, torch.optim.Optimizer):
+        if not isinstance(made, Optimizer):
             raise TypeError(
                 "optimizer: expected a function that returns a torch.optim.Optimizer, got "
                 f"{type(made).__name__}"
@@ -186,9 +166,19 @@ class Pipeline:
         self.optimizer = made
         return made
 
+    @property
+    def plan(self) -> Plan:
+        """Return which blocks are on which ranks."""
+        return self._member.plan
+
+    @property
+    def stage(self) -> Stage:
+        """Return the blocks of this rank."""
+        return self._member.stage
+
     def placement(self) -> str:
         """Return which blocks are where, as a table in Markdown."""
-        return plan_table(self.plan, self._spec.builder.names)
+        return plan_table(self.plan, self._names)
 
     def batches(self, loader: Iterable[Any] | None = None) -> Iterator[tuple[Any, Any]]:
         """Yield the batches of a loop, for ``step``; every rank has to call.
@@ -197,8 +187,9 @@ class Pipeline:
             loader: Yields inputs and targets. Where targets are sent, only the first stage
                 needs one: other ranks get None and None as often.
         """
-        if self._sent is not None:
-            yield from self._sent.loop(loader)
+        sent = self._member.sent
+        if sent is not None:
+            yield from sent.loop(loader)
         else:
             yield from loader or ()
 
@@ -217,46 +208,18 @@ class Pipeline:
             KnetError: If another rank is lost, fails, or sends something else.
             ValueError: If the batch does not fit.
         """
-        self._world.notices.step = step = self.num_steps
-        with self._ending.telling():
-            own = self._targets_of(targets)
-            built = self._connected(len(own))
-            built.runner.step(step, inputs if self.stage.is_first else None, own)
-            self.num_steps += 1
-            source = built.runner.gradient_source
-            if isinstance(source, LossHead):
-                self._reports.report(step, float(source.step_loss))
-            return self._reports.latest(step if self._spec.decoupler.locked else 0)
-
-    def _targets_of(self, targets: Tensor | None) -> Tensor:
-        """Return the targets of a batch as this rank needs them."""
         if self._is_closed:
             raise ValueError("the pipeline is closed")
-        if self._sent is not None:
-            return self._sent.of_batch(targets)
-        if not isinstance(targets, Tensor) or targets.dim() == 0:
-            kind = type(targets).__name__
-            raise TypeError(f"targets: expected a tensor with the samples first, got {kind}")
-        return targets
-
-    def _connected(self, num_samples: int) -> BuiltStage:
-        """Return what makes steps; the links are opened when the first batch is there."""
-        if self._built is None:
-            self._rows = self._rows or num_samples
-            check_agreement(self._world, {"samples": self._rows}, "the first batch")
-            self._built = connect(
-                self._spec, self._parts, self._world, rows=self._rows_of_part, links=self._links
-            )
-        if not 1 <= num_samples <= (self._rows or 0):
-            raise ValueError(
-                f"batch: expected 1 to {self._rows} samples, as in the first batch, got "
-                f"{num_samples}: give batch_size={num_samples}, the largest there is"
-            )
-        return self._built
-
-    @property
-    def _rows_of_part(self) -> int:
-        return -(-(self._rows or 1) // self._spec.num_microbatches)
+        self._world.notices.step = step = self.num_steps
+        with self._ending.telling():
+            own = self._member.targets_of(targets)
+            runner = self._member.connected(len(own)).runner
+            runner.step(step, inputs if self.stage.is_first else None, own)
+            self.num_steps += 1
+            reports, source = self._member.reports, runner.gradient_source
+            if isinstance(source, LossHead):
+                reports.report(step, float(source.step_loss))
+            return reports.latest(step if self._decoupler.locked else 0)
 
     def evaluate(self, batches: Iterable[Any] | None = None, metric: Metric | None = None) -> float:
         """Return the mean of a metric, the same on every rank; every rank has to call.
@@ -272,20 +235,19 @@ class Pipeline:
             KnetError: If another rank is lost or fails.
             ValueError: If there is no batch.
         """
-        with self._ending.after_steps(self.num_steps, self._poll):
-            found = ((x, self._targets_of(y)) for x, y in self.batches(batches))
+        with self._ending.after_steps(self.num_steps, self._member.poll):
+            found = ((x, self._member.targets_of(y)) for x, y in self.batches(batches))
             first = next(found, None)
             if first is None:
                 raise ValueError("batches: expected at least one, got none")
-            num_samples = len(first[1])
-            built = self._connected(min(num_samples, self._rows or num_samples))
+            built = self._member.connected_for(len(first[1]))
             built.runner.drain()
             total, count = sum_metric(
                 self.stage,
                 built.links,
                 chain([first], found),
                 metric or self._loss,
-                rows=self._rows_of_part,
+                rows=self._member.rows_of_part,
             )
             texts = self._world.gather_text(json.dumps([total, count]), "an evaluation")
         pairs = [json.loads(text) for text in texts]
@@ -299,25 +261,9 @@ class Pipeline:
         Returns:
             On rank 0, under the names of the user's network; None elsewhere.
         """
-        with self._ending.after_steps(self.num_steps, self._poll):
-            self._drain()
-            prefixes = dict(zip(self._spec.builder.names, self._model.prefixes, strict=True))
-            own = {
-                prefixes[name] + key: value
-                for name, block in blocks_of(self.stage.blocks)
-                for key, value in block.state_dict().items()
-            }
-            return gather_tensors(self._world, own, "the model's state")
-
-    def _poll(self) -> None:
-        """Receive what would block another rank while this one waits for all."""
-        if self._built is not None:
-            self._built.runner.poll_gradients()
-
-    def _drain(self) -> None:
-        """Learn from all gradients that are still to come back."""
-        if self._built is not None:
-            self._built.runner.drain()
+        with self._ending.after_steps(self.num_steps, self._member.poll):
+            self._member.drain()
+            return gather_tensors(self._world, self._member.state(), "the model's state")
 
     def close(self) -> None:
         """Learn from what is still to come back, and let go of all links.
@@ -327,13 +273,9 @@ class Pipeline:
         if self._is_closed:
             return
         self._is_closed = True
-        with self._ending.after_steps(self.num_steps, self._poll):
-            self._drain()
-            self._reports.close()
-            if self._sent is not None:
-                self._sent.close()
-            if self._built is not None:
-                self._built.links.close()
+        with self._ending.after_steps(self.num_steps, self._member.poll):
+            self._member.drain()
+            self._member.close()
         self._world.close()
         self._ending.forget()
 
