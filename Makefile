@@ -34,7 +34,7 @@ lint-ruff-format: ; ruff format --check
 lint-mypy: ; mypy
 lint-imports: ; lint-imports
 lint-clang-format: ; $(if $(CPP),clang-format --dry-run -Werror $(CPP))
-lint-shellcheck: ; shellcheck -x tools/*.sh slurm/*.sh slurm/*.sbatch .ci/run
+lint-shellcheck: ; shellcheck -x tools/*.sh benchmarks/*.sh slurm/*.sh slurm/*.sbatch .ci/run
 lint-check-cuda: ; @tools/check_cuda.sh
 
 format: setup-dev ## Fix what can be fixed automatically

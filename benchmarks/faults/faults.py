@@ -18,13 +18,11 @@ and filling disks needs root.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -33,7 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import slow_network
-from benchmarks.faults.fault_injection import FAULTS, LARGE_DISK, Fault, RunningJob, rank_pids
+from benchmarks.faults.fault_injection import FAULTS, Fault, RunningJob, rank_pids
 from benchmarks.faults.fault_jobs import (
     JOBS,
     LIMIT_S,
@@ -41,10 +39,15 @@ from benchmarks.faults.fault_jobs import (
     end_session,
     finish,
     run,
-    session_pids,
     start,
     summary_of,
     wait_for_checkpoint,
+)
+from benchmarks.faults.trial_checks import (
+    check_end,
+    check_read_only_logs,
+    mounted_disk,
+    wait_until_gone,
 )
 from knet_hvd.checkpoint import CheckpointStore
 from knet_hvd.metrics import progress
@@ -130,48 +133,6 @@ class Campaign:
         same = summary["parameters_sha256"] == self._undisturbed[job]
         assert same, "the parameters are not those of an undisturbed run"
         return {"ended_after_s": round(ended_s, 1), "resumed_step": resumed}
-
-
-def wait_until_gone(folder: Path, session: int) -> list[int]:
-    """Give ranks and launchers some seconds to end; return those that do not."""
-    deadline = time.monotonic() + 20
-    while left := [*rank_pids(folder), *session_pids(session)]:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
-    return left
-
-
-def check_end(fault: Fault, code: int, text: str) -> None:
-    """Raise AssertionError unless a job ended as it should."""
-    right = code != 0 if fault.ends_with is None else code in fault.ends_with
-    assert right, f"exit code {code}: {text[-2000:]}"
-    words = " ".join(text.split())  # mpirun breaks its lines
-    told = not fault.explains or any(reason in words for reason in fault.explains)
-    assert told, f"no reason was given: {text[-2000:]}"
-    assert "Traceback" not in text, text[-3000:]
-
-
-def check_read_only_logs(job: str, folder: Path) -> None:
-    """Raise AssertionError unless a job refuses a log directory it cannot write."""
-    (folder / "logs").touch()  # root may write everywhere, but not below a file
-    code, text = run(command_of(job, folder), folder / "output.txt")
-    assert code not in (0, 75), f"exit code {code}"
-    assert str(folder / "logs") in text, f"the directory is not named: {text[-2000:]}"
-    assert "Traceback" not in text, text[-3000:]
-    assert not CheckpointStore(folder / "disk" / "checkpoints").steps()
-
-
-@contextmanager
-def mounted_disk(folder: Path) -> Iterator[None]:
-    """Have a disk of its own at a folder, so that filling it harms nobody else."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={LARGE_DISK}", "tmpfs", str(folder)]
-    subprocess.run(mount, check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def table(trials: list[dict[str, Any]]) -> str:
