@@ -61,7 +61,7 @@ first_reason() {
 }
 
 # train COMMAND...: launch a job that keeps checkpoints. USR1, which Slurm sends before the time limit, makes it
-# save its state and exit with 75; it is then put back into the queue, and goes on from there.
+# save its state and exit with 75; it is then put back into the queue, and continues from there.
 train() {
   local pid stopping='' status=0
   launch_replaces_shell=1

@@ -4,7 +4,7 @@
     python benchmarks/accuracy/data_parallel.py cifarnet --data-dir DIR --out runs/accuracy
 
 Runs jobs/train_data_parallel.py under mpirun, one run after the other; a run whose
-summary is already in --out is not repeated, so that an interrupted campaign goes on.
+summary is already in --out is not repeated, so that an interrupted campaign continues.
 Prints JSON: every cell with its accuracies, their mean and standard deviation, and the
 gap in points.
 """

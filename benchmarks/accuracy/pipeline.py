@@ -8,7 +8,7 @@
 Runs jobs/train_pipeline.py under mpirun with one rank a stage, or as many as --replicas
 says, which share the batch and exchange ternary gradients. All cells have the same
 seeds, and run one after the other; a run whose summary is already in --out is not
-repeated, so that an interrupted campaign goes on. Prints JSON, or with --table
+repeated, so that an interrupted campaign continues. Prints JSON, or with --table
 Markdown: for each cell the training and test accuracy, mean and standard deviation over
 the seeds, and the gap of the test accuracy to backprop in points.
 """

@@ -96,7 +96,7 @@ class ElasticJob:
 
     @property
     def workers_left(self) -> int:
-        """With how many it went on the last time; 0 if all have been there always.
+        """With how many it continued the last time; 0 if all have been there always.
 
         Gloo may end a second worker with the first: a message of a collective that
         one rank has left meets another one, and gloo's thread aborts the process.

@@ -7,8 +7,8 @@ Each trial starts a job with checkpoints (two replicas; two stages; two stages o
 replicas), waits for its first checkpoint, and does it harm: kills a rank or all, stops
 one for some seconds or for good, cuts a host off the network, fills the disk, asks it
 to stop, or starts a second job in its folder. The job must then end soon, with the
-right exit code and a reason, and leave no process; or go on, where the fault passes. At
-last the same command is run again: it must go on from the last checkpoint that was on
+right exit code and a reason, and leave no process; or continue, where the fault passes. At
+last the same command is run again: it must continue from the last checkpoint that was on
 the disk, and end with the parameters of an undisturbed run, bit for bit. Other trials
 give the job a log directory that cannot be written. Prints JSON, or with --table
 Markdown, and every loss as it comes; exits with 1 if there was one. Cutting the network
@@ -124,7 +124,7 @@ class Campaign:
             left = wait_until_gone(folder, process.pid)
             assert not left, f"processes {left} are left"
             saved = store.steps()[0]
-            # The same command once more: it has to go on where the disk says.
+            # The same command once more: it has to continue where the disk says.
             code, text = run(line, second)
             assert code == 0, f"the next run failed ({code}): {text[-2000:]}"
         summary = summary_of(folder)

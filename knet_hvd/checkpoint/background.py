@@ -8,7 +8,7 @@ from typing import Any
 class BackgroundTask:
     """Do one thing at a time in a thread of its own.
 
-    Writing, hashing and fsync release Python's global lock, so training goes on.
+    Writing, hashing and fsync release Python's global lock, so training continues.
     """
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class BackgroundTask:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the latest call is still going on."""
+        """Whether the latest call is still running."""
         return self._future is not None and not self._future.done()
 
     @property
     def error(self) -> str:
-        """What the latest call raised, as text; empty if it ended well, or goes on."""
+        """What the latest call raised, as text; empty if it ended well, or continues."""
         if self._future is None or not self._future.done():
             return ""
         error = self._future.exception()

@@ -29,7 +29,7 @@ class CheckpointConfig:
     """How many of the latest checkpoints stay."""
 
     resume: Literal["auto", "never", "must"] = "auto"
-    """auto: go on from the latest good checkpoint if there is one; never: the folder
+    """auto: continue from the latest good checkpoint if there is one; never: the folder
     must be empty; must: a checkpoint must be there."""
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class CheckpointConfig:
 def check_same_configuration(
     saved: Mapping[str, Scalar], present: Mapping[str, Scalar], may_differ: Collection[str]
 ) -> None:
-    """Raise unless a job may go on from a checkpoint of another configuration.
+    """Raise unless a job may continue from a checkpoint of another configuration.
 
     Args:
         saved: The checkpoint's configuration, flat.
@@ -68,7 +68,7 @@ def check_same_configuration(
 
 
 def check_num_steps(manifest: Manifest, num_steps: int, schedule: str) -> None:
-    """Raise unless a run of so many steps can go on from a checkpoint.
+    """Raise unless a run of so many steps can continue from a checkpoint.
 
     Args:
         manifest: Of the checkpoint; its details hold ``num_steps``.

@@ -123,7 +123,7 @@ def note_versions(manifest: Manifest, present: Mapping[str, str]) -> None:
     """
     if dict(manifest.versions) != present:
         _logger.warning(
-            "the checkpoint was written with %s, this is %s: the run goes on, but "
+            "the checkpoint was written with %s, this is %s: the run continues, but "
             "perhaps not in the same bits",
             dict(manifest.versions),
             present,

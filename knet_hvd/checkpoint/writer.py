@@ -196,5 +196,5 @@ class AsyncCheckpointWriter:
         names = "/".join(dict.fromkeys(name for name in received if name))
         raise PreemptionError(
             f"stopped by {names} after step {step}, saved in "
-            f"{self._store.path(step)}: the same command goes on from there"
+            f"{self._store.path(step)}: the same command continues from there"
         )

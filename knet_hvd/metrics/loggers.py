@@ -93,7 +93,7 @@ class TensorBoardLogger(MetricLogger):
 
         Args:
             logdir: The directory of the run; it is made if missing.
-            first_step: Of a run that goes on: TensorBoard then leaves out what the run
+            first_step: Of a run that continues: TensorBoard then leaves out what the run
                 before it wrote for this step and later ones.
 
         Raises:

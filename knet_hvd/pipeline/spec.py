@@ -40,7 +40,7 @@ class PipelineSpec:
         num_microbatches: Parts of a batch, which follow each other through the stages.
         precision: What stages compute in.
         seed: Of the initial parameters; stages have those of one process. None: PyTorch's
-            generator goes on from where it is, the same on every rank.
+            generator continues from where it is, the same on every rank.
         channels_last: Keep the weights of convolutions as images lie in memory.
         deterministic: Take each late gradient after exactly as many steps as it may take.
 

@@ -1,4 +1,4 @@
-"""The pipeline job: going on from a checkpoint is the same as not stopping."""
+"""The pipeline job: continuing from a checkpoint is the same as not stopping."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""The data-parallel job: going on from a checkpoint is the same as not stopping."""
+"""The data-parallel job: continuing from a checkpoint is the same as not stopping."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""Path A: going on from a saved state is the same as not stopping."""
+"""Path A: continuing from a saved state is the same as not stopping."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""A script that drops a step, as for a gradient that is not finite, and goes on."""
+"""A script that drops a step, as for a gradient that is not finite, and continues."""
 
 import warnings
 from typing import Any

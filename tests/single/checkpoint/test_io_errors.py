@@ -105,7 +105,7 @@ def prepare(folder: Path) -> None:
 
 
 def train(config: CheckpointConfig, saved: list[int], ranks: ThreadRanks) -> None:
-    """Go on from the latest checkpoint to the one of step 5, as a job does."""
+    """Continue from the latest checkpoint to the one of step 5, as a job does."""
     store, lock = open_store(config, ranks)
     try:
         before = load_latest(store, "test", lambda manifest: [ranks.rank], ranks)
@@ -166,7 +166,7 @@ def test_every_point(tmp_path: Path, fault: Fault, number: int) -> None:
 
 
 def check_next_run(config: CheckpointConfig, where: str) -> int:
-    """Return the step that the next run goes on from, once the disk works again."""
+    """Return the step that the next run continues from, once the disk works again."""
     found: list[int] = []
 
     def resume(ranks: ThreadRanks) -> None:

@@ -2,7 +2,7 @@
 
 This file is also the program that the tests run, once for each ``KNET_CPU``: it prints
 the kernels in use and a hash of what all ops return. Its tensors end where a page does
-that one follows which may not be touched, so that a kernel that goes on crashes.
+that one follows which may not be touched, so that a kernel that continues crashes.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""What a worker of an elastic job keeps, and where it goes on."""
+"""What a worker of an elastic job keeps, and where it continues."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Jobs that are stopped, killed or moved go on from their checkpoints."""
+"""Jobs that are stopped, killed or moved continue from their checkpoints."""
 
 import json
 import os
@@ -147,7 +147,7 @@ def test_a_second_job_is_refused_and_the_first_ends_as_if_nobody_had_disturbed_i
 ) -> None:
     saved = (steps_of(disturbed) or [0])[0]
     with running(disturbed) as process:
-        process.send_signal(signal.SIGSTOP)  # mpirun alone: its ranks go on
+        process.send_signal(signal.SIGSTOP)  # mpirun alone: its ranks continue
         os.kill(rank_pids(str(disturbed))[0], signal.SIGSTOP)
         try:
             second = run(mpirun(*[job(disturbed)] * 2))

@@ -1,4 +1,4 @@
-"""Jobs that cannot go on end on every rank, soon, and say why."""
+"""Jobs that cannot continue end on every rank, soon, and say why."""
 
 import re
 import sys

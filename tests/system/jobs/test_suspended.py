@@ -1,4 +1,4 @@
-"""A job that is suspended as a whole, for longer than its time limit, goes on."""
+"""A job that is suspended as a whole, for longer than its time limit, continues."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Pipeline jobs that are stopped or killed go on from their checkpoints."""
+"""Pipeline jobs that are stopped or killed continue from their checkpoints."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A job that was told to stop, and what it said; tests after this one go on with it."""
+    """A job that was told to stop, and what it said; tests after this one continue with it."""
     folder = tmp_path_factory.mktemp("stopped")
     with started(job(folder, "--logdir", str(folder / "curves"))) as process:
         wait_for(lambda: len(steps_of(folder)) > 1, process)
