@@ -53,7 +53,7 @@ TELLING_RUNS: list[tuple[str, set[Run]]] = [
     (r"pipeline/test_replicas.*same_bits\[(Synthetic.*bootstrapped).*vgg16", {4}),
     ("pipeline/test_placement.*slow_rank", {2}),
     ("pipeline/test_pipeline_api.*plain_loop", {1, 2, 4}),
-    ("pipeline/test_pipeline_mistakes", {2}),
+    ("pipeline/test_(pipeline_mistakes|text)", {2}),
     # What a job does is the same on two ranks and on more.
     ("training/", {2}),
     ("training/test_job_checkpoints.*was_stopped_ends.*momentum, feedback", {1, 2, 4, GLOO}),
