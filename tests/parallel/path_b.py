@@ -6,7 +6,8 @@ import horovod.torch as hvd
 import torch
 
 from knet_hvd import Compression, TernaryConfig
-from tests.parallel.helpers import Parameters, finish_step
+from tests.parallel.helpers import Parameters
+from tests.parallel.optimizers import finish_step
 
 SHAPES = [(30, 40), (900,), (7,), (64, 20), ()]
 CONFIG = TernaryConfig(min_values=1, seed=3)

@@ -7,16 +7,10 @@ import pytest
 import torch
 
 from knet_hvd import Compression
-from tests.parallel.helpers import (
-    all_gradients,
-    backward,
-    finish_step,
-    make_parameters,
-    needs_ranks,
-    same_bits,
-    ternary_mean,
-    true_mean,
-)
+from tests.parallel.averages import all_gradients, ternary_mean, true_mean
+from tests.parallel.bits import same_bits
+from tests.parallel.helpers import backward, make_parameters, needs_ranks
+from tests.parallel.optimizers import finish_step
 from tests.parallel.path_b import CONFIG, SHAPES, make
 
 pytestmark = needs_ranks(2)

@@ -8,7 +8,8 @@ import torch
 
 from knet_hvd import Compression, RankMismatchError, TernaryConfig
 from knet_hvd.errors import KnetError
-from tests.parallel.helpers import backward, make_parameters, needs_ranks, run_steps
+from tests.parallel.helpers import backward, make_parameters, needs_ranks
+from tests.parallel.optimizers import run_steps
 
 CONFIG = TernaryConfig(min_values=1)
 pytestmark = needs_ranks(2)

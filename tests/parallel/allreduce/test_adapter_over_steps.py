@@ -7,16 +7,10 @@ import pytest
 import torch
 
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import (
-    all_gradients,
-    assert_same_on_all_ranks,
-    make_gradient,
-    make_parameters,
-    needs_ranks,
-    run_steps,
-    same_bits,
-    true_mean,
-)
+from tests.parallel.averages import all_gradients, true_mean
+from tests.parallel.bits import assert_same_on_all_ranks, same_bits
+from tests.parallel.helpers import make_gradient, make_parameters, needs_ranks
+from tests.parallel.optimizers import run_steps
 from tests.parallel.path_b import SHAPES, give, make, synchronized
 
 pytestmark = needs_ranks(2)

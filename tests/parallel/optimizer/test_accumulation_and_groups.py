@@ -6,44 +6,28 @@ import pytest
 import torch
 
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import (
-    EXCHANGES,
-    PATHS,
-    Parameters,
-    all_gradients,
-    assert_same_on_all_ranks,
-    backward,
-    finish_step,
-    make_parameters,
-    needs_ranks,
-    same_bits,
-    ternary_mean,
-    true_mean,
-    wrap,
-)
+from tests.parallel.averages import assert_averaged, assert_steps_average, every_gradient
+from tests.parallel.bits import assert_same_on_all_ranks, same_bits
+from tests.parallel.helpers import Parameters, backward, make_parameters, needs_ranks
+from tests.parallel.optimizers import EXCHANGES, PATHS, finish_step, make_wrapped, sgd, wrap
 
 SHAPES = [(30, 40), (900,), (7,), (64, 20)]
 CONFIG = TernaryConfig(min_values=1)
 
 
-def sgd(parameters: Parameters) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters.values(), lr=0.1)
-
-
-def accumulated(parameters: Parameters, number: int, steps: range) -> dict[int, torch.Tensor]:
-    """Return each rank's sum of gradients, added in the order of backward passes."""
-    parameter = list(parameters.values())[number]
-    total = all_gradients(parameter, number, steps[0])
+def accumulated(parameters: Parameters, steps: range) -> list[dict[int, torch.Tensor]]:
+    """Return each rank's sums of gradients, added in the order of backward passes."""
+    totals = every_gradient(parameters, steps[0])
     for step in steps[1:]:
-        for rank, gradient in all_gradients(parameter, number, step).items():
-            total[rank] += gradient
-    return total
+        for total, gradients in zip(totals, every_gradient(parameters, step), strict=True):
+            for rank, gradient in gradients.items():
+                total[rank] += gradient
+    return totals
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_gradients_accumulate_before_they_cross(path: str) -> None:
-    parameters = make_parameters(SHAPES)
-    optimizer = wrap(sgd(parameters), parameters, path, CONFIG, backward_passes_per_step=2)
+    parameters, optimizer = make_wrapped(SHAPES, path, CONFIG, backward_passes_per_step=2)
     first = 0
     for step, passes in enumerate([2, 2, 3, 1]):
         optimizer.set_backward_passes_per_step(passes)
@@ -52,15 +36,8 @@ def test_gradients_accumulate_before_they_cross(path: str) -> None:
         for pass_number in steps:
             backward(parameters, pass_number)
         optimizer.synchronize()
-        for number, (name, parameter) in enumerate(parameters.items()):
-            sums = accumulated(parameters, number, steps)
-            gradient = parameter.grad
-            assert gradient is not None
-            if path != "allreduce":
-                expected = ternary_mean(sums, CONFIG, stream=number, step=step)
-                assert same_bits(gradient, expected), (name, step)
-            elif step == 0:
-                torch.testing.assert_close(gradient.double(), true_mean(sums))
+        sums = accumulated(parameters, steps)
+        assert_averaged(parameters, sums, CONFIG, step=step, path=path)
         assert_same_on_all_ranks(p.grad for p in parameters.values())
         finish_step(optimizer)
 
@@ -102,18 +79,5 @@ def test_a_group_crosses_at_once() -> None:
 @pytest.mark.parametrize("factor", [1.0, 3.0])
 @pytest.mark.parametrize("path", PATHS)
 def test_predivision_leaves_the_mean(path: str, factor: float) -> None:
-    parameters = make_parameters(SHAPES)
-    optimizer = wrap(sgd(parameters), parameters, path, CONFIG, gradient_predivide_factor=factor)
-    for step in range(3):
-        backward(parameters, step)
-        optimizer.synchronize()
-        for number, (name, parameter) in enumerate(parameters.items()):
-            gradients = all_gradients(parameter, number, step)
-            gradient = parameter.grad
-            assert gradient is not None
-            if path != "allreduce":
-                expected = ternary_mean(gradients, CONFIG, stream=number, step=step)
-                assert same_bits(gradient, expected), (name, step)
-            elif step == 0:
-                torch.testing.assert_close(gradient.double(), true_mean(gradients))
-        finish_step(optimizer)
+    parameters, optimizer = make_wrapped(SHAPES, path, CONFIG, gradient_predivide_factor=factor)
+    assert_steps_average(optimizer, parameters, CONFIG, path=path)

@@ -7,18 +7,9 @@ import pytest
 import torch
 
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import (
-    EXCHANGES,
-    Parameters,
-    all_gradients,
-    backward,
-    finish_step,
-    make_parameters,
-    needs_ranks,
-    same_bits,
-    ternary_mean,
-    wrap,
-)
+from tests.parallel.averages import assert_steps_average
+from tests.parallel.helpers import Parameters, backward, make_parameters, needs_ranks
+from tests.parallel.optimizers import EXCHANGES, sgd, wrap
 
 ALL_CODES = {"min_values": 1}
 SHAPES: dict[str, list[tuple[int, ...]]] = {
@@ -39,18 +30,8 @@ CONFIGS = {
 def check_steps(
     parameters: Parameters, config: TernaryConfig, divisor: int, **arguments: Any
 ) -> None:
-    optimizer = wrap(
-        torch.optim.SGD(parameters.values(), lr=0.1), parameters, ternary=config, **arguments
-    )
-    for step in range(3):
-        backward(parameters, step)
-        optimizer.synchronize()
-        for number, (name, parameter) in enumerate(parameters.items()):
-            gradients = all_gradients(parameter, number, step)
-            expected = ternary_mean(gradients, config, stream=number, step=step, divisor=divisor)
-            assert parameter.grad is not None
-            assert same_bits(parameter.grad, expected), (name, step)
-        finish_step(optimizer)
+    optimizer = wrap(sgd(parameters), parameters, ternary=config, **arguments)
+    assert_steps_average(optimizer, parameters, config, divisor=divisor)
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)

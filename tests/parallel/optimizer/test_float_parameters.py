@@ -8,17 +8,10 @@ import torch
 
 import knet_hvd
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import (
-    PATHS,
-    all_gradients,
-    assert_same_on_all_ranks,
-    backward,
-    finish_step,
-    make_parameters,
-    needs_ranks,
-    true_mean,
-    wrap,
-)
+from tests.parallel.averages import all_gradients, true_mean
+from tests.parallel.bits import assert_same_on_all_ranks
+from tests.parallel.helpers import backward, make_parameters, needs_ranks
+from tests.parallel.optimizers import PATHS, finish_step, make_wrapped, sgd
 
 SHAPES = [(30, 40), (900,), (16,), (64, 20)]
 ROUNDING = {"rtol": 1e-6 * hvd.size(), "atol": 1e-6 * hvd.size()}
@@ -28,8 +21,7 @@ CONFIG = TernaryConfig(float_parameters=("*3", "p0"), min_values=17)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("path", PATHS)
 def test_named_and_small_ones_get_the_exact_mean(path: str, dtype: torch.dtype) -> None:
-    parameters = make_parameters(SHAPES, dtype)
-    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, CONFIG)
+    parameters, optimizer = make_wrapped(SHAPES, path, CONFIG, dtype=dtype)
     for step in range(3):
         backward(parameters, step)
         optimizer.synchronize()
@@ -51,7 +43,7 @@ def test_horovods_compressors_apply_to_the_float_tensors(compression: Any, round
     """A string replaces the codes, a class applies to what stays float only."""
     parameters = make_parameters(SHAPES)
     optimizer = knet_hvd.DistributedOptimizer(
-        torch.optim.SGD(parameters.values(), lr=0.1),
+        sgd(parameters),
         parameters.items(),
         compression=compression,
         ternary=CONFIG,
@@ -73,14 +65,9 @@ def test_horovods_compressors_apply_to_the_float_tensors(compression: Any, round
 
 @needs_ranks(2)
 def test_fewer_bytes_are_sent() -> None:
-    parameters = make_parameters([(100, 64 * 20)])
     for wire_format, least in (("trit5", 19.5), ("crumb4", 15.5)):
-        optimizer = wrap(
-            torch.optim.SGD(parameters.values(), lr=0.1),
-            parameters,
-            "allgather",
-            TernaryConfig(wire_format=wire_format),  # type: ignore[arg-type]
-        )
+        config = TernaryConfig(wire_format=wire_format)  # type: ignore[arg-type]
+        _, optimizer = make_wrapped([(100, 64 * 20)], "allgather", config)
         assert optimizer.wire_bytes.uncompressed == 2 * 4 * 128_000 * (hvd.size() - 1) / hvd.size()
         ratio = optimizer.wire_bytes.ratio
         assert least < ratio * hvd.size() / 2 <= 20

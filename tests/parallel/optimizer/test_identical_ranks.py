@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import as_bytes, assert_same_on_all_ranks, make_gradient, wrap
+from tests.parallel.bits import as_bytes, assert_same_on_all_ranks
+from tests.parallel.helpers import make_gradient
+from tests.parallel.optimizers import wrap
 
 NUM_STEPS = 200
 SMALL = {"min_values": 64}

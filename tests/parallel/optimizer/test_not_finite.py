@@ -8,15 +8,9 @@ import torch
 from torch import nn
 
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import (
-    PATHS,
-    assert_same_on_all_ranks,
-    finish_step,
-    make_parameters,
-    needs_ranks,
-    own_gradient,
-    wrap,
-)
+from tests.parallel.bits import assert_same_on_all_ranks
+from tests.parallel.helpers import needs_ranks, own_gradient
+from tests.parallel.optimizers import PATHS, finish_step, make_wrapped, wrap
 
 SHAPES = [(30, 40), (900,), (5,)]
 LAST = hvd.size() - 1
@@ -45,8 +39,7 @@ def test_that_gradient_is_nan_on_all_ranks_in_that_step(path: str, name: str) ->
     dtype, value, config = CASES[name]
     if path == "allreduce" and config.scale_rule == "max":
         pytest.skip("path B has no scale rule max")
-    parameters = make_parameters(SHAPES, dtype)
-    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.0), parameters, path, config)
+    parameters, optimizer = make_wrapped(SHAPES, path, config, lr=0.0, dtype=dtype)
     for step in range(5):
         broken = step in (0, 2, 3)
         for number, parameter in enumerate(parameters.values()):

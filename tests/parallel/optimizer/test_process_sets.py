@@ -7,28 +7,12 @@ import pytest
 import torch
 
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import (
-    PATHS,
-    Parameters,
-    all_gradients,
-    assert_same_on_all_ranks,
-    backward,
-    finish_step,
-    make_parameters,
-    needs_ranks,
-    own_gradient,
-    same_bits,
-    ternary_mean,
-    true_mean,
-    wrap,
-)
+from tests.parallel.averages import all_gradients, assert_steps_average, true_mean
+from tests.parallel.helpers import backward, needs_ranks, own_gradient
+from tests.parallel.optimizers import PATHS, finish_step, make_wrapped
 
 SHAPES = [(30, 40), (900,), (7,), (64, 20)]
 CONFIG = TernaryConfig(min_values=1)
-
-
-def sgd(parameters: Parameters) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters.values(), lr=0.1)
 
 
 def in_two_sets(use: Callable[[hvd.ProcessSet], None]) -> None:
@@ -46,23 +30,16 @@ def in_two_sets(use: Callable[[hvd.ProcessSet], None]) -> None:
 @pytest.mark.parametrize("path", PATHS)
 def test_disjoint_process_sets_train_independently(path: str) -> None:
     def train(process_set: hvd.ProcessSet) -> None:
-        members = range(hvd.rank() % 2, hvd.size(), 2)
-        parameters = make_parameters(SHAPES)
-        optimizer = wrap(sgd(parameters), parameters, path, CONFIG, process_set=process_set)
-        for step in range(3 + hvd.rank() % 2):  # one set makes a step more
-            backward(parameters, step)
-            optimizer.synchronize()
-            for number, parameter in enumerate(parameters.values()):
-                gradients = all_gradients(parameter, number, step, members)
-                expected = ternary_mean(gradients, CONFIG, stream=number, step=step)
-                gradient = parameter.grad
-                assert gradient is not None
-                if path != "allreduce":
-                    assert same_bits(gradient, expected)
-                elif step == 0:
-                    torch.testing.assert_close(gradient.double(), true_mean(gradients))
-            assert_same_on_all_ranks((p.grad for p in parameters.values()), process_set)
-            finish_step(optimizer)
+        assert process_set.ranks == list(range(hvd.rank() % 2, hvd.size(), 2))
+        parameters, optimizer = make_wrapped(SHAPES, path, CONFIG, process_set=process_set)
+        assert_steps_average(
+            optimizer,
+            parameters,
+            CONFIG,
+            num_steps=3 + hvd.rank() % 2,  # one set makes a step more
+            path=path,
+            process_set=process_set,
+        )
 
     in_two_sets(train)
 
@@ -72,8 +49,7 @@ def test_disjoint_process_sets_train_independently(path: str) -> None:
 def test_a_rank_outside_the_process_set_trains_alone(path: str) -> None:
     members = range(hvd.size() - 1)
     process_set = hvd.add_process_set(list(members))
-    parameters = make_parameters(SHAPES)
-    optimizer = wrap(sgd(parameters), parameters, path, CONFIG, process_set=process_set)
+    parameters, optimizer = make_wrapped(SHAPES, path, CONFIG, process_set=process_set)
     backward(parameters)
     optimizer.synchronize()
     for number, parameter in enumerate(parameters.values()):

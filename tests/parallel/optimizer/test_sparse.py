@@ -9,7 +9,9 @@ from torch import nn
 
 import knet_hvd
 from knet_hvd import KnetError, TernaryConfig
-from tests.parallel.helpers import EXCHANGES, assert_same_on_all_ranks, needs_ranks, same_bits, wrap
+from tests.parallel.bits import assert_same_on_all_ranks, same_bits
+from tests.parallel.helpers import needs_ranks
+from tests.parallel.optimizers import EXCHANGES, wrap
 
 
 def embedding(sparse: bool) -> nn.Embedding:

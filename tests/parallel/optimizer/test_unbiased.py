@@ -7,18 +7,9 @@ import pytest
 import torch
 
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import (
-    EXCHANGES,
-    PATHS,
-    all_gradients,
-    finish_step,
-    losses,
-    make_gradient,
-    make_parameters,
-    needs_ranks,
-    true_mean,
-    wrap,
-)
+from tests.parallel.averages import all_gradients, true_mean
+from tests.parallel.helpers import losses, make_gradient, needs_ranks
+from tests.parallel.optimizers import EXCHANGES, PATHS, finish_step, make_wrapped, wrap
 
 NUM_STEPS = 80
 NUM_VALUES = 1000
@@ -37,8 +28,7 @@ def test_the_mean_over_steps_approaches_the_true_mean(path: str) -> None:
     ternary = TernaryConfig(clip_factor=8.0)
     if path != "allreduce":
         ternary = TernaryConfig(scale_rule="max")
-    parameters = make_parameters([(NUM_VALUES,)])
-    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, ternary)
+    parameters, optimizer = make_wrapped([(NUM_VALUES,)], path, ternary)
     total = torch.zeros(NUM_VALUES, dtype=torch.float64)
     first = 1 if path == "allreduce" else 0  # its first step goes in full precision
     for step in range(first + NUM_STEPS):
@@ -75,8 +65,7 @@ def noise(rank: int) -> torch.Tensor:
 
 def mean_received(gradients, path: str, ternary: TernaryConfig, num_steps: int):
     """Return the mean over values and steps of what this rank receives."""
-    parameters = make_parameters([(NUM_VALUES,)])
-    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, ternary)
+    parameters, optimizer = make_wrapped([(NUM_VALUES,)], path, ternary)
     first, total = (1 if path == "allreduce" else 0), 0.0
     for step in range(first + num_steps):
         (parameters["p0"] * gradients[hvd.rank()]).sum().backward()

@@ -7,29 +7,14 @@ import pytest
 import torch
 
 from knet_hvd import KnetError, TernaryConfig
-from tests.parallel.helpers import (
-    EXCHANGES,
-    PATHS,
-    Parameters,
-    all_gradients,
-    assert_same_on_all_ranks,
-    finish_step,
-    losses,
-    make_parameters,
-    needs_ranks,
-    same_bits,
-    ternary_mean,
-    true_mean,
-    wrap,
-)
+from tests.parallel.averages import assert_averaged, every_gradient
+from tests.parallel.bits import assert_same_on_all_ranks, same_bits
+from tests.parallel.helpers import losses, make_parameters, needs_ranks
+from tests.parallel.optimizers import EXCHANGES, PATHS, finish_step, make_wrapped, sgd, wrap
 
 SHAPES = [(30, 40), (900,), (7,), (64, 20), (5, 5)]
 CONFIG = TernaryConfig(min_values=1)
 NUM = len(SHAPES)
-
-
-def sgd(parameters: Parameters) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters.values(), lr=0.1, momentum=0.9)
 
 
 def rank_order(step: int) -> list[int]:
@@ -60,18 +45,13 @@ def forwards_or_backwards(terms: Sequence[torch.Tensor], step: int) -> None:
 def test_gradients_in_another_order_on_each_rank(
     order: Callable[[Sequence[torch.Tensor], int], None], exchange: str, max_bucket_values: int
 ) -> None:
-    parameters = make_parameters(SHAPES)
-    optimizer = wrap(
-        sgd(parameters), parameters, exchange, CONFIG, max_bucket_values=max_bucket_values
+    parameters, optimizer = make_wrapped(
+        SHAPES, exchange, CONFIG, momentum=0.9, max_bucket_values=max_bucket_values
     )
     for step in range(4):
         order(losses(parameters, step), step)
         optimizer.synchronize()
-        for number, parameter in enumerate(parameters.values()):
-            gradients = all_gradients(parameter, number, step)
-            expected = ternary_mean(gradients, CONFIG, stream=number, step=step)
-            assert parameter.grad is not None
-            assert same_bits(parameter.grad, expected), (number, step)
+        assert_averaged(parameters, every_gradient(parameters, step), CONFIG, step=step)
         finish_step(optimizer)
 
 
@@ -79,8 +59,7 @@ def test_gradients_in_another_order_on_each_rank(
 def test_path_b_in_another_order_on_each_rank(
     order: Callable[[Sequence[torch.Tensor], int], None],
 ) -> None:
-    parameters = make_parameters(SHAPES)
-    optimizer = wrap(sgd(parameters), parameters, "allreduce", CONFIG)
+    parameters, optimizer = make_wrapped(SHAPES, "allreduce", CONFIG, momentum=0.9)
     for step in range(4):
         order(losses(parameters, step), step)
         optimizer.step()
@@ -93,25 +72,17 @@ def test_path_b_in_another_order_on_each_rank(
 @pytest.mark.parametrize("path", PATHS)
 def test_a_rank_without_gradient_takes_part_with_zeros(path: str, set_to_none: bool) -> None:
     """In every step, each rank misses another parameter; nobody ever uses the last."""
-    parameters = make_parameters(SHAPES)
-    optimizer = wrap(sgd(parameters), parameters, path, CONFIG)
+    parameters, optimizer = make_wrapped(SHAPES, path, CONFIG, momentum=0.9)
     for step in range(4):
         terms = losses(parameters, step)
         missing = (hvd.rank() + step) % NUM
         torch.stack([terms[n] for n in range(NUM - 1) if n != missing]).sum().backward()
         optimizer.synchronize()
-        for number, parameter in enumerate(parameters.values()):
-            gradients = all_gradients(parameter, number, step)
-            for rank in gradients:
-                if number in ((rank + step) % NUM, NUM - 1):
-                    gradients[rank] = torch.zeros_like(parameter)
-            gradient = parameter.grad
-            assert gradient is not None
-            if path != "allreduce":
-                expected = ternary_mean(gradients, CONFIG, stream=number, step=step)
-                assert same_bits(gradient, expected), (number, step)
-            elif step == 0:
-                torch.testing.assert_close(gradient.double(), true_mean(gradients))
+        gradients = every_gradient(parameters, step)
+        for rank in range(hvd.size()):
+            for number in ((rank + step) % NUM, NUM - 1):
+                gradients[number][rank] = torch.zeros(SHAPES[number])
+        assert_averaged(parameters, gradients, CONFIG, step=step, path=path)
         with optimizer.skip_synchronize():
             optimizer.step()
         assert_same_on_all_ranks(parameters.values())
@@ -127,7 +98,7 @@ def test_a_rank_without_gradient_takes_part_with_zeros(path: str, set_to_none: b
 def test_frozen_layers_stay_as_they_are(path: str) -> None:
     parameters = make_parameters(SHAPES)
     parameters["p0"].requires_grad_(False)
-    optimizer = wrap(sgd(parameters), parameters, path, CONFIG)
+    optimizer = wrap(sgd(parameters, momentum=0.9), parameters, path, CONFIG)
     for step in range(2):
         torch.stack(losses(parameters, step)[1:]).sum().backward()
         optimizer.step()
@@ -141,13 +112,13 @@ def test_frozen_layers_stay_as_they_are(path: str) -> None:
 def test_unfreezing_afterwards_is_an_error_and_wrapping_again_helps() -> None:
     parameters = make_parameters(SHAPES)
     parameters["p0"].requires_grad_(False)
-    optimizer = wrap(sgd(parameters), parameters, ternary=CONFIG)
+    optimizer = wrap(sgd(parameters, momentum=0.9), parameters, ternary=CONFIG)
     parameters["p0"].requires_grad_(True)
     losses(parameters)[0].backward()
     with pytest.raises(KnetError, match=r"\(30, 40\).*make the optimizer after"):
         optimizer.step()
     parameters["p0"].grad = None
-    again = wrap(sgd(parameters), parameters, ternary=CONFIG)
+    again = wrap(sgd(parameters, momentum=0.9), parameters, ternary=CONFIG)
     for step in range(2):
         torch.stack(losses(parameters, step)).sum().backward()
         again.step()
@@ -160,7 +131,7 @@ def test_unfreezing_afterwards_is_an_error_and_wrapping_again_helps() -> None:
 def test_two_optimizers_may_be_at_work_at_once(path: str) -> None:
     one = {f"one.{name}": p for name, p in make_parameters(SHAPES).items()}
     two = {f"two.{name}": p for name, p in make_parameters(SHAPES).items()}
-    optimizers = [wrap(sgd(p), p, path, CONFIG) for p in (one, two)]
+    optimizers = [wrap(sgd(p, momentum=0.9), p, path, CONFIG) for p in (one, two)]
     for step in range(3):
         for parameters in (one, two) if hvd.rank() % 2 else (two, one):
             torch.stack(losses(parameters, step)).sum().backward()

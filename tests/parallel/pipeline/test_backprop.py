@@ -46,6 +46,19 @@ def train_alone(config: PipelineConfig) -> nn.Module:
     raise AssertionError(f"only {step} steps")
 
 
+def mnist4_config(optimizer: str, **settings: Any) -> PipelineConfig:
+    rate = 0.02 if optimizer == "momentum" else 0.001
+    return PipelineConfig(
+        model="mnist4",
+        width=0.25,
+        optimizer=optimizer,
+        learning_rate=rate,
+        epochs=3,
+        max_steps=NUM_STEPS,
+        **settings,
+    )
+
+
 @pytest.mark.parametrize(
     ("schedule", "microbatches"),
     [("sequential", 1), ("1f1b", 1), ("sequential", 4), ("1f1b", 2), ("1f1b", 8)],
@@ -54,17 +67,8 @@ def train_alone(config: PipelineConfig) -> nn.Module:
 def test_weights_after_50_steps(
     world: World, optimizer: str, schedule: str, microbatches: int
 ) -> None:
-    config = PipelineConfig(
-        model="mnist4",
-        width=0.25,
-        decoupler=Backprop(schedule=schedule),
-        microbatches=microbatches,
-        optimizer=optimizer,
-        epochs=3,
-        max_steps=NUM_STEPS,
-        batch_size=32,
-        learning_rate=0.02 if optimizer == "momentum" else 0.001,
-    )
+    decoupler = Backprop(schedule=schedule)
+    config = mnist4_config(optimizer, decoupler=decoupler, microbatches=microbatches, batch_size=32)
     expected = dict(train_alone(config).named_parameters())
     trainer = open_trainer(config, world)
     summary = trainer.train()

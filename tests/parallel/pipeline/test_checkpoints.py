@@ -1,10 +1,9 @@
 """The pipeline job: continuing from a checkpoint is the same as not stopping."""
 
 import os
-import resource
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from knet_hvd.training.loop.trainer import Trainer
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.run import open_trainer
 from knet_hvd.training.pipeline.task import PipelineTask
+from tests.parallel.full_disk import files_of_at_most
 from tests.parallel.mpi import needs_mpi_ranks, world
 
 __all__ = ["world"]
@@ -287,17 +287,6 @@ def test_a_second_job_in_the_folder(folder: Path, world: World) -> None:
         open_trainer(make_config(folder, epochs=1), world)
     first.train()
     first.close()
-
-
-@contextmanager
-def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    """Have this process fail to write more, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_is_full_on_one_rank(folder: Path, world: World) -> None:

@@ -11,7 +11,7 @@ from knet_hvd.training.loop.evaluation import evaluate
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.run import open_trainer
 from tests.parallel.mpi import needs_mpi_ranks, world
-from tests.parallel.pipeline.test_backprop import NUM_STEPS, train_alone
+from tests.parallel.pipeline.test_backprop import mnist4_config, train_alone
 
 __all__ = ["world"]
 REPLICAS = 2
@@ -30,16 +30,11 @@ def test_float_gradients_give_the_weights_of_one_process(
     world: World, optimizer: str, microbatches: int
 ) -> None:
     even_ranks(world)
-    config = PipelineConfig(
-        model="mnist4",
-        width=0.25,
+    config = mnist4_config(
+        optimizer,
         decoupler=Backprop(),
         microbatches=microbatches,
-        optimizer=optimizer,
-        epochs=3,
-        max_steps=NUM_STEPS,
         batch_size=16,
-        learning_rate=0.02 if optimizer == "momentum" else 0.001,
         replicas=REPLICAS,
         compression="none",
     )

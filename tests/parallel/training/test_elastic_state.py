@@ -1,14 +1,12 @@
 """Workers of an elastic job that have met come to one state."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import horovod.torch as hvd
 import pytest
 import torch
 from horovod.common.exceptions import HostsUpdatedInterrupt
-from horovod.runner.elastic.rendezvous import create_rendezvous_handler
 
 from knet_hvd import TernaryConfig
 from knet_hvd.training.data_parallel.config import TrainingConfig
@@ -18,7 +16,11 @@ from knet_hvd.training.elastic.worker.host_watch import HostWatch
 from knet_hvd.training.elastic.worker.loop import open_elastic_trainer
 from knet_hvd.training.elastic.worker.state_sync import agree_on_state
 from knet_hvd.training.state.resume_point import ResumePoint
-from tests.parallel.helpers import assert_same_on_all_ranks, needs_ranks
+from tests.parallel.bits import assert_same_on_all_ranks
+from tests.parallel.helpers import needs_ranks
+from tests.rendezvous import rendezvous
+
+__all__ = ["rendezvous"]
 
 
 def residual(rank: int) -> torch.Tensor:
@@ -61,15 +63,6 @@ def test_all_go_back_to_the_commit_that_all_have() -> None:
     facts = memory.facts()
     assert facts["reset_steps"] == [20]
     assert facts["steps_lost"] == (41 if last > 1 else 37) - 20
-
-
-@pytest.fixture
-def rendezvous() -> Iterator[BoundRendezvous]:
-    server = BoundRendezvous("127.0.0.1")
-    server.start(create_rendezvous_handler(None))
-    server.init([])
-    yield server
-    server.stop()
 
 
 @pytest.mark.parametrize(

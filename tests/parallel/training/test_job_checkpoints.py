@@ -1,10 +1,9 @@
 """The data-parallel job: continuing from a checkpoint is the same as not stopping."""
 
 import os
-import resource
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from knet_hvd.training.data_parallel.run import open_trainer
 from knet_hvd.training.data_parallel.state import merge_compression_states
 from knet_hvd.training.data_parallel.task import DataParallelTask
 from knet_hvd.training.loop.trainer import Trainer
+from tests.parallel.full_disk import files_of_at_most
 from tests.parallel.helpers import needs_ranks
 
 TOTAL_BATCH = 240  # five steps an epoch of the digits on 1 to 4 ranks
@@ -237,17 +237,6 @@ def test_a_folder_that_is_not_the_same_on_all_hosts(tmp_path: Path) -> None:
     os.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=r"all hosts share|cannot be written"):
         open_trainer(make_config(Path("checkpoints")))
-
-
-@contextmanager
-def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    """Have this process fail to write more, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("failing", [0, hvd.size() - 1])

@@ -7,16 +7,9 @@ import pytest
 import torch
 
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import (
-    EXCHANGES,
-    Parameters,
-    assert_same_on_all_ranks,
-    make_parameters,
-    needs_ranks,
-    run_steps,
-    same_bits,
-    wrap,
-)
+from tests.parallel.bits import assert_same_on_all_ranks, same_bits
+from tests.parallel.helpers import Parameters, make_parameters, needs_ranks
+from tests.parallel.optimizers import EXCHANGES, run_steps, wrap
 
 SHAPES = [(30, 40), (900,), (7,)]
 

@@ -2,22 +2,21 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from knet_hvd import KnetError, TernaryConfig
-from tests.parallel.helpers import (
+from tests.parallel.bits import assert_same_on_all_ranks
+from tests.parallel.helpers import backward, make_parameters, needs_ranks
+from tests.parallel.optimizers import (
     EXCHANGES,
     PATHS,
-    assert_same_on_all_ranks,
-    backward,
     finish_step,
-    make_parameters,
-    needs_ranks,
+    make_wrapped,
     run_steps,
+    sgd,
     wrap,
 )
 
@@ -89,7 +88,7 @@ def test_changes_during_the_exchange_are_refused(
     # Names of their own: a broken step leaves operations of these names behind.
     names = [f"{os.environ['PYTEST_CURRENT_TEST']}.{i}" for i in range(2)]
     parameters = dict(zip(names, make_parameters([(30, 40), (7,)]).values(), strict=True))
-    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, CONFIG)
+    optimizer = wrap(sgd(parameters), parameters, path, CONFIG)
     run_steps(optimizer, parameters, range(2))
     backward(parameters, 2)
     change(list(parameters.values()))
@@ -101,8 +100,7 @@ def test_changes_during_the_exchange_are_refused(
 
 @pytest.mark.parametrize("path", PATHS)
 def test_changes_after_the_exchange_are_the_way_to_write_it(path: str) -> None:
-    parameters = make_parameters([(30, 40), (7,)])
-    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.1), parameters, path, CONFIG)
+    parameters, optimizer = make_wrapped([(30, 40), (7,)], path, CONFIG)
     for step, change in enumerate([clip_norm, clip_values, mask_last, clear, replace]):
         backward(parameters, step)
         optimizer.synchronize()
@@ -114,8 +112,7 @@ def test_changes_after_the_exchange_are_the_way_to_write_it(path: str) -> None:
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_gradients_in_one_buffer(exchange: str) -> None:
     """Views count each other's changes, which are no changes of a script."""
-    parameters: dict[str, Any] = make_parameters([(30, 40), (7,)])
-    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.1), parameters, exchange, CONFIG)
+    parameters, optimizer = make_wrapped([(30, 40), (7,)], exchange, CONFIG)
     flat = torch.zeros(30 * 40 + 7)
     for parameter, part in zip(parameters.values(), flat.split([1200, 7]), strict=True):
         parameter.grad = part.view_as(parameter)

@@ -5,32 +5,16 @@ from typing import Any
 
 import horovod.torch as hvd
 import pytest
-import torch
 
 from knet_hvd import KnetError, TernaryConfig
-from tests.parallel.helpers import (
-    EXCHANGES,
-    PATHS,
-    all_gradients,
-    assert_same_on_all_ranks,
-    backward,
-    finish_step,
-    make_parameters,
-    needs_ranks,
-    same_bits,
-    ternary_mean,
-    wrap,
-)
+from tests.parallel.averages import assert_averaged, every_gradient
+from tests.parallel.bits import assert_same_on_all_ranks
+from tests.parallel.helpers import backward, needs_ranks
+from tests.parallel.optimizers import EXCHANGES, PATHS, finish_step, make_wrapped
 
 SHAPES = [(30, 40), (700,)]
 CONFIG = TernaryConfig(min_values=1)
 pytestmark = needs_ranks(2)
-
-
-def make(path: str) -> tuple[dict[str, Any], Any]:
-    parameters = make_parameters(SHAPES)
-    optimizer = wrap(torch.optim.SGD(parameters.values(), lr=0.5), parameters, path, CONFIG)
-    return parameters, optimizer
 
 
 def drop(parameters: dict[str, Any], how: str, optimizer: Any) -> None:
@@ -46,7 +30,7 @@ def drop(parameters: dict[str, Any], how: str, optimizer: Any) -> None:
 @pytest.mark.parametrize("how", ["optimizer", "model", "in place"])
 @pytest.mark.parametrize("path", PATHS)
 def test_the_step_after_a_dropped_one_averages_its_gradients(path: str, how: str) -> None:
-    parameters, optimizer = make(path)
+    parameters, optimizer = make_wrapped(SHAPES, path, CONFIG)
     backward(parameters, step=0)
     optimizer.synchronize()
     drop(parameters, how, optimizer)
@@ -54,21 +38,24 @@ def test_the_step_after_a_dropped_one_averages_its_gradients(path: str, how: str
     with warnings.catch_warnings():
         warnings.simplefilter("error" if path in EXCHANGES else "ignore")
         optimizer.step()
-    for number, parameter in enumerate(parameters.values()):
+    for parameter in parameters.values():
         assert_same_on_all_ranks([parameter.grad, parameter])
-        if path in EXCHANGES:
-            gradients = all_gradients(parameter, number, step=1)
-            expected = ternary_mean(gradients, CONFIG, stream=number, step=1)
-            assert same_bits(parameter.grad, expected)
+    assert_averaged(parameters, every_gradient(parameters, 1), CONFIG, step=1, path=path)
     optimizer.zero_grad()
+
+
+def step_cleared(exchange: str) -> tuple[dict[str, Any], Any]:
+    """Return parameters whose first averages were dropped, and their optimizer."""
+    parameters, optimizer = make_wrapped(SHAPES, exchange, CONFIG)
+    backward(parameters)
+    optimizer.synchronize()
+    optimizer.zero_grad()
+    return parameters, optimizer
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_a_step_after_clearing_averages_zeros(exchange: str) -> None:
-    parameters, optimizer = make(exchange)
-    backward(parameters)
-    optimizer.synchronize()
-    optimizer.zero_grad()
+    parameters, optimizer = step_cleared(exchange)
     if hvd.rank() == 0:  # the other ranks have nothing for this step
         backward(parameters, step=1)
     optimizer.step()
@@ -79,10 +66,7 @@ def test_a_step_after_clearing_averages_zeros(exchange: str) -> None:
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_local_gradients_are_no_step(exchange: str) -> None:
-    parameters, optimizer = make(exchange)
-    backward(parameters)
-    optimizer.synchronize()
-    optimizer.zero_grad()
+    parameters, optimizer = step_cleared(exchange)
     backward(parameters, step=1)
     with (
         optimizer.skip_synchronize(),

@@ -10,13 +10,9 @@ from torch import nn
 
 import knet_hvd
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import (
-    assert_same_on_all_ranks,
-    backward,
-    make_parameters,
-    needs_ranks,
-    run_steps,
-)
+from tests.parallel.bits import assert_same_on_all_ranks
+from tests.parallel.helpers import backward, make_parameters, needs_ranks
+from tests.parallel.optimizers import run_steps
 
 SHAPES = [(30, 40), (700,)]
 CONFIG = TernaryConfig(min_values=1)

@@ -9,30 +9,13 @@ import pytest
 import torch
 
 from knet_hvd import TernaryConfig
-from tests.parallel.helpers import (
-    EXCHANGES,
-    PATHS,
-    Parameters,
-    all_gradients,
-    assert_same_on_all_ranks,
-    backward,
-    make_parameters,
-    needs_ranks,
-    run_steps,
-    ternary_mean,
-    wrap,
-)
+from tests.parallel.averages import all_gradients, ternary_mean
+from tests.parallel.bits import assert_same_on_all_ranks
+from tests.parallel.helpers import backward, copies, make_parameters, needs_ranks
+from tests.parallel.optimizers import EXCHANGES, PATHS, run_steps, sgd, wrap
 
 SHAPES = [(30, 40), (700,), (9,)]
 CONFIG = TernaryConfig(min_values=1)
-
-
-def sgd(parameters: Parameters, lr: float = 0.1) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters.values(), lr=lr)
-
-
-def copies(parameters: Parameters) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in parameters.values()]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

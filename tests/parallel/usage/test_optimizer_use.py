@@ -8,36 +8,17 @@ import torch
 from torch import nn
 
 from knet_hvd import KnetError, TernaryConfig
-from tests.parallel.helpers import (
-    EXCHANGES,
-    PATHS,
-    Parameters,
-    assert_same_on_all_ranks,
-    backward,
-    make_gradient,
-    make_parameters,
-    needs_ranks,
-    run_steps,
-    same_bits,
-    wrap,
-)
+from tests.parallel.bits import assert_same_on_all_ranks, same_bits
+from tests.parallel.helpers import backward, copies, make_gradient, make_parameters, needs_ranks
+from tests.parallel.optimizers import EXCHANGES, PATHS, make_wrapped, run_steps, sgd, wrap
 
 SHAPES = [(30, 40), (700,), (9,)]
 CONFIG = TernaryConfig(min_values=1)
 
 
-def sgd(parameters: Parameters, lr: float = 0.5) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters.values(), lr=lr)
-
-
-def copies(parameters: Parameters) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in parameters.values()]
-
-
 @pytest.mark.parametrize("path", PATHS)
 def test_clipping_between_synchronize_and_step_sees_averages(path: str) -> None:
-    parameters = make_parameters(SHAPES)
-    optimizer = wrap(sgd(parameters), parameters, path, CONFIG)
+    parameters, optimizer = make_wrapped(SHAPES, path, CONFIG, lr=0.5)
     before = copies(parameters)
     for step in range(2):
         backward(parameters, step)
@@ -57,8 +38,7 @@ def test_clipping_between_synchronize_and_step_sees_averages(path: str) -> None:
 @needs_ranks(2)
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_step_after_synchronize_warns_and_exchanges_nothing(exchange: str) -> None:
-    parameters = make_parameters(SHAPES)
-    optimizer = wrap(sgd(parameters), parameters, exchange, CONFIG)
+    parameters, optimizer = make_wrapped(SHAPES, exchange, CONFIG)
     backward(parameters)
     optimizer.synchronize()
     averaged = [p.grad.clone() for p in parameters.values() if p.grad is not None]
@@ -116,8 +96,7 @@ def test_autocast_to_bf16(path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_bf16_parameters_train(path: str) -> None:
-    parameters = make_parameters(SHAPES, torch.bfloat16)
-    optimizer = wrap(sgd(parameters), parameters, path)
+    parameters, optimizer = make_wrapped(SHAPES, path, lr=0.5, dtype=torch.bfloat16)
     run_steps(optimizer, parameters, range(3))
     assert_same_on_all_ranks(parameters.values())
     assert all(not torch.equal(p, torch.ones_like(p)) for p in parameters.values())
@@ -126,8 +105,7 @@ def test_bf16_parameters_train(path: str) -> None:
 @needs_ranks(2)
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_zero_grad_while_gradients_cross_is_an_error(exchange: str) -> None:
-    parameters = make_parameters(SHAPES)
-    optimizer = wrap(sgd(parameters), parameters, exchange, CONFIG)
+    parameters, optimizer = make_wrapped(SHAPES, exchange, CONFIG)
     backward(parameters)
     with pytest.raises(KnetError, match=r"zero_grad\(\) after backward"):
         optimizer.zero_grad()

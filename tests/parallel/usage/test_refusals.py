@@ -12,7 +12,8 @@ from knet_hvd import KnetError, RankMismatchError, TernaryConfig
 from knet_hvd.agreement import check_agreement
 from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
-from tests.parallel.helpers import make_parameters, needs_ranks, wrap
+from tests.parallel.helpers import make_parameters, needs_ranks
+from tests.parallel.optimizers import wrap
 
 SHAPES = [(30, 40), (700,), (9,)]
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

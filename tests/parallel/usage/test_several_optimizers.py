@@ -9,26 +9,14 @@ from horovod.torch.optimizer import DistributedOptimizer as horovods_optimizer
 
 import knet_hvd
 from knet_hvd import Compression, KnetError, TernaryConfig
-from tests.parallel.helpers import (
-    EXCHANGES,
-    Parameters,
-    all_gradients,
-    assert_same_on_all_ranks,
-    losses,
-    make_parameters,
-    needs_ranks,
-    same_bits,
-    ternary_mean,
-    wrap,
-)
+from tests.parallel.averages import assert_averaged, every_gradient
+from tests.parallel.bits import assert_same_on_all_ranks
+from tests.parallel.helpers import Parameters, losses, make_parameters, needs_ranks
+from tests.parallel.optimizers import EXCHANGES, sgd, wrap
 
 SHAPES = [(30, 40), (700,)]
 CONFIG = TernaryConfig(min_values=1)
 pytestmark = needs_ranks(2)
-
-
-def sgd(parameters: Parameters) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters.values(), lr=0.1)
 
 
 def step_all(models: list[Parameters], optimizers: list[Any], step: int) -> None:
@@ -42,11 +30,8 @@ def step_all(models: list[Parameters], optimizers: list[Any], step: int) -> None
 
 def check(models: list[Parameters], step: int) -> None:
     for model, parameters in enumerate(models):
-        for number, parameter in enumerate(parameters.values()):
-            gradients = all_gradients(parameter, number, 10 * step + model)
-            expected = ternary_mean(gradients, CONFIG, stream=number, step=step)
-            assert parameter.grad is not None
-            assert same_bits(parameter.grad, expected)
+        gradients = every_gradient(parameters, 10 * step + model)
+        assert_averaged(parameters, gradients, CONFIG, step=step)
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -1,19 +1,16 @@
 """An exchange is its class: one entry in the registry, and everything else knows it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from knet_hvd.compression import TernaryCodec, TernaryConfig
-from knet_hvd.data_parallel.buckets.plan import TernaryBucket
 from knet_hvd.data_parallel.calibration.auto import advised_choice
 from knet_hvd.data_parallel.calibration.calibrate import calibrate
 from knet_hvd.data_parallel.calibration.loopback import LoopbackCollectives
 from knet_hvd.data_parallel.exchanges import registry
-from knet_hvd.data_parallel.exchanges.base import Exchange, Reduction
+from knet_hvd.data_parallel.exchanges.base import CodedBucket, Exchange, Reduction
 from knet_hvd.performance import FP32, ExchangeFormula, TimeCurve, advise
 
 
@@ -37,18 +34,11 @@ class ToyExchange(Exchange):
     __slots__ = ()
     formula = QuarterBit("toy")
 
-    def run(
-        self,
-        bucket: TernaryBucket,
-        payloads: Iterator[Tensor],
-        scales: Tensor,
-        outputs: list[Tensor],
-    ) -> Reduction:
-        for plan, payload in zip(bucket.payloads, payloads, strict=True):
+    def run(self, coded: CodedBucket) -> Reduction:
+        for plan, payload in coded.encoded():
             total = yield self.collectives.sum(torch.zeros(1), f"codes.{plan.name}")
             assert total.numel() == 1
-            own = scales.narrow(0, *plan.scales)
-            self.codec.decode(payload.unsqueeze(0), own, plan.parts(outputs))
+            self.codec.decode(payload.unsqueeze(0), coded.scales_of(plan), coded.outputs_of(plan))
 
 
 @pytest.fixture

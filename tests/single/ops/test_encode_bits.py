@@ -34,21 +34,33 @@ def mixed_scales(numel: int, scale_group_size: int, first: int = 6) -> Tensor:
     return torch.tensor(SCALES)[index % len(SCALES)]
 
 
-def reference_payload(
+def both_payloads(
     values: Tensor,
     scales: Tensor,
-    scale_group_size: int,
-    wire_format: ops.WireFormat,
+    device: str,
+    *,
     key: tuple[int, int, int],
     stochastic: bool,
-) -> Tensor:
+    scale_group_size: int = 0,
+    wire_format: ops.WireFormat = "trit5",
+) -> tuple[Tensor, Tensor]:
+    """Return what a device's kernels write, and what the reference does."""
     size = ops.payload_bytes(values.numel(), wire_format)
-    payload = torch.empty(size, dtype=torch.uint8)
+    expected = torch.empty(size, dtype=torch.uint8)
     index = ops.WIRE_FORMATS.index(wire_format)
     reference.ternarize(
-        [values], scales, scale_group_size, index, list(key), [STREAM], [0], stochastic, payload
+        [values], scales, scale_group_size, index, list(key), [STREAM], [0], stochastic, expected
     )
-    return payload
+    actual = ops.ternarize(
+        [values.to(device)],
+        scales.to(device),
+        key=key,
+        streams=[STREAM],
+        scale_group_size=scale_group_size,
+        wire_format=wire_format,
+        stochastic=stochastic,
+    )
+    return actual, expected
 
 
 @pytest.mark.parametrize("kind", ["normal", "special", "bits"])
@@ -70,15 +82,9 @@ def test_payloads(device, dtype, wire_format, stochastic, gradient, assert_same_
     key = (2**32 - 1, 3, 2**40 + 7)
     for numel, size in CASES:
         values, scales = gradient(numel, dtype, "special"), mixed_scales(numel, size)
-        expected = reference_payload(values, scales, size, wire_format, key, stochastic)
-        actual = ops.ternarize(
-            [values.to(device)],
-            scales.to(device),
-            key=key,
-            streams=[STREAM],
-            scale_group_size=size,
-            wire_format=wire_format,
-            stochastic=stochastic,
+        form = {"scale_group_size": size, "wire_format": wire_format}
+        actual, expected = both_payloads(
+            values, scales, device, key=key, stochastic=stochastic, **form
         )
         assert_same_bits(actual, expected, (numel, size))
 
@@ -91,11 +97,7 @@ def test_payloads_of_every_scale(
     scales, key = torch.tensor([scale]), (1, 2, 4)
     for kind in ("special", "bits", "zero"):
         values = gradient(1281, dtype, kind)
-        expected = reference_payload(values, scales, 0, "trit5", key, stochastic)
-        there = [values.to(device)]
-        actual = ops.ternarize(
-            there, scales.to(device), key=key, streams=[STREAM], stochastic=stochastic
-        )
+        actual, expected = both_payloads(values, scales, device, key=key, stochastic=stochastic)
         assert_same_bits(actual, expected, kind)
 
 
@@ -122,16 +124,8 @@ def test_payloads_of_any_bits(
     """Any bit pattern is a gradient, signalling NaNs included."""
     values = gradient(numel, dtype, "bits", seed=key[0])
     scales = mixed_scales(numel, scale_group_size, first)
-    expected = reference_payload(values, scales, scale_group_size, wire_format, key, stochastic)
-    actual = ops.ternarize(
-        [values.to(device)],
-        scales.to(device),
-        key=key,
-        streams=[STREAM],
-        scale_group_size=scale_group_size,
-        wire_format=wire_format,
-        stochastic=stochastic,
-    )
+    form = {"scale_group_size": scale_group_size, "wire_format": wire_format}
+    actual, expected = both_payloads(values, scales, device, key=key, stochastic=stochastic, **form)
     assert_same_bits(actual, expected)
     there = [values.to(device)]
     expected = reference.statistics([values], scale_group_size)

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from knet_hvd.training.elastic.launcher.interfaces import (
 from knet_hvd.training.elastic.launcher.processes import remote_command, run_worker
 from knet_hvd.training.elastic.launcher.rendezvous import BoundRendezvous
 from knet_hvd.training.elastic.worker.host_watch import HostWatch
+from tests.rendezvous import rendezvous
+
+__all__ = ["rendezvous"]
 
 KNOWN = {
     "lo": ["127.0.0.1", "::1"],
@@ -138,15 +141,6 @@ def test_a_worker_ends_by_itself_or_when_an_event_says_so() -> None:
     event.set()
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
     assert run_worker(command, {}, [threading.Event(), event])[0] == 128 + 15
-
-
-@pytest.fixture
-def rendezvous() -> Iterator[BoundRendezvous]:
-    server = BoundRendezvous("127.0.0.1")
-    server.start(create_rendezvous_handler(None))
-    server.init([])
-    yield server
-    server.stop()
 
 
 def request(

@@ -10,7 +10,8 @@ import torch
 from mpi4py import MPI
 
 from knet_hvd import KnetError, TernaryConfig
-from tests.parallel.helpers import backward, make_parameters, run_steps, wrap
+from tests.parallel.helpers import backward, make_parameters
+from tests.parallel.optimizers import run_steps, wrap
 
 path, first, then = sys.argv[1:]
 world = MPI.COMM_WORLD

@@ -10,7 +10,8 @@ import torch
 from horovod.common.exceptions import HorovodInternalError
 
 from knet_hvd import KnetError, TernaryConfig
-from tests.parallel.helpers import make_parameters, run_steps, wrap
+from tests.parallel.helpers import make_parameters
+from tests.parallel.optimizers import run_steps, wrap
 
 hvd.init()
 is_short = hvd.rank() == hvd.size() - 1
