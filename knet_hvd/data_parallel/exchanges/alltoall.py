@@ -1,14 +1,12 @@
 """Exchange by all-to-all: each rank adds one shard, then sums are gathered."""
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from knet_hvd import ops
 from knet_hvd.compression import LevelsCodec
-from knet_hvd.data_parallel.buckets.plan import PayloadPlan, TernaryBucket
-from knet_hvd.data_parallel.exchanges.base import Exchange, Reduction
+from knet_hvd.data_parallel.buckets.plan import PayloadPlan
+from knet_hvd.data_parallel.exchanges.base import CodedBucket, Exchange, Reduction
 from knet_hvd.performance import ALLTOALL
 
 
@@ -26,32 +24,26 @@ class AlltoallExchange(Exchange):
         """The codec of the sums."""
         return LevelsCodec(self.collectives.size)
 
-    def run(
-        self,
-        bucket: TernaryBucket,
-        payloads: Iterator[Tensor],
-        scales: Tensor,
-        outputs: list[Tensor],
-    ) -> Reduction:
+    def run(self, coded: CodedBucket) -> Reduction:
         """See ``Exchange.run``."""
         rank, num_ranks = self.collectives.rank, self.collectives.size
         codes = []
-        for plan, payload in zip(bucket.payloads, payloads, strict=True):
+        for plan, payload in coded.encoded():
             shards = self._shard_bytes(plan)
             received_sizes = [shards[rank]] * num_ranks
             name = f"codes.{plan.name}"
             codes.append(self.collectives.all_to_all(payload, shards, received_sizes, name))
         levels = []
-        for plan, handle in zip(bucket.payloads, codes, strict=True):
+        for plan, handle in zip(coded.plan.payloads, codes, strict=True):
             received = yield handle
             with torch.profiler.record_function("knet_hvd::sum"):
                 words = self._pack_own_sums(plan, received)
             sizes = self._shard_words(plan)
             levels.append(self.collectives.all_gather(words, sizes, f"levels.{plan.name}"))
-        for plan, handle in zip(bucket.payloads, levels, strict=True):
+        for plan, handle in zip(coded.plan.payloads, levels, strict=True):
             gathered = yield handle
             with torch.profiler.record_function("knet_hvd::decode"):
-                self._decode(plan, gathered, scales, outputs)
+                self._decode(plan, gathered, coded)
 
     def _shard_bytes(self, plan: PayloadPlan) -> list[int]:
         """Return the bytes of each rank's shard, whole blocks."""
@@ -82,14 +74,12 @@ class AlltoallExchange(Exchange):
         words = self.buffers.get(f"levels {plan.name}", size, torch.int64, device)
         return self.levels.pack(sums, words)
 
-    def _decode(
-        self, plan: PayloadPlan, words: Tensor, scales: Tensor, outputs: list[Tensor]
-    ) -> None:
+    def _decode(self, plan: PayloadPlan, words: Tensor, coded: CodedBucket) -> None:
         """Unpack the words of all shards and decode their sums."""
         values = self._shard_values(plan)
         sums = self.buffers.get("sums", sum(values), torch.int16, words.device)
         shards = words.split(self._shard_words(plan))
         for shard, out in zip(shards, sums.split(values), strict=True):
             self.levels.unpack(shard, out)
-        own_scales = scales.narrow(0, *plan.scales)
-        self.codec.dequantize(sums, own_scales, plan.parts(outputs), self.divisor)
+        outputs = coded.outputs_of(plan)
+        self.codec.dequantize(sums, coded.scales_of(plan), outputs, self.divisor)

@@ -24,6 +24,36 @@ Reduction = Generator[Handle, Tensor, None]
 
 
 @dataclass(frozen=True, slots=True)
+class CodedBucket:
+    """A bucket of gradients as this rank's codes, and where the average goes.
+
+    Attributes:
+        plan: Where each parameter lies in the payloads.
+        payloads: This rank's codes of each payload, uint8; encoding one overlaps with
+            sending those before it.
+        scales: Shared scales, fp32 [num_scales].
+        outputs: A contiguous tensor [n] for each parameter, overwritten.
+    """
+
+    plan: TernaryBucket
+    payloads: Iterator[Tensor]
+    scales: Tensor
+    outputs: list[Tensor]
+
+    def encoded(self) -> Iterator[tuple[PayloadPlan, Tensor]]:
+        """Encode each payload as it is asked for, and return it with its plan."""
+        return zip(self.plan.payloads, self.payloads, strict=True)
+
+    def scales_of(self, payload: PayloadPlan) -> Tensor:
+        """Return the scales of a payload."""
+        return self.scales.narrow(0, *payload.scales)
+
+    def outputs_of(self, payload: PayloadPlan) -> list[Tensor]:
+        """Return where a payload's values go."""
+        return payload.parts(self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange(ABC):
     """Bring the sum of all ranks' codes back to every rank.
 
@@ -43,22 +73,8 @@ class Exchange(ABC):
     buffers: BufferPool = field(default_factory=BufferPool)
 
     @abstractmethod
-    def run(
-        self,
-        bucket: TernaryBucket,
-        payloads: Iterator[Tensor],
-        scales: Tensor,
-        outputs: list[Tensor],
-    ) -> Reduction:
-        """Exchange one bucket's payloads and decode the result.
-
-        Args:
-            bucket: Where each parameter lies in the buffers.
-            payloads: This rank's codes of each payload, uint8; encoding one overlaps
-                with sending those before it.
-            scales: Shared scales, fp32 [num_scales].
-            outputs: A contiguous tensor [n] for each parameter, overwritten.
-        """
+    def run(self, coded: CodedBucket) -> Reduction:
+        """Exchange one bucket's payloads and decode the result into its outputs."""
 
     def wire_bytes(self, plan: PayloadPlan) -> float:
         """Return the bytes that this rank sends for a payload, scales not counted."""

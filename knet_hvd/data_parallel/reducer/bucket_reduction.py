@@ -22,7 +22,7 @@ from knet_hvd.data_parallel.buckets.plan import (
     PayloadPlan,
     TernaryBucket,
 )
-from knet_hvd.data_parallel.exchanges.base import Reduction
+from knet_hvd.data_parallel.exchanges.base import CodedBucket, Reduction
 from knet_hvd.data_parallel.reducer.snapshots import take_snapshot
 from knet_hvd.data_parallel.reducer.state import ReductionState
 from knet_hvd.errors import KnetError
@@ -49,7 +49,7 @@ def _reduce_ternary(state: ReductionState, bucket: TernaryBucket) -> Reduction:
     payloads = _encode(state, bucket, [v.view(-1) for v in values], scales)
     outputs = [gradient.view(-1) for gradient in gradients]
     del values
-    yield from state.exchange.run(bucket, payloads, scales, outputs)
+    yield from state.exchange.run(CodedBucket(bucket, payloads, scales, outputs))
     for number, gradient in enumerate(gradients):
         parameter = bucket.parameters[number]
         _store_gradient(parameter.tensor, gradient)
