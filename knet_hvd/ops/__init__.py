@@ -26,19 +26,14 @@ from knet_hvd.ops.layout import (
 
 if TYPE_CHECKING:
     from knet_hvd.ops import reference
-    from knet_hvd.ops.functional import (
-        decode_mean,
-        dequantize,
-        pack_digits,
-        scales,
-        statistics,
-        ternarize,
-        unpack_digits,
-        unpack_sum,
-    )
+    from knet_hvd.ops.functional.decode import decode_mean, dequantize, unpack_sum
+    from knet_hvd.ops.functional.digits import pack_digits, unpack_digits
+    from knet_hvd.ops.functional.encode import scales, statistics, ternarize
     from knet_hvd.ops.native import backend, is_loaded, warn_if_slow
 
-__getattr__ = lazy_names(__name__, "functional", "native", "reference")
+__getattr__ = lazy_names(
+    __name__, "functional.encode", "functional.decode", "functional.digits", "native", "reference"
+)
 
 __all__ = [
     "BLOCK_BYTES",
