@@ -6,10 +6,9 @@ carry. The shared scale is known beforehand because it comes from the previous s
 whose root mean squares rode along in the same buffer.
 """
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
-from weakref import WeakValueDictionary
 
 import horovod.torch as hvd
 import torch
@@ -18,27 +17,22 @@ from torch import Tensor
 from knet_hvd.agreement import check_agreement
 from knet_hvd.collectives import check_devices
 from knet_hvd.collectives.horovod import HorovodCollectives
-from knet_hvd.compression import ErrorFeedback, LevelsCodec, TernaryCodec, TernaryConfig
+from knet_hvd.compression import ErrorFeedback, TernaryConfig
 from knet_hvd.compression.scales import magnitude
+from knet_hvd.data_parallel.allreduce.names_in_flight import claim, release
 from knet_hvd.data_parallel.allreduce.parameter_state import ParameterState, ParameterTable
+from knet_hvd.data_parallel.allreduce.summable import SummableCodes
 from knet_hvd.data_parallel.allreduce.words import (
-    HEADER_WORDS,
     full_precision_buffer,
     make_header,
     split_full_precision,
     split_header,
-    sum_dtype,
-    word_bits,
 )
 from knet_hvd.data_parallel.arguments import check_op, check_process_set, ternary_config
 from knet_hvd.data_parallel.gradient_versions import GradientVersion
 from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 from knet_hvd.data_parallel.ranks.fixed_ranks import FixedRanks
-from knet_hvd.errors import KnetError
 from knet_hvd.performance import allreduce_bytes
-
-_crossing: MutableMapping[tuple[int, str], "TernaryCompressor"] = WeakValueDictionary()
-"""Whose gradient crosses under a name, by process set and name: Horovod takes each name once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +93,8 @@ class TernaryCompressor:
         self._ranks = FixedRanks.now()
         self._process_set = process_set
         self._states = ParameterTable(named_parameters, config)
-        self._num_ranks = int(process_set.size()) if process_set.included() else 1
-        self._average = op == hvd.Average
-        self._codec = TernaryCodec(config, hvd.rank())
-        self._levels = LevelsCodec(self._num_ranks, word_bits(self._average, self._num_ranks))
+        num_ranks = int(process_set.size()) if process_set.included() else 1
+        self._codes = SummableCodes(config, hvd.rank(), num_ranks, op == hvd.Average)
         self._feedback = ErrorFeedback() if config.error_feedback else None
         if process_set.included():
             facts: dict[str, object] = {"settings": op, "ternary": asdict(config)}
@@ -126,7 +118,7 @@ class TernaryCompressor:
         """
         state = self._states.find(tensor)
         self._ranks.check("Compression.ternary")
-        self._claim(state.name)
+        claim(self._process_set.process_set_id, state.name, self)
         scale = None if state.stays_float else state.scale
         context = _Context(state, tensor, GradientVersion.of(tensor), scale)
         if state.stays_float:
@@ -135,35 +127,15 @@ class TernaryCompressor:
         values = tensor.detach().contiguous()
         if self._feedback is not None:
             values = self._feedback.add_to(state.name, values)
-        size = magnitude(values, self._codec.config)
+        size = magnitude(values, self._codes.config)
         if context.scale is None:
             return full_precision_buffer(values, size), context
-        scales = values.new_tensor([context.scale], dtype=torch.float32)
-        payload = values.new_empty(self._codec.payload_bytes(values.numel()), dtype=torch.uint8)
-        self._codec.encode([values], scales, [state.stream], state.step, payload)
+        payload = self._codes.encode(values, context.scale, state.stream, state.step)
         if self._feedback is not None:
-            sent = torch.empty_like(values)
-            self._codec.decode(payload[None], scales, [sent])
+            sent = self._codes.decode(payload, context.scale, torch.empty_like(values))
             self._feedback.update(state.name, values, sent)
         header = make_header(context.scale, state.step, size)
-        return self._summable(payload, values.numel(), header), context
-
-    def _claim(self, name: str) -> None:
-        """Note that a gradient crosses under this name until ``decompress``."""
-        key = (self._process_set.process_set_id, name)
-        if _crossing.setdefault(key, self) is not self:
-            raise KnetError(
-                f"two optimizers exchange a gradient of the name {name!r} at once. "
-                "Give each its own names, here and in hvd.DistributedOptimizer: "
-                'named = [(f"critic.{name}", p) for name, p in critic.named_parameters()]'
-            )
-
-    def _summable(self, payload: Tensor, numel: int, header: list[int]) -> Tensor:
-        codes = torch.empty(numel, dtype=torch.int16, device=payload.device)
-        self._codec.unpack(payload, codes)
-        words = self._levels.pack_own(codes)
-        head = torch.tensor(header, dtype=torch.int64, device=payload.device)
-        return torch.cat([head, words]).to(sum_dtype(self._average))
+        return self._codes.to_words(payload, values.numel(), header), context
 
     def decompress(self, tensor: Tensor, context: _Context | None) -> Tensor:
         """Return the averaged (or summed) gradient and learn the next step's scale.
@@ -175,26 +147,22 @@ class TernaryCompressor:
         if context is None:  # a sparse gradient, which Horovod did not compress
             return tensor
         state, gradient = context.state, context.gradient
-        _crossing.pop((self._process_set.process_set_id, state.name), None)
+        release(self._process_set.process_set_id, state.name)
         context.version.check(state.name, state.parameter)
         if state.stays_float:
             return tensor.to(gradient.dtype)
         if context.scale is None:
             return self._from_full_precision(tensor, context)
-        header, words = split_header(tensor, self._num_ranks, self._average)
-        header.check(state.name, context.scale, state.step, self._num_ranks)
+        num_ranks = self._codes.num_ranks
+        header, words = split_header(tensor, num_ranks, self._codes.average)
+        header.check(state.name, context.scale, state.step, num_ranks)
         state.step += 1
         out = torch.empty_like(gradient, memory_format=torch.contiguous_format)
         if header.num_invalid:
             return out.fill_(torch.nan)
-        mean = header.mean_magnitude(context.scale, self._num_ranks)
-        state.set_scale(mean, self._codec.config.effective_clip_factor)
-        sums = torch.empty(out.numel(), dtype=torch.int16, device=out.device)
-        self._levels.unpack(words, sums)
-        scales = torch.tensor([context.scale], dtype=torch.float32, device=out.device)
-        divisor = self._num_ranks if self._average else 1
-        self._codec.dequantize(sums, scales, [out], divisor)
-        return out
+        mean = header.mean_magnitude(context.scale, num_ranks)
+        state.set_scale(mean, self._codes.config.effective_clip_factor)
+        return self._codes.from_words(words, context.scale, out)
 
     def _from_full_precision(self, tensor: Tensor, context: _Context) -> Tensor:
         flat, magnitude, num_invalid = split_full_precision(tensor)
@@ -203,8 +171,8 @@ class TernaryCompressor:
             return torch.full_like(gradient, torch.nan)
         if self._feedback is not None:
             self._feedback.clear(context.state.name)
-        mean = magnitude if self._average else magnitude / self._num_ranks
-        context.state.set_scale(mean, self._codec.config.effective_clip_factor)
+        mean = magnitude if self._codes.average else magnitude / self._codes.num_ranks
+        context.state.set_scale(mean, self._codes.config.effective_clip_factor)
         return gradient
 
     @property
@@ -217,8 +185,8 @@ class TernaryCompressor:
                 bf16 = state.parameter.dtype == torch.bfloat16
                 total += numel * (4 if bf16 else state.parameter.element_size())
             else:
-                total += 8 * (HEADER_WORDS + self._levels.num_words(numel))
-        return allreduce_bytes(total, self._num_ranks)
+                total += self._codes.num_bytes(numel)
+        return allreduce_bytes(total, self._codes.num_ranks)
 
     def state_dict(self) -> dict[str, Any]:
         """Return scales, steps and residuals by parameter name."""
