@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import slow_network
 from benchmarks.pipeline.speed import (
-    NETWORKS,
     OURS,
     add_problem_flags,
+    parse_problem,
     time_round,
     worker_arguments,
 )
@@ -125,9 +125,7 @@ def main() -> None:
     parser.add_argument("--skews", nargs="+", choices=SKEWS, default=["random"])
     parser.add_argument("--skew-ms", type=float, default=20.0)
     parser.add_argument("--rates", nargs="+", default=["100mbit"])
-    args = parser.parse_args()
-    if args.cut is None:
-        args.cut = NETWORKS[args.network]
+    args = parse_problem(parser)
     if args.worker:
         measure_ranks(args)
         return

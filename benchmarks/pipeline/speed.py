@@ -184,6 +184,14 @@ def worker_arguments(args: argparse.Namespace, store: Path) -> list[str]:
     return arguments
 
 
+def parse_problem(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line; each network has a cut of its own."""
+    args = parser.parse_args()
+    if args.cut is None:
+        args.cut = NETWORKS[args.network]
+    return args
+
+
 def main() -> None:
     """Parse the command line, measure, print JSON."""
     parser = argparse.ArgumentParser(
@@ -191,9 +199,7 @@ def main() -> None:
     )
     add_problem_flags(parser)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    args = parser.parse_args()
-    if args.cut is None:
-        args.cut = NETWORKS[args.network]
+    args = parse_problem(parser)
     if args.worker:
         measure_ranks(args)
         return
