@@ -6,6 +6,9 @@
 #pragma once
 
 #include <cuda_runtime.h>
+#if !defined(KNET_EMULATOR)
+#include <cuda_fp16.h>
+#endif
 
 #include <type_traits>
 
@@ -59,8 +62,8 @@ KNET_DEVICE void store_run(const Run<T, kCount>& run, T* to, int64_t first, int6
       to[first + i] = run.value[i];
 }
 
-// A GPU replaces every NaN that it converts between fp64 and fp32 by its own; a CPU keeps the sign
-// and the high bits.
+// A GPU replaces every NaN that it converts by its own; a CPU keeps the sign, which codes take, and
+// the high bits. Else its instructions for fp16 give the bits of core/floats.h.
 template <DType kType>
 KNET_DEVICE float to_float(const Storage<kType>& value) {
   if constexpr (kType == DType::kFloat64) {
@@ -71,6 +74,11 @@ KNET_DEVICE float to_float(const Storage<kType>& value) {
                                  (static_cast<uint32_t>(bits >> 29) & 0x3FFFFFu));
     }
   }
+  if constexpr (kType == DType::kFloat16) {
+    const uint32_t magnitude =
+        knet::float_to_bits(__half2float(__ushort_as_half(value))) & 0x7FFFFFFFu;
+    return knet::bits_to_float(magnitude | static_cast<uint32_t>(value & 0x8000u) << 16);
+  }
   return knet::load_value(&value, kType, 0);
 }
 
@@ -79,6 +87,11 @@ KNET_DEVICE Storage<kType> from_float(float value) {
   if constexpr (kType == DType::kFloat64) {
     if (value != value)
       return __longlong_as_double(0x7FF8000000000000ll);
+  }
+  if constexpr (kType == DType::kFloat16) {
+    const auto sign = static_cast<uint16_t>(knet::float_to_bits(value) >> 16 & 0x8000u);
+    return value != value ? static_cast<uint16_t>(sign | 0x7E00u)
+                          : __half_as_ushort(__float2half_rn(value));
   }
   Storage<kType> stored;
   knet::store_value(&stored, kType, 0, value);

@@ -168,7 +168,7 @@ const char* knet::statistics_cuda(const StatisticsArgs* tensors, int64_t count, 
 }
 
 const char* knet::max_abs_cuda(const MaxAbsArgs* tensors, int64_t count, void* stream) {
-  return max_launches(
+  return chunk_launches(
       tensors, count,
       [&](auto type, const LaunchGroup<ChunkItem<float>>& launch_group, int64_t blocks) {
         return launch(max_kernel<decltype(type)::value>, blocks, kThreads, stream, launch_group,

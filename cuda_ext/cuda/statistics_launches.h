@@ -1,6 +1,8 @@
 // How the launches of statistics, scales and largest values are shared: see launch_groups.h.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/launch_groups.h"
 
 namespace knet {
@@ -25,24 +27,18 @@ int64_t chunk_blocks(const Args& a) {
   return ceil_div(count_chunks(a) * kWarp, kThreads);
 }
 
-template <class Launch>
-const char* chunk_launches(const StatisticsArgs* tensors, int64_t count, const Launch& launch) {
-  return in_dtype_launches<ChunkItem<double>>(
-      tensors, count, chunk_blocks<StatisticsArgs>,
-      [](const StatisticsArgs& a) {
-        const auto chunks = chunks_per_scale(a.num_values, a.scale_group_size);
-        return ChunkItem<double>{a.values, a.num_values, a.partial, static_cast<uint32_t>(chunks)};
-      },
-      launch);
-}
+// Where the results of chunks go: sums beside each other, a maximum to its scale group's.
+inline double* chunk_results(const StatisticsArgs& a) { return a.partial; }
+inline float* chunk_results(const MaxAbsArgs& a) { return a.scales; }
 
-template <class Launch>
-const char* max_launches(const MaxAbsArgs* tensors, int64_t count, const Launch& launch) {
-  return in_dtype_launches<ChunkItem<float>>(
-      tensors, count, chunk_blocks<MaxAbsArgs>,
-      [](const MaxAbsArgs& a) {
+template <class Args, class Launch>
+const char* chunk_launches(const Args* tensors, int64_t count, const Launch& launch) {
+  using Item = ChunkItem<std::remove_pointer_t<decltype(chunk_results(*tensors))>>;
+  return in_dtype_launches<Item>(
+      tensors, count, chunk_blocks<Args>,
+      [](const Args& a) {
         const auto chunks = chunks_per_scale(a.num_values, a.scale_group_size);
-        return ChunkItem<float>{a.values, a.num_values, a.scales, static_cast<uint32_t>(chunks)};
+        return Item{a.values, a.num_values, chunk_results(a), static_cast<uint32_t>(chunks)};
       },
       launch);
 }

@@ -163,6 +163,33 @@ inline uint64_t __umul64hi(uint64_t a, uint64_t b) {
   __extension__ using Wide = unsigned __int128;
   return static_cast<uint64_t>(static_cast<Wide>(a) * b >> 64);
 }
+
+// fp16 by arithmetic, so that it checks the shifts of core/floats.h. NaN becomes the GPU's own.
+struct __half {
+  uint16_t bits;
+};
+inline __half __ushort_as_half(uint16_t bits) { return {bits}; }
+inline uint16_t __half_as_ushort(__half half) { return half.bits; }
+inline float __half2float(__half half) {
+  const int exponent = half.bits >> 10 & 31, fraction = half.bits & 1023;
+  float value = std::ldexp(static_cast<float>(fraction), -24);
+  if (exponent > 0)
+    value = std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
+  if (exponent == 31)
+    value = fraction == 0 ? INFINITY : NAN;
+  return half.bits >> 15 != 0 ? -value : value;
+}
+inline __half __float2half_rn(float value) {
+  const int sign = std::signbit(value) ? 0x8000 : 0;
+  const double size = std::fabs(static_cast<double>(value));
+  if (value != value)
+    return {0x7FFF};
+  if (size >= 65520.0)  // rounds to 2^16
+    return {static_cast<uint16_t>(sign | 0x7C00)};
+  const int exponent = size < 0x1p-14 ? -14 : std::ilogb(size);
+  const int steps = static_cast<int>(std::nearbyint(std::ldexp(size, 10 - exponent)));
+  return {static_cast<uint16_t>(sign | ((exponent + 14) << 10) + steps)};
+}
 inline long long __double_as_longlong(double value) {
   long long bits;
   std::memcpy(&bits, &value, sizeof bits);
