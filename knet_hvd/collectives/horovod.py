@@ -15,6 +15,18 @@ from knet_hvd.errors import KnetError
 _FUSION_BUFFER_BYTES = 128 * 2**20  # Horovod's default
 
 
+def _completed(result: Tensor) -> Tensor:
+    """Have the current stream wait for a result that Horovod may give out early.
+
+    With ``HOROVOD_ENABLE_ASYNC_COMPLETION`` only the default stream waits for the operation.
+    """
+    completes_early = os.environ.get("HOROVOD_ENABLE_ASYNC_COMPLETION") not in (None, "", "0")
+    if completes_early and result.is_cuda:
+        default = torch.cuda.default_stream(result.device)
+        torch.cuda.current_stream(result.device).wait_stream(default)
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class _Reduced:
     """An operation whose result lies in memory of ours."""
@@ -25,8 +37,7 @@ class _Reduced:
         return bool(hvd.poll(self.handle))
 
     def wait(self) -> Tensor:
-        result: Tensor = hvd.synchronize(self.handle)
-        return result
+        return _completed(hvd.synchronize(self.handle))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,7 @@ class _Maximum(_Reduced):
         return bool(hvd.poll(self.handle) and hvd.poll(self.presence))
 
     def wait(self) -> Tensor:
-        result: Tensor = hvd.synchronize(self.handle)
+        result = _completed(hvd.synchronize(self.handle))
         if float(hvd.synchronize(self.presence)) == 0.0:
             raise KnetError(
                 "a rank has called hvd.join() while others still exchange gradients. Ternary "
@@ -58,7 +69,7 @@ class _Received(_Reduced):
 
     def wait(self) -> Tensor:
         result = hvd.synchronize(self.handle)
-        received: Tensor = result[0] if isinstance(result, tuple) else result
+        received = _completed(result[0] if isinstance(result, tuple) else result)
         if received.is_cuda:
             # Horovod allocates on the default stream. Without this, on another stream, the
             # allocator could hand the block out again while kernels still read it.

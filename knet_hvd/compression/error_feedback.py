@@ -28,15 +28,19 @@ def choose_residual(is_finite: Tensor, missed: Tensor, before: Tensor | None) ->
 
 
 class ErrorFeedback:
-    """Keep one residual for each parameter, by the parameter's name."""
+    """Keep one residual for each parameter, by the parameter's name.
+
+    Attributes:
+        residuals: The latest ones.
+    """
 
     def __init__(self) -> None:
         """Start with residuals of zero."""
-        self._residuals: dict[str, Tensor] = {}
+        self.residuals: dict[str, Tensor] = {}
 
     def add_to(self, name: str, gradient: Tensor) -> Tensor:
         """Return gradient + residual [any shape], fp32, as a new tensor."""
-        residual = self._residuals.get(name)
+        residual = self.residuals.get(name)
         values = gradient.to(torch.float32)
         return values.clone() if residual is None else values + residual.view_as(values)
 
@@ -53,23 +57,23 @@ class ErrorFeedback:
         missed = corrected.sub_(sent)
         is_finite = torch.isfinite(missed).all()
         if not missed.is_cpu:
-            self._residuals[name] = choose_residual(is_finite, missed, self._residuals.get(name))
+            self.residuals[name] = choose_residual(is_finite, missed, self.residuals.get(name))
         elif is_finite:
-            self._residuals[name] = missed
+            self.residuals[name] = missed
 
     def clear(self, name: str) -> None:
         """Forget a parameter's residual, after its gradient was sent in full."""
-        self._residuals.pop(name, None)
+        self.residuals.pop(name, None)
 
     def norm(self) -> float:
         """Return the Euclidean norm over all residuals."""
-        squares = [float(r.double().square().sum()) for r in self._residuals.values()]
+        squares = [float(r.double().square().sum()) for r in self.residuals.values()]
         return math.sqrt(sum(squares))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return a copy of the residuals by parameter name."""
-        return {name: tensor.clone() for name, tensor in self._residuals.items()}
+        return {name: tensor.clone() for name, tensor in self.residuals.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Replace all residuals by copies of those in ``state``."""
-        self._residuals = {name: tensor.clone() for name, tensor in state.items()}
+        self.residuals = {name: tensor.clone() for name, tensor in state.items()}

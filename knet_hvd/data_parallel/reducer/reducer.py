@@ -12,6 +12,7 @@ from torch import Tensor
 from knet_hvd.data_parallel.buckets.plan import FloatBucket, TernaryBucket
 from knet_hvd.data_parallel.reducer.base import Reducer
 from knet_hvd.data_parallel.reducer.bucket_reduction import complete_gradients, reduce_bucket
+from knet_hvd.data_parallel.reducer.codec_stream import stream_for
 from knet_hvd.data_parallel.reducer.in_flight import InFlight
 from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
 from knet_hvd.data_parallel.reducer.sparse import SparseAgreement, SparseBucket, reduce_sparse
@@ -50,6 +51,8 @@ class GradientReducer(Reducer):
             self._dense[0].optimizer if self._dense else 0,
             as_dense=sparse_as_dense,
         )
+        devices = {tensor.device for tensor in self._bucket_of}
+        self._streams = {device: stream_for(device) for device in devices}
 
     def _take(self, buckets: Sequence[TernaryBucket | FloatBucket | SparseBucket]) -> None:
         self._buckets = buckets
@@ -109,8 +112,10 @@ class GradientReducer(Reducer):
     def state_dict(self) -> dict[str, Any]:
         """See ``Reducer.state_dict``."""
         feedback = self.state.error_feedback
-        residuals = feedback.state_dict() if feedback is not None else {}
-        return {"step": self.state.step, "residuals": residuals}
+        if feedback is None:
+            return {"step": self.state.step, "residuals": {}}
+        self._hand_over(feedback.residuals.values())
+        return {"step": self.state.step, "residuals": feedback.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See ``Reducer.load_state_dict``."""
@@ -159,7 +164,15 @@ class GradientReducer(Reducer):
         else:
             complete_gradients(bucket.parameters)
             reduction = reduce_bucket(self.state, bucket)
-        self._in_flight[number] = InFlight(reduction, next(reduction))
+        stream = self._streams[bucket.parameters[0].tensor.device]
+        stream.take_over(self.state.callers_tensors(bucket.parameters))
+        self._in_flight[number] = InFlight.start(reduction, stream)
+
+    def _hand_over(self, tensors: Iterable[Tensor]) -> None:
+        """Have the caller wait for all reductions; give it these tensors of theirs."""
+        made = list(tensors)
+        for device, stream in self._streams.items():
+            stream.hand_over([tensor for tensor in made if tensor.device == device])
 
     def poll(self) -> bool:
         """See ``Reducer.poll``; for callers that have made all gradients."""
@@ -177,6 +190,19 @@ class GradientReducer(Reducer):
         Parameters that got no gradient on this rank take part with zeros.
         """
         self._agree(wait=True)
+        try:
+            self._finish_buckets()
+        finally:
+            sparse = [b.averaged for b in self._buckets if isinstance(b, SparseBucket)]
+            averaged = [tensor for tensor in sparse if tensor is not None]
+            self._hand_over([*self.state.published_tensors(), *averaged])
+        for bucket in self._buckets:
+            if isinstance(bucket, SparseBucket):
+                bucket.parameter.tensor.grad, bucket.averaged = bucket.averaged, None
+        self._forget_arrivals()
+        self.state.step += 1
+
+    def _finish_buckets(self) -> None:
         # Scales are asked for one bucket ahead: after the codes of a bucket they would
         # wait until those have crossed, and far ahead of them the network is idle.
         ahead: InFlight | None = None
@@ -190,14 +216,13 @@ class GradientReducer(Reducer):
         while self._in_flight:
             self._in_flight[min(self._in_flight)].wait()
             self._advance_all()
-        for bucket in self._buckets:
-            if isinstance(bucket, SparseBucket):
-                bucket.parameter.tensor.grad, bucket.averaged = bucket.averaged, None
-        self.reset()
-        self.state.step += 1
 
     def reset(self) -> None:
         """Forget which gradients have arrived in this step."""
+        self._hand_over(())
+        self._forget_arrivals()
+
+    def _forget_arrivals(self) -> None:
         self._in_flight.clear()
         self._done.clear()
         self._missing = [set(self._tensors(b)) for b in range(len(self._buckets))]

@@ -27,6 +27,10 @@ class GradientSnapshot:
     averaged: Tensor
     scales: Tensor
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all of them."""
+        return self.original, self.clipped, self.ternary, self.averaged, self.scales
+
 
 def take_snapshot(
     original: Tensor,

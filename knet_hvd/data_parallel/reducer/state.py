@@ -1,11 +1,13 @@
 """What a reduction keeps from one training step to the next."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from knet_hvd.compression import ErrorFeedback, TernaryCodec
+from knet_hvd.data_parallel.buckets.plan import NamedParameter
 from knet_hvd.data_parallel.exchanges.base import Exchange
 from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
 
@@ -43,3 +45,17 @@ class ReductionState:
     scales: dict[str, Tensor] = field(default_factory=dict)
     snapshot_names: frozenset[str] = frozenset()
     snapshots: dict[str, GradientSnapshot] = field(default_factory=dict)
+
+    def callers_tensors(self, parameters: Iterable[NamedParameter]) -> Iterator[Tensor]:
+        """Iterate over what a reduction of these parameters uses and a caller has made."""
+        for parameter in parameters:
+            if parameter.tensor.grad is not None:
+                yield parameter.tensor.grad
+            if self.error_feedback is not None and parameter.name in self.error_feedback.residuals:
+                yield self.error_feedback.residuals[parameter.name]  # loaded, before the first step
+
+    def published_tensors(self) -> Iterator[Tensor]:
+        """Iterate over what reductions have made for a caller, who may keep it."""
+        yield from self.scales.values()
+        for snapshot in self.snapshots.values():
+            yield from snapshot.tensors()

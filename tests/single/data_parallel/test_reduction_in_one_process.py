@@ -33,8 +33,9 @@ class Job:
         config: TernaryConfig,
         sizes: tuple[int, ...] = SIZES,
         payload_values: int = 1000,
+        network: Network | None = None,
     ) -> None:
-        self.network = Network(num_ranks)
+        self.network = network or Network(num_ranks)
         self.config = config
         self.parameters: list[list[NamedParameter]] = []
         self.reducers: list[GradientReducer] = []
