@@ -38,7 +38,7 @@ class AlltoallExchange(Exchange):
             received = yield handle
             with torch.profiler.record_function("knet_hvd::sum"):
                 words = self._pack_own_sums(plan, received)
-            sizes = self._shard_words(plan)
+            sizes = [words.numel()] * num_ranks
             levels.append(self.collectives.all_gather(words, sizes, f"levels.{plan.name}"))
         for plan, handle in zip(coded.plan.payloads, levels, strict=True):
             gathered = yield handle
@@ -59,27 +59,32 @@ class AlltoallExchange(Exchange):
         return [num_bytes * values_per_byte for num_bytes in self._shard_bytes(plan)]
 
     def _shard_words(self, plan: PayloadPlan) -> list[int]:
-        """Return the words that hold the sums of each rank's shard."""
+        """Return the words that the sums of each rank's shard fill."""
         return [self.levels.num_words(numel) for numel in self._shard_values(plan)]
 
     def _pack_own_sums(self, plan: PayloadPlan, received: Tensor) -> Tensor:
-        """Add all ranks' codes of this rank's shard; return the words."""
+        """Add all ranks' codes of this rank's shard; return the words.
+
+        All ranks return as many, those of the largest shard: NCCL gathers equal sizes in one
+        operation, and others in one for each rank.
+        """
         numel = self._shard_values(plan)[self.collectives.rank]
         num_bytes = self._shard_bytes(plan)[self.collectives.rank]
         payloads = received.view(self.collectives.size, num_bytes)
         device = received.device
         sums = self.buffers.get("sums", numel, torch.int16, device)
         ops.unpack_sum(payloads, self.codec.config.wire_format, sums)
-        size = self.levels.num_words(numel)
+        size = max(self._shard_words(plan))
         words = self.buffers.get(f"levels {plan.name}", size, torch.int64, device)
-        return self.levels.pack(sums, words)
+        self.levels.pack(sums, words.narrow(0, 0, self.levels.num_words(numel)))
+        return words
 
     def _decode(self, plan: PayloadPlan, words: Tensor, coded: CodedBucket) -> None:
         """Unpack the words of all shards and decode their sums."""
         values = self._shard_values(plan)
         sums = self.buffers.get("sums", sum(values), torch.int16, words.device)
-        shards = words.split(self._shard_words(plan))
+        shards = words.view(self.collectives.size, -1)
         for shard, out in zip(shards, sums.split(values), strict=True):
-            self.levels.unpack(shard, out)
+            self.levels.unpack(shard.narrow(0, 0, self.levels.num_words(out.numel())), out)
         outputs = coded.outputs_of(plan)
         self.codec.dequantize(sums, coded.scales_of(plan), outputs, self.divisor)

@@ -26,6 +26,7 @@ class Network:
         self.num_ranks = num_ranks
         self.operations: dict[str, Operation] = {}
         self.num_bytes = 0
+        self.gathered_sizes: list[Sequence[int]] = []
 
     def ranks(self) -> list["MemoryCollectives"]:
         return [MemoryCollectives(self, rank) for rank in range(self.num_ranks)]
@@ -93,6 +94,7 @@ class MemoryCollectives(Collectives):
             return torch.cat(sent)
 
         self.network.num_bytes += values.nbytes * (self.size - 1)
+        self.network.gathered_sizes.append(sizes)
         return self._start(values, name, combine)
 
     def all_to_all(

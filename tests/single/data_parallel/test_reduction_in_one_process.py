@@ -121,6 +121,16 @@ def test_as_many_bytes_cross_as_the_formula_says(num_ranks: int, exchange: str) 
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize("num_ranks", [2, 3, 7])
+def test_every_rank_gathers_as_much(num_ranks: int, exchange: str) -> None:
+    """Equal sizes are one operation of NCCL, others one for each rank."""
+    job = Job(num_ranks, exchange, TernaryConfig(), sizes=(5000, 700))
+    job.step(0, random.Random(0))
+    assert job.network.gathered_sizes
+    assert all(len(set(sizes)) == 1 for sizes in job.network.gathered_sizes)
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
 def test_error_feedback_owes_what_was_not_sent(exchange: str) -> None:
     """Over steps, what all ranks got is what all ranks had, but for the residuals."""
     num_ranks, steps = 3, 5
