@@ -55,8 +55,20 @@ class PayloadPlan:
 
     name: str
     slices: list[Slice] = field(default_factory=list)
+    streams: list[int] = field(default_factory=list)
+    """Of each slice, its parameter's stream."""
+    first_values: list[int] = field(default_factory=list)
+    """Where each slice begins in its gradient."""
     num_values: int = 0
     num_bytes: int = 0
+
+    def add(self, part: Slice, stream: int, num_bytes: int) -> None:
+        """Append a range of the parameter of that stream, whose codes are that many bytes."""
+        self.slices.append(part)
+        self.streams.append(stream)
+        self.first_values.append(part.values[0])
+        self.num_values += part.values[1]
+        self.num_bytes += num_bytes
 
     @property
     def scales(self) -> tuple[int, int]:
@@ -133,10 +145,8 @@ class TernaryBucket:
         """Put a range of the last parameter into the last payload or a new one."""
         if not self.payloads or self.payloads[-1].num_values + count > payload_values:
             self.payloads.append(PayloadPlan(f"{self.name}.{len(self.payloads)}"))
-        payload = self.payloads[-1]
-        payload.slices.append(Slice(len(self.parameters) - 1, (first, count), scales))
-        payload.num_values += count
-        payload.num_bytes += codec.payload_bytes(count)
+        part = Slice(len(self.parameters) - 1, (first, count), scales)
+        self.payloads[-1].add(part, self.parameters[-1].stream, codec.payload_bytes(count))
 
 
 @dataclass(slots=True)

@@ -84,7 +84,7 @@ def _encode(
     sent = [torch.empty_like(value) for value in values] if feedback else []
     for plan in bucket.payloads:
         with torch.profiler.record_function("knet_hvd::encode"):
-            payload = _encode_payload(state, bucket, plan, values, scales)
+            payload = _encode_payload(state, plan, values, scales)
             if sent:
                 own_scales = scales.narrow(0, *plan.scales)
                 state.codec.decode(payload.unsqueeze(0), own_scales, plan.parts(sent))
@@ -96,21 +96,17 @@ def _encode(
 
 
 def _encode_payload(
-    state: ReductionState,
-    bucket: TernaryBucket,
-    plan: PayloadPlan,
-    values: list[Tensor],
-    scales: Tensor,
+    state: ReductionState, plan: PayloadPlan, values: list[Tensor], scales: Tensor
 ) -> Tensor:
     buffers, device = state.exchange.buffers, values[0].device
     payload = buffers.get(f"codes {plan.name}", plan.num_bytes, torch.uint8, device)
     return state.codec.encode(
         plan.parts(values),
         scales.narrow(0, *plan.scales),
-        [bucket.parameters[part.parameter].stream for part in plan.slices],
+        plan.streams,
         state.step,
         payload,
-        [part.values[0] for part in plan.slices],
+        plan.first_values,
     )
 
 
