@@ -69,6 +69,26 @@ KNET_DEVICE void add_payloads(const uint8_t* first, const Shared& shared,
   }
 }
 
+// Writes kRows runs of sums, a group apart, from value `first`; sum(row, i) is one of them.
+template <class Output, int kRows, class Sum>
+KNET_DEVICE void store_rows(typename Output::T* out, int64_t first, int64_t num_values,
+                            bool aligned, const float* scales, ScaleCursor cursor, int32_t divisor,
+                            const Sum& sum) {
+  float factor = 0.0f;
+#pragma unroll
+  for (int row = 0; row < kRows; ++row) {
+    const int64_t value = first + row * kGroup;
+    if (value >= num_values)
+      return;
+    if (Output::kScaled && (row == 0 || cursor.next_is_new()))
+      factor = knet::decode_factor(scales[cursor.scale_group], divisor);
+    Run<typename Output::T, kRun<Output>> run;
+#pragma unroll
+    for (int i = 0; i < kRun<Output>; ++i) run.value[i] = Output::convert(sum(row, i), factor);
+    store_run(run, out, value, num_values, aligned);
+  }
+}
+
 template <class Output, WireFormat kFormat>
 __global__ void __launch_bounds__(kThreads)
     decode_kernel(const __grid_constant__ DecodeGroup launch_group, const Shared shared) {
@@ -85,25 +105,14 @@ __global__ void __launch_bounds__(kThreads)
       ? add_payloads<true, kBytes / 4>(a.payloads + at, shared, sums)
       : add_payloads<false, kBytes / 4>(a.payloads + at, shared, sums);
   auto* out = static_cast<typename Output::T*>(a.out);
-  const bool out_aligned = is_aligned(out, 16);
-  ScaleCursor cursor(block * kPlanes, shared.groups_per_scale);
-  float factor = 0.0f;
-#pragma unroll
-  for (int plane = 0; plane < kPlanes; ++plane) {
-    const int64_t value = first + plane * kGroup;
-    if (value >= num_values)
-      return;
-    if (Output::kScaled && (plane == 0 || cursor.next_is_new()))
-      factor = knet::decode_factor(a.scales[cursor.scale_group], shared.divisor);
-    Run<typename Output::T, kBytes> run;
-#pragma unroll
-    for (int i = 0; i < kBytes; ++i) {
-      const uint32_t pair = sums[i / 4 * 2 + i % 2].digit(plane);
-      const auto digits = static_cast<int32_t>(i % 4 < 2 ? pair & 0xFFFFu : pair >> 16);
-      run.value[i] = Output::convert(digits - static_cast<int32_t>(shared.num_payloads), factor);
-    }
-    store_run(run, out, value, num_values, out_aligned);
-  }
+  const ScaleCursor cursor(block * kPlanes, shared.groups_per_scale);
+  store_rows<Output, kPlanes>(out, first, num_values, is_aligned(out, 16), a.scales, cursor,
+                              shared.divisor, [&](int plane, int i) {
+                                const uint32_t pair = sums[i / 4 * 2 + i % 2].digit(plane);
+                                const auto digits =
+                                    static_cast<int32_t>(i % 4 < 2 ? pair & 0xFFFFu : pair >> 16);
+                                return digits - static_cast<int32_t>(shared.num_payloads);
+                              });
 }
 
 template <class Output>
@@ -146,20 +155,9 @@ __global__ void __launch_bounds__(kThreads)
     for (int row = 0; row < kRows; ++row)
       rows[row] = load_ragged<int16_t, kCount>(a.sums, first + row * kGroup, num_values);
   }
-  ScaleCursor cursor(block * kRows, groups_per_scale);
-  float factor = 0.0f;
-#pragma unroll
-  for (int row = 0; row < kRows; ++row) {
-    const int64_t value = first + row * kGroup;
-    if (value >= num_values)
-      return;
-    if (row == 0 || cursor.next_is_new())
-      factor = knet::decode_factor(a.scales[cursor.scale_group], divisor);
-    Run<typename Output::T, kCount> run;
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) run.value[i] = Output::convert(rows[row].value[i], factor);
-    store_run(run, out, value, num_values, aligned);
-  }
+  const ScaleCursor cursor(block * kRows, groups_per_scale);
+  store_rows<Output, kRows>(out, first, num_values, aligned, a.scales, cursor, divisor,
+                            [&](int row, int i) { return rows[row].value[i]; });
 }
 
 }  // namespace
