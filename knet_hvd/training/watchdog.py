@@ -6,8 +6,8 @@ that swallows packets: the others stay inside a collective that no exception lea
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
+from knet_hvd.argument_checks import check_positive
 from knet_hvd.deadline import LONGEST_LOOK_S, Deadline
 
 
@@ -25,8 +25,7 @@ class Watchdog:
         Raises:
             ValueError: If the time is not positive.
         """
-        if not timeout_s > 0:
-            raise ValueError(f"timeout_s: expected > 0, got {timeout_s}")
+        check_positive("timeout_s", timeout_s)
         self._timeout_s = timeout_s
         self._expire = expire
         self._num_calls = 0
@@ -57,12 +56,7 @@ class Watchdog:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End the thread."""
         self._over.set()
         self._thread.join()
