@@ -23,6 +23,9 @@ class CallersStream:
         """Return a context in which tensors are worked on in this stream."""
         return nullcontext()
 
+    def note_gradient(self) -> None:
+        """Note that the current stream has made a gradient, which may be taken over later."""
+
     def take_over(self, tensors: Iterable[Tensor]) -> None:
         """Wait for what the caller has queued; from then on use its tensors."""
 
@@ -37,14 +40,22 @@ class CodecStream(CallersStream):
         """Make a stream on a CUDA device."""
         self._device = device
         self._stream = torch.cuda.Stream(device, priority=-1)
+        self._makers: set[torch.cuda.Stream] = set()
 
     def running(self) -> AbstractContextManager[object]:
         """See ``CallersStream.running``."""
         return torch.cuda.stream(self._stream)
 
+    def note_gradient(self) -> None:
+        """See ``CallersStream.note_gradient``; backward may use several streams."""
+        self._makers.add(torch.cuda.current_stream(self._device))
+
     def take_over(self, tensors: Iterable[Tensor]) -> None:
         """See ``CallersStream.take_over``."""
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        self.note_gradient()
+        for maker in self._makers:
+            self._stream.wait_stream(maker)
+        self._makers.clear()
         for tensor in _in_memory(tensors):
             tensor.record_stream(self._stream)
 

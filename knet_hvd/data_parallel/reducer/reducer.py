@@ -145,6 +145,7 @@ class GradientReducer(Reducer):
         if not self._agreement.is_reached:
             return
         number = self._bucket_of[parameter]
+        self._streams[parameter.device].note_gradient()
         self._missing[number].discard(parameter)
         if not self._missing[number] and number not in self._in_flight:
             self._start(number)

@@ -137,11 +137,12 @@ def _tensors(value: object) -> Iterable[Tensor]:
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
+@dataclass(frozen=True)
 class FakeStream:
     """Take the place of ``torch.cuda.Stream``."""
 
-    def __init__(self, streams: Streams, name: str) -> None:
-        self.streams, self.name = streams, name
+    streams: Streams
+    name: str
 
     def wait_stream(self, other: "FakeStream") -> None:
         self.streams.wait(self.name, other.name)

@@ -139,5 +139,18 @@ def test_codes_do_not_wait_for_the_rest_of_backward(streams: Streams) -> None:
         assert streams.clocks["caller"]["codec 0"] == streams.clocks["codec 0"]["codec 0"]
 
 
+def test_gradients_of_one_bucket_may_come_from_several_streams(streams: Streams) -> None:
+    with streams:
+        job = Job(2, "allgather", TernaryConfig(), (900, 800), network=StreamsNetwork(2, streams))
+        for rank, own in enumerate(job.parameters):
+            for parameter, stream in zip(own, ("branch", "caller"), strict=True):
+                with streams.on(stream):
+                    size = parameter.tensor.numel()
+                    parameter.tensor.grad = gradient(rank, 0, parameter.stream, size)
+                    job.reducers[rank].mark_ready(parameter.tensor)
+        assert all(reducer_of_rank.is_busy for reducer_of_rank in job.reducers)
+        assert streams.clocks["codec 1"]["branch"] == streams.clocks["branch"]["branch"]
+
+
 def test_a_cpu_has_no_stream_of_its_own() -> None:
     assert type(codec_stream.stream_for(torch.device("cpu"))) is CallersStream
