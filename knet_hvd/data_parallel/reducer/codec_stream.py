@@ -79,3 +79,21 @@ def _in_memory(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
 def stream_for(device: torch.device) -> CallersStream:
     """Return where reductions of gradients on this device run."""
     return CodecStream(device) if device.type == "cuda" else CallersStream()
+
+
+class CodecStreams:
+    """The streams of all devices that parameters lie on, one each."""
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        """Make the streams."""
+        self._streams = {device: stream_for(device) for device in {t.device for t in parameters}}
+
+    def of(self, parameter: Tensor) -> CallersStream:
+        """Return the stream in which this parameter's gradient is reduced."""
+        return self._streams[parameter.device]
+
+    def hand_over(self, tensors: Iterable[Tensor]) -> None:
+        """Have the caller wait for all reductions; from then on it uses these tensors."""
+        made = list(tensors)
+        for device, stream in self._streams.items():
+            stream.hand_over([tensor for tensor in made if tensor.device == device])

@@ -12,7 +12,7 @@ from torch import Tensor
 from knet_hvd.data_parallel.buckets.plan import FloatBucket, TernaryBucket
 from knet_hvd.data_parallel.reducer.base import Reducer
 from knet_hvd.data_parallel.reducer.bucket_reduction import complete_gradients, reduce_bucket
-from knet_hvd.data_parallel.reducer.codec_stream import stream_for
+from knet_hvd.data_parallel.reducer.codec_stream import CodecStreams
 from knet_hvd.data_parallel.reducer.in_flight import InFlight
 from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
 from knet_hvd.data_parallel.reducer.sparse import SparseAgreement, SparseBucket, reduce_sparse
@@ -34,9 +34,7 @@ class GradientReducer(Reducer):
         """Keep what ``plan_buckets`` returned; nothing is exchanged yet.
 
         Args:
-            state: What buckets are reduced with.
             ternary_buckets: Parameters whose gradients cross as codes, unless they are sparse.
-            float_buckets: All others.
             sparse_as_dense: Exchange sparse gradients in these buckets too.
         """
         self.state = state
@@ -51,8 +49,7 @@ class GradientReducer(Reducer):
             self._dense[0].optimizer if self._dense else 0,
             as_dense=sparse_as_dense,
         )
-        devices = {tensor.device for tensor in self._bucket_of}
-        self._streams = {device: stream_for(device) for device in devices}
+        self._streams = CodecStreams(self._bucket_of)
 
     def _take(self, buckets: Sequence[TernaryBucket | FloatBucket | SparseBucket]) -> None:
         self._buckets = buckets
@@ -61,7 +58,7 @@ class GradientReducer(Reducer):
             for number, bucket in enumerate(self._buckets)
             for parameter in bucket.parameters
         }
-        self._missing = [set(self._tensors(b)) for b in range(len(self._buckets))]
+        self._missing = [{p.tensor for p in bucket.parameters} for bucket in self._buckets]
 
     def _agree(self, *, wait: bool) -> bool:
         """Agree on sparse gradients, which leave their buckets; return whether it is done."""
@@ -76,14 +73,11 @@ class GradientReducer(Reducer):
             self._take([*(bucket for bucket in others if bucket.parameters), *own])
         return True
 
-    def _tensors(self, number: int) -> list[Tensor]:
-        return [parameter.tensor for parameter in self._buckets[number].parameters]
-
     @property
     def ternary_names(self) -> list[str]:
         """Names of the parameters whose gradients cross as codes."""
-        buckets = [b for b in self._buckets if isinstance(b, TernaryBucket)]
-        parameters = [p for bucket in buckets for p in bucket.parameters]
+        ternary = [bucket for bucket in self._buckets if isinstance(bucket, TernaryBucket)]
+        parameters = [p for bucket in ternary for p in bucket.parameters]
         return [p.name for p in sorted(parameters, key=lambda p: p.stream)]
 
     @property
@@ -111,17 +105,12 @@ class GradientReducer(Reducer):
 
     def state_dict(self) -> dict[str, Any]:
         """See ``Reducer.state_dict``."""
-        feedback = self.state.error_feedback
-        if feedback is None:
-            return {"step": self.state.step, "residuals": {}}
-        self._hand_over(feedback.residuals.values())
-        return {"step": self.state.step, "residuals": feedback.state_dict()}
+        self._streams.hand_over(self.state.residuals.values())
+        return self.state.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See ``Reducer.load_state_dict``."""
-        self.state.step = int(state["step"])
-        if self.state.error_feedback is not None:
-            self.state.error_feedback.load_state_dict(state["residuals"])
+        self.state.load_state_dict(state)
 
     def request_snapshots(self, names: Iterable[str]) -> None:
         """See ``Reducer.request_snapshots``."""
@@ -142,10 +131,10 @@ class GradientReducer(Reducer):
 
         Before ranks have agreed on sparse gradients, in the first step, nothing starts.
         """
+        self._streams.of(parameter).note_gradient()
         if not self._agreement.is_reached:
             return
         number = self._bucket_of[parameter]
-        self._streams[parameter.device].note_gradient()
         self._missing[number].discard(parameter)
         if not self._missing[number] and number not in self._in_flight:
             self._start(number)
@@ -165,15 +154,9 @@ class GradientReducer(Reducer):
         else:
             complete_gradients(bucket.parameters)
             reduction = reduce_bucket(self.state, bucket)
-        stream = self._streams[bucket.parameters[0].tensor.device]
+        stream = self._streams.of(bucket.parameters[0].tensor)
         stream.take_over(self.state.callers_tensors(bucket.parameters))
         self._in_flight[number] = InFlight.start(reduction, stream)
-
-    def _hand_over(self, tensors: Iterable[Tensor]) -> None:
-        """Have the caller wait for all reductions; give it these tensors of theirs."""
-        made = list(tensors)
-        for device, stream in self._streams.items():
-            stream.hand_over([tensor for tensor in made if tensor.device == device])
 
     def poll(self) -> bool:
         """See ``Reducer.poll``; for callers that have made all gradients."""
@@ -191,15 +174,14 @@ class GradientReducer(Reducer):
         Parameters that got no gradient on this rank take part with zeros.
         """
         self._agree(wait=True)
+        sparse = [bucket for bucket in self._buckets if isinstance(bucket, SparseBucket)]
         try:
             self._finish_buckets()
         finally:
-            sparse = [b.averaged for b in self._buckets if isinstance(b, SparseBucket)]
-            averaged = [tensor for tensor in sparse if tensor is not None]
-            self._hand_over([*self.state.published_tensors(), *averaged])
-        for bucket in self._buckets:
-            if isinstance(bucket, SparseBucket):
-                bucket.parameter.tensor.grad, bucket.averaged = bucket.averaged, None
+            averaged = [bucket.averaged for bucket in sparse if bucket.averaged is not None]
+            self._streams.hand_over([*self.state.published_tensors(), *averaged])
+        for bucket in sparse:
+            bucket.parameter.tensor.grad, bucket.averaged = bucket.averaged, None
         self._forget_arrivals()
         self.state.step += 1
 
@@ -220,13 +202,13 @@ class GradientReducer(Reducer):
 
     def reset(self) -> None:
         """Forget which gradients have arrived in this step."""
-        self._hand_over(())
+        self._streams.hand_over(())
         self._forget_arrivals()
 
     def _forget_arrivals(self) -> None:
         self._in_flight.clear()
         self._done.clear()
-        self._missing = [set(self._tensors(b)) for b in range(len(self._buckets))]
+        self._missing = [{p.tensor for p in bucket.parameters} for bucket in self._buckets]
 
     def wire_bytes(self) -> float:
         """Return the bytes that this rank sends in a step: see ``step_bytes``."""

@@ -1,6 +1,6 @@
 """What a reduction keeps from one training step to the next."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -46,13 +46,30 @@ class ReductionState:
     snapshot_names: frozenset[str] = frozenset()
     snapshots: dict[str, GradientSnapshot] = field(default_factory=dict)
 
+    @property
+    def residuals(self) -> Mapping[str, Tensor]:
+        """Error feedback's residuals by parameter name."""
+        return self.error_feedback.residuals if self.error_feedback is not None else {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of what this rank keeps between steps."""
+        feedback = self.error_feedback
+        residuals = feedback.state_dict() if feedback is not None else {}
+        return {"step": self.step, "residuals": residuals}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load what ``state_dict`` returned on this rank."""
+        self.step = int(state["step"])
+        if self.error_feedback is not None:
+            self.error_feedback.load_state_dict(state["residuals"])
+
     def callers_tensors(self, parameters: Iterable[NamedParameter]) -> Iterator[Tensor]:
         """Iterate over what a reduction of these parameters uses and a caller has made."""
         for parameter in parameters:
             if parameter.tensor.grad is not None:
                 yield parameter.tensor.grad
-            if self.error_feedback is not None and parameter.name in self.error_feedback.residuals:
-                yield self.error_feedback.residuals[parameter.name]  # loaded, before the first step
+            if parameter.name in self.residuals:  # loaded since
+                yield self.residuals[parameter.name]
 
     def published_tensors(self) -> Iterator[Tensor]:
         """Iterate over what reductions have made for a caller, who may keep it."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.data_parallel.exchanges.registry import EXCHANGES
-from knet_hvd.data_parallel.reducer import codec_stream, reducer
+from knet_hvd.data_parallel.reducer import codec_stream
 from knet_hvd.data_parallel.reducer.codec_stream import CallersStream, CodecStream
 from tests.single.data_parallel.stream_races import (
     FakeStream,
@@ -18,7 +18,7 @@ from tests.single.data_parallel.stream_races import (
     Streams,
     StreamsNetwork,
 )
-from tests.single.data_parallel.test_reduction_in_one_process import Job, gradient
+from tests.single.data_parallel.test_reduction_in_one_process import SIZES, Job, gradient
 
 CONFIG = TernaryConfig(error_feedback=True, min_values=100)
 
@@ -36,7 +36,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Streams:
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: watched.on(stream.name))
     monkeypatch.setattr(torch.cuda, "current_stream", watched.current_stream)
     monkeypatch.setattr(Tensor, "record_stream", lambda t, stream: watched.record(t, stream.name))
-    monkeypatch.setattr(reducer, "stream_for", CodecStream)
+    monkeypatch.setattr(codec_stream, "stream_for", CodecStream)
     return watched
 
 
@@ -89,12 +89,20 @@ def test_a_missing_wait_is_found(
         train(streams)
 
 
+def begun_job(streams: Streams, *sizes: int) -> Job:
+    """Return a job after its first step, from which on backward overlaps with exchanges."""
+    network = StreamsNetwork(2, streams)
+    job = Job(2, "allgather", TernaryConfig(), sizes or SIZES, network=network)
+    job.step(0, random.Random(0))
+    return job
+
+
 def drop_in_flight(streams: Streams) -> None:
     """Drop a job whose gradients have arrived and whose codes may be on their way."""
-    job = Job(2, "allgather", TernaryConfig(), network=StreamsNetwork(2, streams))
+    job = begun_job(streams)
     for rank, own in enumerate(job.parameters):
         for parameter in own:
-            parameter.tensor.grad = gradient(rank, 0, parameter.stream)
+            parameter.tensor.grad = gradient(rank, 1, parameter.stream)
             job.reducers[rank].mark_ready(parameter.tensor)
     del job, own, parameter
     gc.collect()  # they lie in a cycle
@@ -122,9 +130,9 @@ def test_memory_that_goes_back_too_early_is_found(
 def test_codes_do_not_wait_for_the_rest_of_backward(streams: Streams) -> None:
     """Scales of 2 ranks have been shared; then backward goes on, and codes are made."""
     with streams:
-        job = Job(2, "allgather", CONFIG, sizes=(5000,), network=StreamsNetwork(2, streams))
+        job = begun_job(streams, 5000)
         for rank, own in enumerate(job.parameters):
-            own[0].tensor.grad = gradient(rank, 0, 0, 5000)
+            own[0].tensor.grad = gradient(rank, 1, 0, 5000)
         for rank, own in enumerate(job.parameters):
             job.reducers[rank].mark_ready(own[0].tensor)
         begun = streams.clocks["caller"]["caller"]
@@ -141,12 +149,12 @@ def test_codes_do_not_wait_for_the_rest_of_backward(streams: Streams) -> None:
 
 def test_gradients_of_one_bucket_may_come_from_several_streams(streams: Streams) -> None:
     with streams:
-        job = Job(2, "allgather", TernaryConfig(), (900, 800), network=StreamsNetwork(2, streams))
+        job = begun_job(streams, 900, 800)
         for rank, own in enumerate(job.parameters):
             for parameter, stream in zip(own, ("branch", "caller"), strict=True):
                 with streams.on(stream):
                     size = parameter.tensor.numel()
-                    parameter.tensor.grad = gradient(rank, 0, parameter.stream, size)
+                    parameter.tensor.grad = gradient(rank, 1, parameter.stream, size)
                     job.reducers[rank].mark_ready(parameter.tensor)
         assert all(reducer_of_rank.is_busy for reducer_of_rank in job.reducers)
         assert streams.clocks["codec 1"]["branch"] == streams.clocks["branch"]["branch"]
