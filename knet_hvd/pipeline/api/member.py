@@ -1,13 +1,17 @@
 """One rank of a pipeline: its blocks, its optimizer, its links, and what reaches it."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.comm.reports import Reports
+from knet_hvd.flat_config import Scalar, to_flat_dict
 from knet_hvd.models.blocks import blocks_of
+from knet_hvd.pipeline.api.checkpoint import load_stage, restore_stage, save_stage
 from knet_hvd.pipeline.api.placing import Cuts, place_blocks, take_values
 from knet_hvd.pipeline.api.targets import SentTargets
 from knet_hvd.pipeline.blocks.draws import BlockDraws
@@ -115,6 +119,44 @@ class Member:
     def rows_of_part(self) -> int:
         """Return the most samples that cross at once."""
         return -(-(self._rows or 1) // self._spec.num_microbatches)
+
+    def save(self, folder: Path, step: int, keep: int) -> None:
+        """Save the state of all ranks after so many steps; every rank has to call."""
+        if self._built is None:
+            raise ValueError("save: expected at least one step before, got none")
+        configuration = self._configuration(self._rows or 0)
+        save_stage(
+            self.world, self._built, folder, step=step, configuration=configuration, keep=keep
+        )
+
+    def load(self, folder: Path, num_samples: int) -> int:
+        """Continue from the latest checkpoint; every rank has to call.
+
+        Args:
+            folder: Of the checkpoints.
+            num_samples: The most samples of a batch.
+
+        Returns:
+            The steps made by then; 0 if there is no checkpoint.
+        """
+        saved = load_stage(self.world, folder, self._configuration(num_samples))
+        if saved is None:
+            return 0
+        step, tree = saved
+        restore_stage(self.connected(num_samples), tree)
+        return step
+
+    def _configuration(self, num_samples: int) -> dict[str, Scalar]:
+        """Return what a pipeline that continues has to have as well."""
+        decoupler = to_flat_dict(self._spec.decoupler)
+        return {
+            "cuts": json.dumps(self.plan.cuts),
+            "order": json.dumps(self.plan.order),
+            "batch_size": num_samples,
+            "microbatches": self._spec.num_microbatches,
+            "decoupler": self._spec.decoupler.name,
+            **{f"decoupler.{name}": value for name, value in decoupler.items()},
+        }
 
     def state(self) -> dict[str, Tensor]:
         """Return the state of this rank's blocks, under the names of the user's network."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -264,6 +265,43 @@ class Pipeline:
         with self._ending.after_steps(self.num_steps, self._member.poll):
             self._member.drain()
             return gather_tensors(self._world, self._member.state(), "the model's state")
+
+    def save(self, folder: str | Path, keep: int = 3) -> None:
+        """Save the state of all ranks after the last step; every rank has to call.
+
+        What is under way is saved with it: nothing is learned early. A checkpoint is there
+        as a whole or not at all.
+
+        Args:
+            folder: Of the checkpoints, seen by all ranks.
+            keep: How many of the latest checkpoints stay.
+
+        Raises:
+            CheckpointError: On every rank, if it could not be written.
+        """
+        with self._ending.after_steps(self.num_steps, self._member.poll):
+            self._member.save(Path(folder), self.num_steps, keep)
+
+    def load(self, folder: str | Path, batch_size: int) -> int:
+        """Continue from the latest good checkpoint; every rank has to call.
+
+        Also brings back PyTorch's generator, so that a loader that shuffles with it draws
+        what it would have drawn.
+
+        Args:
+            folder: Of the checkpoints.
+            batch_size: The most samples of a batch, as in the run that was saved.
+
+        Returns:
+            The steps made by then; 0 if there is no checkpoint.
+
+        Raises:
+            CheckpointError: On every rank, if no checkpoint is good, or the latest is of
+                another pipeline.
+        """
+        with self._ending.after_steps(self.num_steps, self._member.poll):
+            self.num_steps = self._member.load(Path(folder), batch_size)
+        return self.num_steps
 
     def close(self) -> None:
         """Learn from what is still to come back, and let go of all links.

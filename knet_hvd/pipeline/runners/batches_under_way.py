@@ -19,6 +19,7 @@ def batch_to_tree(source: LateGradientSource, batch: Batch) -> StateTree:
         source: Packs what it keeps of the batch.
         batch: Has run forward.
     """
+    inputs = batch.kept_inputs
     return {
         "step": batch.step,
         "microbatch": batch.microbatch,
@@ -26,8 +27,8 @@ def batch_to_tree(source: LateGradientSource, batch: Batch) -> StateTree:
         "num_samples": batch.num_samples,
         "log_metrics": batch.log_metrics,
         "labels": pack_tensor(batch.labels),
-        "inputs": pack_activation(batch.kept_inputs),
-        "gradients": [each.requires_grad for each in tensors_of(batch.kept_inputs or ())],
+        "inputs": pack_activation(inputs),
+        "gradients": [] if inputs is None else [each.requires_grad for each in tensors_of(inputs)],
         "memory": source.pack_memory(batch),
     }
 

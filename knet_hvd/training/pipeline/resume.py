@@ -9,8 +9,8 @@ from knet_hvd.errors import CheckpointError
 from knet_hvd.flat_config import Scalar, to_flat_dict
 from knet_hvd.pipeline.placement.cuts import num_stages
 from knet_hvd.pipeline.placement.search import Plan
+from knet_hvd.pipeline.runners.world_ranks import WorldRanks
 from knet_hvd.training.config import may_differ
-from knet_hvd.training.pipeline.checkpoint_ranks import WorldRanks
 from knet_hvd.training.pipeline.config import PipelineConfig
 
 

@@ -1,22 +1,19 @@
 """The state of a pipeline job on one rank, as a shard of a checkpoint."""
 
-import json
 from typing import Any
 
 import torch
 
 from knet_hvd.checkpoint import StateTree, snapshot
 from knet_hvd.comm import World
-from knet_hvd.errors import KnetError
+from knet_hvd.pipeline.runners.settling import settle
+from knet_hvd.pipeline.runners.world_ranks import WorldRanks
 from knet_hvd.training.pipeline.build import StageJob
-from knet_hvd.training.pipeline.checkpoint_ranks import WorldRanks
 from knet_hvd.training.pipeline.resume import plan_details
 from knet_hvd.training.state.ema import ParameterEma
 from knet_hvd.training.state.interfaces import JobState, SavedState
 from knet_hvd.training.state.rank_state import Part, RankState
 
-_PATIENCE = 2
-"""How many timeouts to wait for stages that have not made the step yet."""
 _LAG_PER_STAGE = 2
 """Steps by which a stage may be ahead of the next one without waiting for its flags."""
 
@@ -50,13 +47,10 @@ class StageState(JobState):
         self._world = world
 
     def capture(self, step: int) -> StateTree:
-        """Return this rank's shard: see ``JobState``.
-
-        Activations of that step have then all been taken; gradients on their way back are
-        received, but learned from only when the run would have done so anyway.
-        """
+        """Return this rank's shard: see ``JobState``."""
         job, source = self._job, self._job.gradient_source
-        self._settle(self.rank_state.divergence(step))
+        error = self.rank_state.divergence(step)
+        settle(self._world, job.links, job.runner, job.next_rank, error)
         own: dict[str, Any] = {
             "stage": job.stage.index,
             "replica": job.replicas.index,
@@ -69,23 +63,6 @@ class StageState(JobState):
         }
         is_first = job.replicas.index == 0
         return snapshot(own) | self.rank_state.capture(shared=is_first)
-
-    def _settle(self, error: str) -> None:
-        """Wait until all ranks have made the step, and take in what was sent back."""
-        link, next_rank = self._job.links.input_gradients, self._job.next_rank
-        own = {"sent": 0 if link is None else link.sent_frames, "error": error}
-        texts = self._world.gather_text(
-            json.dumps(own),
-            "all stages to make the step of a checkpoint",
-            _PATIENCE,
-            self._job.runner.poll_gradients,
-        )
-        found = [json.loads(text) for text in texts]
-        for each in found:
-            if each["error"]:
-                raise KnetError(each["error"])
-        if next_rank is not None:
-            self._job.runner.receive_gradients(found[next_rank]["sent"])
 
     def restore(self, saved: SavedState) -> None:
         """Bring this rank to a state that was captured, bit for bit: see ``JobState``."""

@@ -1,6 +1,7 @@
 """The public class Pipeline: networks, losses, optimizers and loaders of a user's own."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,3 +146,48 @@ def test_the_norm_of_all_gradients_is_limited() -> None:
     if state is not None:
         for name, value in whole.state_dict().items():
             torch.testing.assert_close(state[name], value, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "decoupler", [Backprop(), Delayed(recompute=False), Synthetic(targets="corrected")], ids=str
+)
+def test_a_run_that_was_stopped_ends_in_the_same_bits(decoupler: Decoupler, tmp_path: Path) -> None:
+    """A plain loader, epoch after epoch; the second run continues after the first epoch."""
+    folder = Path(shared(str(tmp_path / "checkpoints")))
+    data = samples(6)
+
+    def run(first_epoch: int, last_epoch: int) -> dict[str, Tensor] | None:
+        torch.manual_seed(1)
+        pipeline = Pipeline(
+            mlp(),
+            example=data[:1][0],
+            loss=functional.cross_entropy,
+            optimizer=adamw,
+            decoupler=decoupler,
+            deterministic=True,
+            timeout_s=30.0,
+        )
+        assert pipeline.load(folder, batch_size=48) == 4 * first_epoch
+        for _ in range(first_epoch, last_epoch):
+            for inputs, targets in DataLoader(data, batch_size=48, shuffle=True):
+                pipeline.step(inputs, targets)
+            if first_epoch == 0 and last_epoch == 1:
+                pipeline.save(folder)
+        state = pipeline.export()
+        pipeline.close()
+        return state
+
+    expected = run(0, 2)
+    run(0, 1)
+    state = run(1, 2)
+    if state is not None and expected is not None:
+        for name, value in expected.items():
+            assert torch.equal(state[name], value), name
+
+
+def shared(text: str) -> str:
+    """Return the text of rank 0 on all ranks."""
+    from mpi4py import MPI
+
+    found: str = MPI.COMM_WORLD.bcast(text)
+    return found
