@@ -1,14 +1,13 @@
 """What a worker of an elastic job keeps, and where it continues."""
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knet_hvd.data import ShardedBatches
 from knet_hvd.training.data_parallel.config import TrainingConfig
 from knet_hvd.training.elastic.worker.commit_memory import NO_STEP, Commit, CommitMemory, Meeting
 from knet_hvd.training.state.resume_point import ResumePoint
+from tests.single.data.test_sharding import make_shards
 
 
 def commit(step: int) -> Commit:
@@ -58,16 +57,7 @@ def test_an_epoch_goes_on_with_the_images_that_are_left(
     seen: list[int] = []
     start = 0
     for number, (size, stop) in enumerate(zip(sizes, stops, strict=False)):
-        shards = [
-            ShardedBatches(
-                inputs=None,
-                targets=torch.arange(count),
-                batch_size=batch_size,
-                rank=rank,
-                num_ranks=size,
-            )
-            for rank in range(size)
-        ]
+        shards = make_shards(count, batch_size, size)
         last = number == len(sizes) - 1
         steps = shards[0].num_batches(start)
         steps = steps if last else min(stop, steps)
