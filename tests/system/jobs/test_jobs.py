@@ -127,7 +127,7 @@ def test_horovods_own_optimizer_trains_as_well(tmp_path: Path) -> None:
     assert 8 < summary["compression_ratio"] < 14
 
 
-def test_the_codec_without_its_native_library(ternary: dict[str, Any], tmp_path: Path) -> None:
+def test_the_codec_without_its_native_library(tmp_path: Path) -> None:
     flags = ["--max-steps", "5"]
     (tmp_path / "native").mkdir()
     slow, result = train_job(tmp_path, *flags, KNET_EXT="off")
