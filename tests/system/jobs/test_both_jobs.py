@@ -98,3 +98,36 @@ def test_root_is_told_the_line_with_which_mpirun_starts() -> None:
 def test_a_launcher_of_another_mpi_is_named() -> None:
     result = run(command("train_pipeline", "--max-steps", "1"), PMI_RANK="0", PMI_SIZE="2")
     assert "2 ranks were asked for, but each runs alone" in result.err, result.text
+
+
+@both_jobs
+def test_ranks_that_disagree_are_told_both_values(job: str) -> None:
+    others = ["--learning-rate", "0.5", "--compression", "none"]
+    result = run(mpirun(command(job), command(job, *others)))
+    assert result.code == 1, result.text
+    assert "Traceback" not in result.text, result.text
+    for rank, (own, other) in enumerate((("ternary", "none"), ("none", "ternary"))):
+        (line,) = re.findall(rf"^{job}: rank {rank}: .*", result.err, flags=re.MULTILINE)
+        assert f"compression: {own} here, {other} on rank {1 - rank}" in line, result.text
+        assert re.search(rf"learning_rate: \S+ here, \S+ on rank {1 - rank}", line), result.text
+
+
+@both_jobs
+@pytest.mark.parametrize("flag", ["--summary", "--logdir", "--checkpoint-dir"])
+def test_a_place_that_cannot_be_written_stops_the_job_before_training(
+    job: str, flag: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    target = str(tmp_path / "file" / "below")
+    result = run(mpirun(*[command(job, "--max-steps", "3", flag, target)] * 2))
+    assert result.code == 1, result.text
+    assert "Traceback" not in result.text, result.text
+    lines = re.findall(
+        rf"^{job}: rank (\d): .*file.* cannot be written.*", result.err, re.MULTILINE
+    )
+    # Every rank writes checkpoints; results are rank 0's, and curves those of every stage.
+    expected = {"0"} if flag == "--summary" or "parallel" in job else {"0", "1"}
+    expected = {"0", "1"} if flag == "--checkpoint-dir" else expected
+    assert len(lines) == len(expected), result.text
+    assert set(lines) == expected
+    assert "1/3" not in result.text, "it had begun to train"

@@ -76,15 +76,6 @@ def test_a_rank_that_does_not_come() -> None:
     assert seconds_after("READY", result) < 8 + SOON_S
 
 
-def test_a_rank_of_the_job_with_other_flags() -> None:
-    flags = ["--compression", "none", "--learning-rate", "0.5"]
-    result = run(mpirun([*JOB, *SHORT], [*JOB, *SHORT, *flags]))
-    compression = "compression: (ternary|none) here, (none|ternary) on rank"
-    rate = r"learning_rate: 0\.0?[15] here, .* on rank"
-    assert_clear(result, dict.fromkeys((0, 1), compression))
-    assert_clear(result, dict.fromkeys((0, 1), rate))
-
-
 @pytest.mark.parametrize(
     ("path", "how"),
     [
@@ -129,14 +120,3 @@ def test_data_files_that_are_truncated(tmp_path: Path) -> None:
 def test_images_that_are_smaller_than_the_crop() -> None:
     result = run(mpirun(*[[*JOB, "--crop-size", "9"]] * 2))
     assert_clear(result, dict.fromkeys((0, 1), "crop_size: expected at most 8"))
-
-
-@pytest.mark.parametrize("flag", ["--summary", "--logdir"])
-def test_results_that_cannot_be_written_stop_the_job_before_training(
-    flag: str, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    target = str(tmp_path / "file" / "below")
-    result = run(mpirun(*[[*JOB, *SHORT, flag, target]] * 2))
-    assert_clear(result, {0: "file.* cannot be written"})
-    assert "1/3" not in result.text, "it had begun to train"
