@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from knet_hvd.models import build_model
 from knet_hvd.models.blocks import init_kaiming
-from knet_hvd.pipeline.optimizers import optimizer_of
+from knet_hvd.pipeline.optimizers import named_optimizer
 
 NUM_CLASSES = 10
 _NUM_BATCHES = 4
@@ -63,7 +63,7 @@ class Problem:
 
     def optimizer_of(self, parameters: list[nn.Parameter]) -> Any:
         """Return the same for parameters, of which there is at least one."""
-        return optimizer_of(parameters, self.args.optimizer, 1e-4)
+        return named_optimizer(self.args.optimizer, parameters, 1e-4)
 
 
 def _mlp(depth: int) -> nn.Sequential:

@@ -47,7 +47,7 @@ def update(optimizer: Optimizer | None) -> None:
 def make_optimizer(
     module: nn.Module, name: OptimizerName, learning_rate: float, weight_decay: float = 0.0
 ) -> torch.optim.Optimizer | None:
-    """Return an optimizer for a module, or None if it has nothing to learn.
+    """Return an optimizer of what a module learns, or None if it has nothing to learn.
 
     Args:
         module: Whose parameters to update.
@@ -59,32 +59,35 @@ def make_optimizer(
         ValueError: If there is no such optimizer.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
-    return optimizer_of(parameters, name, learning_rate, weight_decay) if parameters else None
+    return named_optimizer(name, parameters, learning_rate, weight_decay) if parameters else None
 
 
-def optimizer_of(
-    parameters: list[nn.Parameter],
+def named_optimizer(
     name: OptimizerName,
+    parameters: list[nn.Parameter],
     learning_rate: float,
     weight_decay: float = 0.0,
+    *,
+    fused: bool | None = True,
 ) -> torch.optim.Optimizer:
-    """Return an optimizer for parameters.
+    """Return an optimizer of parameters.
 
     Args:
-        parameters: At least one.
         name: sgd, momentum (0.9) or adam.
+        parameters: At least one.
         learning_rate: At the start.
         weight_decay: L2 penalty.
+        fused: Update in one pass over each parameter, which takes half the time for Adam,
+            and rounds otherwise than operation by operation; None leaves it to PyTorch.
 
     Raises:
         ValueError: If there is no such optimizer.
     """
-    if name not in ("sgd", "momentum", "adam"):
-        raise ValueError(f"optimizer: expected sgd, momentum or adam, got {name!r}")
-    # Fused: one pass over the parameters; for Adam half the time of the loop.
     if name == "adam":
-        return torch.optim.Adam(parameters, learning_rate, weight_decay=weight_decay, fused=True)
+        return torch.optim.Adam(parameters, learning_rate, weight_decay=weight_decay, fused=fused)
+    if name not in ("sgd", "momentum"):
+        raise ValueError(f"optimizer: expected sgd, momentum or adam, got {name!r}")
     momentum = 0.9 if name == "momentum" else 0.0
     return torch.optim.SGD(
-        parameters, learning_rate, momentum=momentum, weight_decay=weight_decay, fused=True
+        parameters, learning_rate, momentum=momentum, weight_decay=weight_decay, fused=fused
     )

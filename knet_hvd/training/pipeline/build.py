@@ -14,7 +14,7 @@ from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 from knet_hvd.pipeline.build import build_rank
 from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.links import StageLinks
-from knet_hvd.pipeline.optimizers import Optimizer, optimizer_of
+from knet_hvd.pipeline.optimizers import Optimizer, named_optimizer
 from knet_hvd.pipeline.placement.cuts import num_stages
 from knet_hvd.pipeline.placement.planning import (
     measure_costs,
@@ -143,7 +143,9 @@ def pipeline_spec(config: PipelineConfig, dataset: Dataset) -> PipelineSpec:
     )
 
     def make_optimizer(parameters: list[nn.Parameter]) -> Optimizer:
-        return optimizer_of(parameters, config.optimizer, config.learning_rate, config.weight_decay)
+        return named_optimizer(
+            config.optimizer, parameters, config.learning_rate, config.weight_decay
+        )
 
     return PipelineSpec(
         builder=BlockBuilder(factory),

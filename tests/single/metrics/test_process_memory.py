@@ -13,7 +13,7 @@ from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 from knet_hvd.pipeline.build import build_stage
 from knet_hvd.pipeline.decouplers import Backprop
 from knet_hvd.pipeline.loss_head import LossHead
-from knet_hvd.pipeline.optimizers import optimizer_of
+from knet_hvd.pipeline.optimizers import named_optimizer
 from knet_hvd.pipeline.spec import PipelineSpec
 from knet_hvd.pipeline.stage import Batch, Stage
 
@@ -103,7 +103,7 @@ def trained(*, channels_last: bool) -> Stage:
         builder=BlockBuilder(lambda: build_model("mnist8", in_shape=(1, 8, 8), num_classes=10)),
         example=torch.zeros(16, 1, 8, 8),
         loss=functional.cross_entropy,
-        make_optimizer=lambda parameters: optimizer_of(parameters, "momentum", 0.001),
+        make_optimizer=lambda parameters: named_optimizer("momentum", parameters, 0.001),
         decoupler=Backprop(),
         channels_last=channels_last,
     )

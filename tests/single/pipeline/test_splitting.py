@@ -15,7 +15,7 @@ from knet_hvd.pipeline.activation import Signature
 from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
 from knet_hvd.pipeline.build import build_stage
 from knet_hvd.pipeline.decouplers import Backprop
-from knet_hvd.pipeline.optimizers import optimizer_of
+from knet_hvd.pipeline.optimizers import named_optimizer
 from knet_hvd.pipeline.placement.cuts import (
     check_cuts,
     equal_cuts,
@@ -36,7 +36,7 @@ def spec_of(name: str, width: float, layerwise: bool = False, **settings: Any) -
         builder=BlockBuilder(build),
         example=torch.zeros(4, *MNIST),
         loss=functional.cross_entropy,
-        make_optimizer=lambda parameters: optimizer_of(parameters, "adam", 0.001),
+        make_optimizer=lambda parameters: named_optimizer("adam", parameters, 0.001),
         decoupler=Backprop(),
         **settings,
     )
