@@ -59,6 +59,6 @@ def test_a_script_with_horovod(path: str) -> None:
 def test_the_same_task_in_pytorchs_pipeline() -> None:
     """It stands beside ours in docs/own_pipeline.md, so it has to run."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    result = run([*torchrun, "--master-port", "0", str(EXAMPLES / "torch_pipeline.py")])
+    result = run([*torchrun, "--standalone", str(EXAMPLES / "torch_pipeline.py")])
     assert result.code == 0, result.text
     assert len(epochs(result.text)) == 6
