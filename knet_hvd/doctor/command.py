@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 
 import knet_hvd
+from knet_hvd.comm.throttle import parse_slow_rank
 from knet_hvd.doctor.checks import check_rank, check_versions
 from knet_hvd.doctor.facts import Facts
 from knet_hvd.doctor.findings import Finding, exit_code, merge
@@ -28,6 +29,11 @@ def run_doctor(*, as_json: bool = False, slow_rank: str | None = None) -> int:
     Returns:
         The exit code: 1 if something would stop a job. It is the same on all ranks.
     """
+    try:
+        parse_slow_rank(slow_rank)
+    except ValueError as error:
+        sys.stderr.write(f"doctor: {error}\n")
+        return 1
     facts = measure_facts()
     if facts.mpi.num_ranks == 1:
         report = Report(findings=check_rank(facts, 1), hosts=[facts.machine.host])

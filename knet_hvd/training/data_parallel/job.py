@@ -57,6 +57,8 @@ class DataParallelJob(Job[TrainingConfig]):
 
     def _report(self, summary: dict[str, Any]) -> None:
         """Write the results, on rank 0."""
+        # Workers of an elastic job get other ranks when the first ones are lost.
+        self.rank = hvd.rank()
         if self.rank:
             return
         config = self.config

@@ -11,6 +11,7 @@ from tests.system.launch import Result, horovodrun, mpirun, run
 DOCTOR = [sys.executable, "-m", "knet_hvd", "doctor"]
 CHECKS = {
     "MPI",
+    "user",
     "MPI threads",
     "leftovers",
     "Horovod",
