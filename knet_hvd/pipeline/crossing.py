@@ -45,6 +45,11 @@ class SendCrossing:
             )
 
     @property
+    def frame_bytes(self) -> int:
+        """Return the bytes of the largest activation that may cross, headers included."""
+        return sum(link.spec.frame_bytes for link in self._links)
+
+    @property
     def sent_bytes(self) -> int:
         """Return the bytes sent since the start, headers included."""
         return sum(link.sent_bytes for link in self._links)
@@ -89,6 +94,11 @@ class ReceiveCrossing:
         """
         tensors = tuple(link.receive(step, microbatch, checksum) for link in self._links)
         return tensors if self.signature.is_tuple else tensors[0]
+
+    @property
+    def frame_bytes(self) -> int:
+        """Return the bytes of the largest activation that may cross, headers included."""
+        return sum(link.spec.frame_bytes for link in self._links)
 
     @property
     def received_frames(self) -> int:

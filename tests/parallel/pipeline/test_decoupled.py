@@ -114,7 +114,7 @@ def test_bytes_are_those_of_the_frames(world: World, case: str) -> None:
     assert link is not None
     if world.size == 2:
         frames = 1 if case == "local" else 2
-        assert summary["bytes_per_step"] == frames * link.spec.frame_bytes
+        assert summary["bytes_per_step"] == frames * link.frame_bytes
     _, halved = train(
         world,
         case,
