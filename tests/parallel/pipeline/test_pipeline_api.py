@@ -1,11 +1,13 @@
 """The public class Pipeline: networks, losses, optimizers and loaders of a user's own."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mpi4py.MPI import COMM_WORLD
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -48,8 +50,8 @@ def loader(data: TensorDataset) -> DataLoader[tuple[Tensor, ...]]:
     return DataLoader(data, batch_size=48, shuffle=True, generator=generator)
 
 
-def adamw(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=0.01)
+def adamw(parameters: list[nn.Parameter], rate: float = 0.01) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=rate)
 
 
 def plain_loop(
@@ -72,19 +74,18 @@ def plain_loop(
 
 
 def pipelined(
-    network: Any, data: TensorDataset, decoupler: Decoupler, **settings: Any
+    network: Any, data: TensorDataset, decoupler: Decoupler, *, steps: int = STEPS, **settings: Any
 ) -> tuple[Pipeline, list[float]]:
     pipeline = Pipeline(
         network,
         example=data[:1][0],
         loss=functional.cross_entropy,
-        optimizer=adamw,
         decoupler=decoupler,
         timeout_s=30.0,
-        **settings,
+        **{"optimizer": adamw, **settings},
     )
     losses: list[float] = []
-    while len(losses) < STEPS:
+    while len(losses) < steps:
         for inputs, targets in loader(data):
             losses.append(pipeline.step(inputs, targets))
     return pipeline, losses
@@ -124,7 +125,11 @@ def test_locked_stages_compute_what_a_plain_loop_does(
 def test_decoupled_stages_learn(decoupler: Decoupler) -> None:
     data = samples(6)
     torch.manual_seed(1)
-    pipeline, _ = pipelined(mlp(), data, decoupler)
+    # In four stages gradients are three updates old: weights have to move more slowly.
+    late = COMM_WORLD.Get_size() > 2
+    optimizer = partial(adamw, rate=0.003) if late else adamw
+    steps = 400 if late else STEPS
+    pipeline, _ = pipelined(mlp(), data, decoupler, steps=steps, optimizer=optimizer)
 
     def accuracy(output: Tensor, targets: Tensor) -> Tensor:
         return (output.argmax(1) == targets).double().mean()
@@ -187,7 +192,5 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(decoupler: Decoupler, tmp_
 
 def shared(text: str) -> str:
     """Return the text of rank 0 on all ranks."""
-    from mpi4py import MPI
-
-    found: str = MPI.COMM_WORLD.bcast(text)
+    found: str = COMM_WORLD.bcast(text)
     return found
