@@ -39,7 +39,7 @@ class Clipping:
         norm = self._norm(gradients)
         # The limit as torch.nn.utils.clip_grad_norm_ computes it.
         factor = self._max_norm / (norm + 1e-6)
-        if factor < 1:
+        if gradients and factor < 1:  # a stage of activation functions alone has none
             torch._foreach_mul_(gradients, factor)
 
     def _norm(self, gradients: list[Tensor]) -> float:
