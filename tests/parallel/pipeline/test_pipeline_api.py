@@ -194,3 +194,19 @@ def shared(text: str) -> str:
     """Return the text of rank 0 on all ranks."""
     found: str = COMM_WORLD.bcast(text)
     return found
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+def test_measured_cuts_compute_what_a_plain_loop_does(as_function: bool) -> None:
+    """Wherever the cuts are and whichever rank holds the first stage."""
+    data = samples(6)
+    torch.manual_seed(1)
+    whole = mlp()
+    expected = plain_loop(whole, data)
+    torch.manual_seed(1)
+    network = mlp if as_function else mlp()
+    pipeline, losses = pipelined(network, data, Backprop(), cuts="measured", batch_size=48)
+    table = pipeline.placement()
+    pipeline.close()
+    assert losses == pytest.approx(expected, abs=1e-5)
+    assert "ms a step" in table
