@@ -21,10 +21,10 @@ class Single(Method):
         self._blocks = problem.blocks()
         self._optimizer = problem.optimizer(self._blocks)
 
-    def step(self, inputs: Tensor, labels: Tensor) -> None:
+    def step(self, inputs: Tensor, targets: Tensor) -> None:
         """Train on one batch."""
         if self._rank == 0:
-            functional.cross_entropy(self._blocks(inputs), labels).backward()
+            functional.cross_entropy(self._blocks(inputs), targets).backward()
             update(self._optimizer)
 
 
@@ -53,12 +53,12 @@ class Torch1F1B(Method):
         )
         self._optimizer = problem.optimizer(blocks)
 
-    def step(self, inputs: Tensor, labels: Tensor) -> None:
+    def step(self, inputs: Tensor, targets: Tensor) -> None:
         """Train on one batch."""
         if self._rank == 0:
             self._schedule.step(inputs)
         else:
-            self._schedule.step(target=labels)
+            self._schedule.step(target=targets)
         update(self._optimizer)
 
 

@@ -65,11 +65,11 @@ class Ours(Method):
         super().run(steps)
         self._runner.drain()
 
-    def step(self, inputs: Tensor, labels: Tensor) -> None:
+    def step(self, inputs: Tensor, targets: Tensor) -> None:
         """Train on one batch."""
         if self.skew is not None:
             time.sleep(self.skew(self.steps_done, self._rank))
-        self._runner.step(self.steps_done, inputs if self._is_first else None, labels)
+        self._runner.step(self.steps_done, inputs if self._is_first else None, targets)
 
 
 def _decoupler(name: str, args: Namespace) -> Decoupler:

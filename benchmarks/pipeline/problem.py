@@ -34,8 +34,8 @@ class Problem:
         inputs = [torch.randn(args.batch_size, *shape) for _ in range(_NUM_BATCHES)]
         if args.network == "vgg16":
             inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
-        labels = torch.randint(NUM_CLASSES, (_NUM_BATCHES, args.batch_size))
-        return cls(args, list(zip(inputs, labels, strict=True)), args.cut)
+        targets = torch.randint(NUM_CLASSES, (_NUM_BATCHES, args.batch_size))
+        return cls(args, list(zip(inputs, targets, strict=True)), args.cut)
 
     def blocks(self, rank: int | None = None) -> nn.Sequential:
         """Return the blocks of a rank's stage, or all; every call draws the same."""
@@ -87,10 +87,10 @@ class Method(ABC):
     def run(self, steps: int) -> None:
         """Train that many steps, until this rank has nothing under way."""
         for _ in range(steps):
-            inputs, labels = self._problem.batches[self.steps_done % _NUM_BATCHES]
-            self.step(inputs, labels)
+            inputs, targets = self._problem.batches[self.steps_done % _NUM_BATCHES]
+            self.step(inputs, targets)
             self.steps_done += 1
 
     @abstractmethod
-    def step(self, inputs: Tensor, labels: Tensor) -> None:
+    def step(self, inputs: Tensor, targets: Tensor) -> None:
         """Train on one batch."""

@@ -10,7 +10,7 @@ from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.stage import Batch, Stage
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""(output [n, ...], labels [n, ...]) -> the mean over the samples, a scalar."""
+"""(output [n, ...], targets [n, ...]) -> the mean over the samples, a scalar."""
 
 
 class LossHead(GradientSource):
@@ -30,11 +30,11 @@ class LossHead(GradientSource):
 
     def backward_now(self, stage: Stage, batch: Batch) -> bool:
         """Compute the loss and run backward through the stage."""
-        loss = self._loss(batch.memory, batch.labels)
+        loss = self._loss(batch.memory, batch.targets)
         if loss.dim() != 0:
             raise ValueError(f"loss: expected a scalar, got {list(loss.shape)}")
         # A mean over the step, not over the microbatch: gradients of microbatches add.
-        share = loss * (len(batch.labels) / batch.num_samples)
+        share = loss * (len(batch.targets) / batch.num_samples)
         share.backward()
         self.metrics["loss"] = loss.detach()
         earlier = self.step_loss if batch.microbatch else 0.0

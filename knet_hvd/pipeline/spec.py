@@ -36,7 +36,7 @@ class PipelineSpec:
         loss: What the network is trained for.
         make_optimizer: Returns the optimizer of a stage.
         decoupler: Where the stages' gradients come from.
-        num_classes: Classes of the labels; None if they are no classes.
+        num_classes: Classes of the targets; None if they are no classes.
         num_microbatches: Parts of a batch, which follow each other through the stages.
         precision: What stages compute in.
         seed: Of the initial parameters; stages have those of one process. None: PyTorch's
@@ -96,7 +96,7 @@ def source_of(spec: PipelineSpec, output: Signature) -> GradientSource:
         output: What the stage returns.
 
     Raises:
-        ValueError: If the decoupler cannot handle such outputs or labels.
+        ValueError: If the decoupler cannot handle such outputs or targets.
     """
     shape = output.sample_shape
     if shape is None and not spec.decoupler.takes_tuples:

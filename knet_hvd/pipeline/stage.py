@@ -19,7 +19,7 @@ class Batch:
     Attributes:
         step: The training step.
         microbatch: Which part of the step's batch this is.
-        labels: int64 [n, ...].
+        targets: int64 [n, ...].
         num_samples: Samples of the whole step, which losses are a mean over.
         log_metrics: Whether the step's metrics will be written.
         is_last: Whether it is the last part of the step, whose update follows it.
@@ -33,20 +33,20 @@ class Batch:
         "_inputs",
         "is_last",
         "keep_inputs",
-        "labels",
         "log_metrics",
         "memory",
         "microbatch",
         "num_samples",
         "num_updates_until_gradient",
         "step",
+        "targets",
     )
 
     def __init__(
         self,
         *,
         step: int,
-        labels: Tensor,
+        targets: Tensor,
         inputs: Activation | None,
         num_samples: int,
         microbatch: int = 0,
@@ -58,7 +58,7 @@ class Batch:
 
         Args:
             step: The training step.
-            labels: int64 [n, ...].
+            targets: int64 [n, ...].
             inputs: [n, ...] each; None for one of a checkpoint that needs them no more.
             num_samples: Samples of the whole step.
             microbatch: Which part of the step's batch this is.
@@ -67,7 +67,7 @@ class Batch:
             num_updates_until_gradient: See the class.
         """
         self.step, self.microbatch = step, microbatch
-        self.labels, self.num_samples = labels, num_samples
+        self.targets, self.num_samples = targets, num_samples
         self.log_metrics = log_metrics
         self.is_last = is_last
         self.num_updates_until_gradient = num_updates_until_gradient

@@ -76,7 +76,7 @@ class BatchSource:
             [n, ...] as the network takes it, or None where no inputs are wanted; and [n, ...].
         """
         first = start if epoch == start.epoch else ResumePoint()
-        for inputs, targets in self.batches.batches(epoch, first.batch, first.images):
+        for inputs, targets in self.batches.batches(epoch, first.batch, first.samples):
             yield self._prepared(inputs), targets
 
     def evaluation(self, split: str, batch_size: int) -> Iterator[tuple[Tensor | None, Tensor]]:

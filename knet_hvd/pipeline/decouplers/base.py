@@ -63,10 +63,10 @@ class Decoupler(ABC):
 
         Args:
             out_shape: The stage's output, without the batch.
-            num_classes: Classes of the labels; None if they are no classes.
+            num_classes: Classes of the targets; None if they are no classes.
 
         Raises:
-            ValueError: If this decoupler cannot handle such outputs or labels.
+            ValueError: If this decoupler cannot handle such outputs or targets.
         """
 
     def check(self, use: Use) -> None:
@@ -102,11 +102,11 @@ def require_classes(name: str, num_classes: int | None) -> int:
 
     Args:
         name: Of the decoupler that needs it.
-        num_classes: Classes of the labels, if any.
+        num_classes: Classes of the targets, if any.
 
     Raises:
         ValueError: If there are none.
     """
     if num_classes is None or num_classes < 1:
-        raise ValueError(f"{name}: needs labels that are classes, got num_classes {num_classes}")
+        raise ValueError(f"{name}: needs targets that are classes, got num_classes {num_classes}")
     return num_classes

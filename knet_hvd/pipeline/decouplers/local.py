@@ -3,7 +3,7 @@
 Belilovsky, Eickenberg and Oyallon, "Decoupled Greedy Learning of CNNs" (ICML 2020),
 algorithm 1: every module but the last has a small classifier of its own, and learns
 from its loss; no gradient crosses a cut, so that nothing has to come back at all. With
-`loss = "predsim"` the loss is that of Nøkland and Eidnes: see `local_loss`. Labels do
+`loss = "predsim"` the loss is that of Nøkland and Eidnes: see `local_loss`. Targets do
 not cross either: every rank has them.
 """
 

@@ -30,25 +30,25 @@ class LocalGradient(GradientSource):
     def backward_now(self, stage: Stage, batch: Batch) -> bool:
         """Go backward from the local loss through its layers and the stage."""
         output, batch.memory = batch.memory, None
-        self.metrics["loss"], gradient = local_gradient(self._loss, output, batch.labels)
+        self.metrics["loss"], gradient = local_gradient(self._loss, output, batch.targets)
         backward_through(output, gradient)
         update(self.optimizer)
         return True
 
 
-def local_gradient(loss: LocalLoss, output: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def local_gradient(loss: LocalLoss, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return the loss and its gradient, and leave the layers' own in `.grad`.
 
     Args:
         loss: The local loss.
         output: fp32 [n, ...].
-        labels: int64 [n], or [n, t] for a sequence.
+        targets: int64 [n], or [n, t] for a sequence.
 
     Returns:
         fp32 [], and fp32 of the output's shape.
     """
     leaf = output.detach().requires_grad_()
-    value: Tensor = loss(leaf, labels)
+    value: Tensor = loss(leaf, targets)
     value.backward()
     gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
     return value.detach(), gradient

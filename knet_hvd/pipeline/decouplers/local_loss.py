@@ -4,12 +4,12 @@
 CNNs" (ICML 2020), section 4, MLP-SR: the activation is averaged to 2x2 positions, three
 1x1 convolutions and a small multilayer perceptron follow. A fully connected activation
 gets the perceptron alone. So does a sequence: averaged over its positions where a sample
-has one label, at each position where each has its own.
+has one target, at each position where each has its own.
 
 `predsim` is after Nøkland and Eidnes, "Training Neural Networks with Local Error
 Signals" (ICML 2019), section 2: 1 % of that classifier's loss, and 99 % of the mean
 squared difference between two matrices of similarities within the batch, of the
-activations (after one layer of their own) and of the labels.
+activations (after one layer of their own) and of the targets.
 """
 
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ _SIMILARITY_WEIGHT = 0.99
 
 
 class LocalLoss(nn.Module):
-    """Judge an activation, [n, features], [n, t, features] or [n, c, h, w], by the labels."""
+    """Judge an activation, [n, features], [n, t, features] or [n, c, h, w], by the targets."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class LocalLoss(nn.Module):
 
         Args:
             shape: The activation's, without the batch: one to three numbers.
-            num_classes: Classes of the labels.
+            num_classes: Classes of the targets.
             hidden_units: Hidden units of the classifier; 0 for a linear one.
             similarities: Add similarities within the batch (`predsim`).
 
@@ -61,41 +61,41 @@ class LocalLoss(nn.Module):
                 else nn.Conv2d(features[0], features[0], 3, padding=1, bias=False)
             )
 
-    def forward(self, activation: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss, a mean over the labels.
+    def forward(self, activation: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, a mean over the targets.
 
         Args:
             activation: fp32 [n, ...].
-            labels: int64 [n], or [n, t] for a sequence.
+            targets: int64 [n], or [n, t] for a sequence.
 
         Returns:
             fp32 [].
 
         Raises:
-            ValueError: If there are labels for positions that the activation has not.
+            ValueError: If there are targets for positions that the activation has not.
         """
         if self._is_sequence:
-            activation, labels = _samples_of_sequence(activation, labels)
-        if labels.dim() != 1:
+            activation, targets = _samples_of_sequence(activation, targets)
+        if targets.dim() != 1:
             raise ValueError(
-                f"labels: expected one for each sample, or for each position of a sequence, got "
-                f"{list(labels.shape)} for activations {list(activation.shape)}"
+                f"targets: expected one for each sample, or for each position of a sequence, got "
+                f"{list(targets.shape)} for activations {list(activation.shape)}"
             )
-        loss = functional.cross_entropy(self._classifier(activation), labels)
+        loss = functional.cross_entropy(self._classifier(activation), targets)
         if self._similarity is None:
             return loss
-        one_hot = functional.one_hot(labels, self._num_classes).to(activation.dtype)
+        one_hot = functional.one_hot(targets, self._num_classes).to(activation.dtype)
         difference = functional.mse_loss(
             similarity_matrix(self._similarity(activation)), similarity_matrix(one_hot)
         )
         return (1 - _SIMILARITY_WEIGHT) * loss + _SIMILARITY_WEIGHT * difference
 
 
-def _samples_of_sequence(activation: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _samples_of_sequence(activation: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return [n, features] and [n]: the mean of each sequence, or all positions."""
-    if labels.shape == activation.shape[:2]:
-        return activation.flatten(0, 1), labels.flatten()
-    return activation.mean(dim=1), labels
+    if targets.shape == activation.shape[:2]:
+        return activation.flatten(0, 1), targets.flatten()
+    return activation.mean(dim=1), targets
 
 
 def similarity_matrix(values: Tensor) -> Tensor:

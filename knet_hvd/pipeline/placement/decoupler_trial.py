@@ -38,8 +38,8 @@ class DecouplerTrial:
             self._block = block
         inputs = map_tensors(_leaf, output)
         rows = num_samples(output)
-        labels = torch.zeros(rows, dtype=torch.int64)
-        batch = Batch(step=0, labels=labels, inputs=inputs, num_samples=rows)
+        targets = torch.zeros(rows, dtype=torch.int64)
+        batch = Batch(step=0, targets=targets, inputs=inputs, num_samples=rows)
         self._source.forward(self._stage, batch)
         self._source.backward_now(self._stage, batch)
         if isinstance(self._source, LateGradientSource):

@@ -26,13 +26,13 @@ class Runner(ABC):
         self.staleness = 0
 
     @abstractmethod
-    def step(self, step: int, inputs: Activation | None, labels: Tensor) -> None:
+    def step(self, step: int, inputs: Activation | None, targets: Tensor) -> None:
         """Train on one batch.
 
         Args:
             step: The number of the step.
             inputs: [n, ...] on the first stage, None on others.
-            labels: int64 [n, ...].
+            targets: int64 [n, ...].
 
         Raises:
             KnetError: If a neighbor is lost or sends something else.

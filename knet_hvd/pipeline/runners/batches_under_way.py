@@ -26,7 +26,7 @@ def batch_to_tree(source: LateGradientSource, batch: Batch) -> StateTree:
         "is_last": batch.is_last,
         "num_samples": batch.num_samples,
         "log_metrics": batch.log_metrics,
-        "labels": pack_tensor(batch.labels),
+        "targets": pack_tensor(batch.targets),
         "inputs": pack_activation(inputs),
         "gradients": [] if inputs is None else [each.requires_grad for each in tensors_of(inputs)],
         "memory": source.pack_memory(batch),
@@ -50,7 +50,7 @@ def batch_from_tree(
     batch = Batch(
         step=tree["step"],
         microbatch=tree["microbatch"],
-        labels=unpack_tensor(tree["labels"]),
+        targets=unpack_tensor(tree["targets"]),
         inputs=inputs,
         num_samples=tree["num_samples"],
         log_metrics=tree["log_metrics"],

@@ -22,31 +22,31 @@ class Part(NamedTuple):
     microbatch: int
     inputs: Activation | None
     """[n, ...] each on the first stage, None on others."""
-    labels: Tensor
+    targets: Tensor
     num_samples: int
     """Samples of the whole step."""
     is_last: bool
 
 
 def split_batch(
-    step: int, inputs: Activation | None, labels: Tensor, num_microbatches: int
+    step: int, inputs: Activation | None, targets: Tensor, num_microbatches: int
 ) -> list[Part]:
     """Return the microbatches of a step.
 
     Args:
         step: The number of the step.
         inputs: [n, ...] on the first stage, None on others.
-        labels: int64 [n, ...].
+        targets: int64 [n, ...].
         num_microbatches: How many parts; fewer if there are fewer samples.
     """
-    labels_of = labels.chunk(num_microbatches)
-    inputs_of: Sequence[Activation | None] = [None] * len(labels_of)
+    targets_of = targets.chunk(num_microbatches)
+    inputs_of: Sequence[Activation | None] = [None] * len(targets_of)
     if inputs is not None:
         inputs_of = split_rows(inputs, num_microbatches)
-    last = len(labels_of) - 1
+    last = len(targets_of) - 1
     return [
-        Part(step, index, own_inputs, own_labels, len(labels), index == last)
-        for index, (own_inputs, own_labels) in enumerate(zip(inputs_of, labels_of, strict=True))
+        Part(step, index, own_inputs, own_targets, len(targets), index == last)
+        for index, (own_inputs, own_targets) in enumerate(zip(inputs_of, targets_of, strict=True))
     ]
 
 
@@ -87,7 +87,7 @@ class StageIO:
         """
         inputs = part.inputs
         if self._links.inputs is not None:
-            checksum = _checksum(part.step, part.labels)
+            checksum = _checksum(part.step, part.targets)
             inputs = self._links.inputs.receive(part.step, part.microbatch, checksum)
             if self.sends_gradients:
                 require_gradients(inputs, self._links.inputs.signature.gradients)
@@ -96,7 +96,7 @@ class StageIO:
         return Batch(
             step=part.step,
             microbatch=part.microbatch,
-            labels=part.labels,
+            targets=part.targets,
             inputs=inputs,
             num_samples=part.num_samples,
             log_metrics=part.step % self._log_every == 0,
@@ -107,7 +107,7 @@ class StageIO:
     def send_output(self, batch: Batch, output: Activation) -> None:
         """Send the output to the next stage, if there is one."""
         if self._links.outputs is not None:
-            checksum = _checksum(batch.step, batch.labels)
+            checksum = _checksum(batch.step, batch.targets)
             self._links.outputs.send(output, batch.step, batch.microbatch, checksum)
 
     def gradient_is_there(self) -> bool:
@@ -134,13 +134,13 @@ class StageIO:
             self._links.input_gradients.send(gradient, batch.step, batch.microbatch)
 
 
-def _checksum(step: int, labels: Tensor) -> int:
-    """Return what tells whether two stages have the same labels; 0 to compare none.
+def _checksum(step: int, targets: Tensor) -> int:
+    """Return what tells whether two stages have the same targets; 0 to compare none.
 
-    Stages whose loaders shuffle differently train on the wrong labels without any error: that
+    Stages whose loaders shuffle differently train on the wrong targets without any error: that
     shows in the first steps, and a loader that loses its order later shows soon after.
     """
     if step >= _CHECKED_STEPS and step % _CHECKED_EVERY:
         return 0
-    values = labels.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    values = targets.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return zlib.crc32(values.numpy().data) or 1

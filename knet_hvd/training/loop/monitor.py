@@ -57,7 +57,7 @@ class Monitor:
 
         Args:
             step: The number of the step.
-            num_samples: Its images on all ranks.
+            num_samples: Its samples on all ranks.
         """
         self._span.add_step(num_samples)
         if not self._active:

@@ -51,7 +51,7 @@ class Trainer(Generic[Task]):
         self._checkpoints = checkpoints
         self._on_progress = on_progress
         start, batches = checkpoints.resume_point, task.source.batches
-        steps_left = batches.num_batches(start.images) - start.batch
+        steps_left = batches.num_batches(start.samples) - start.batch
         steps_left += (config.epochs - start.epoch - 1) * len(batches)
         self.num_steps = start.step + steps_left
         if config.max_steps is not None:

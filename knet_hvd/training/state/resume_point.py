@@ -12,8 +12,8 @@ class ResumePoint:
     Attributes:
         step: Steps made so far.
         epoch: Of the step before, whose evaluation may still be due.
-        batch: Steps of that epoch that were made after ``images``.
-        images: Images of that epoch that were used when ranks were more or fewer.
+        batch: Steps of that epoch that were made after ``samples``.
+        samples: Samples of that epoch that were used when ranks were more or fewer.
         remaining: What is left of a schedule of the learning rate, 1 to 0; None if it
             depends on nothing but the number of steps.
     """
@@ -21,7 +21,7 @@ class ResumePoint:
     step: int = 0
     epoch: int = 0
     batch: int = 0
-    images: int = 0
+    samples: int = 0
     remaining: float | None = None
 
     @classmethod

@@ -30,7 +30,7 @@ def residual(rank: int) -> torch.Tensor:
 def commit(step: int, rank: int) -> Commit:
     compression = {"step": step, "residuals": {"w": residual(rank)}}
     shard = {"compression": compression, "model": {"w": torch.full((2,), step + 0.5)}}
-    return Commit(ResumePoint(step, epoch=1, images=6, remaining=0.25), shard)
+    return Commit(ResumePoint(step, epoch=1, samples=6, remaining=0.25), shard)
 
 
 def test_in_the_beginning_nobody_has_a_state() -> None:
@@ -54,7 +54,7 @@ def test_all_go_back_to_the_commit_that_all_have() -> None:
             memory.steps_made = 41
     agreed = agree_on_state(memory)
     assert agreed is not None
-    assert agreed.resume_point == ResumePoint(20, epoch=1, images=6, remaining=0.25)
+    assert agreed.resume_point == ResumePoint(20, epoch=1, samples=6, remaining=0.25)
     assert torch.equal(agreed.shard["model"]["w"], torch.full((2,), 20.5))
     mean = sum(1.0 + rank for rank in range(1, hvd.size())) / last
     own = agreed.shard["compression"]["residuals"]["w"]

@@ -30,9 +30,9 @@ def make_image_stage(optimizer: Any, precision: Any) -> Stage:
 
 
 def batch_of(inputs: Tensor, step: int = 0, *, log_metrics: bool = True) -> Batch:
-    labels = torch.randint(10, (len(inputs),))
+    targets = torch.randint(10, (len(inputs),))
     return Batch(
-        step=step, labels=labels, inputs=inputs, num_samples=len(inputs), log_metrics=log_metrics
+        step=step, targets=targets, inputs=inputs, num_samples=len(inputs), log_metrics=log_metrics
     )
 
 

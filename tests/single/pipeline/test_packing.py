@@ -26,7 +26,7 @@ def stored(tree: object, folder: Path) -> object:
         torch.arange(5),
         torch.tensor(2.5),
     ],
-    ids=["images", "channels last", "one channel", "transposed", "labels", "scalar"],
+    ids=["images", "channels last", "one channel", "transposed", "targets", "scalar"],
 )
 def test_values_and_layout_are_kept(tensor: torch.Tensor, tmp_path: Path) -> None:
     back = unpack_tensor(stored(pack_tensor(tensor), tmp_path))

@@ -26,10 +26,10 @@ def make_stage(optimizer: Any = "adam") -> Stage:
 def make_batch(seed: int, updates_ahead: int) -> Batch:
     torch.manual_seed(seed)
     images = torch.randn(5, 3, 4, 4, requires_grad=True)
-    labels = torch.randint(6, (5,))
+    targets = torch.randint(6, (5,))
     return Batch(
         step=seed,
-        labels=labels,
+        targets=targets,
         inputs=images,
         num_samples=5,
         num_updates_until_gradient=updates_ahead,

@@ -1,4 +1,4 @@
-"""Synthetic gradients: as published, with true targets, corrected, and with labels."""
+"""Synthetic gradients: as published, from true gradients, corrected, and conditioned on targets."""
 
 from knet_hvd.pipeline.decouplers.synthetic.conditioned import Conditioned
 from knet_hvd.pipeline.decouplers.synthetic.settings import Synthetic

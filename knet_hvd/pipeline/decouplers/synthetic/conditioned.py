@@ -1,8 +1,8 @@
-"""cDNI: synthetic gradients from a synthesizer that sees the labels.
+"""cDNI: synthetic gradients from a synthesizer that sees the targets.
 
 Jaderberg et al., "Decoupled Neural Interfaces using Synthetic Gradients" (ICML 2017),
-section 3.1: the gradient of a loss depends on the labels, and a synthesizer that knows
-them need not guess. Every rank has the labels, so they do not cross.
+section 3.1: the gradient of a loss depends on the targets, and a synthesizer that knows
+them need not guess. Every rank has the targets, so they do not cross.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from knet_hvd.pipeline.gradient_source import LateGradientSource
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conditioned(Synthetic):
-    """Learn at once from a gradient predicted from output and labels (cDNI)."""
+    """Learn at once from a gradient predicted from output and targets (cDNI)."""
 
     name: ClassVar[str] = "conditioned"
 
     def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> LateGradientSource:
-        """Return a synthesizer that sees outputs of that shape, and their labels."""
+        """Return a synthesizer that sees outputs of that shape, and their targets."""
         return self.build_source(out_shape, require_classes(self.name, num_classes))

@@ -13,7 +13,7 @@ class SynthesizerLayers:
 
     hidden_layers: int | None = None
     """Layers before the last; as published if not given: 2, but 0 where a fully
-    connected one sees the labels."""
+    connected one sees the targets."""
 
     hidden_units: int | None = None
     """Units or channels of hidden layers; as published if not given: 1024 or 128."""

@@ -124,7 +124,7 @@ class SyntheticGradient(LateGradientSource):
         """Return the gradient of each sample's loss, fp32."""
         memory: SyntheticMemory = batch.memory
         with stage.autocast():
-            prediction: Tensor = self._synthesizer(memory.output.detach(), batch.labels)
+            prediction: Tensor = self._synthesizer(memory.output.detach(), batch.targets)
         return prediction.float()
 
     def pack_memory(self, batch: Batch) -> StateTree:

@@ -68,7 +68,7 @@ class Synthetic(SynthesizerLayers, Decoupler):
 
         Args:
             out_shape: The stage's output, without the batch.
-            num_classes: Classes if the synthesizer is to see the labels, 0 if not.
+            num_classes: Classes if the synthesizer is to see the targets, 0 if not.
         """
         from knet_hvd.pipeline.decouplers.synthetic.quality import FullQuality, PredictionQuality
         from knet_hvd.pipeline.decouplers.synthetic.sources import SOURCES

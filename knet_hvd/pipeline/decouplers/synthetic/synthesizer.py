@@ -2,9 +2,9 @@
 
 As in the supplement of Jaderberg et al., "Decoupled Neural Interfaces using Synthetic
 Gradients" (ICML 2017): after a fully connected layer, hidden layers of 1024 units with
-batch normalization and ReLU (two without labels, none with); after a convolution, two
+batch normalization and ReLU (two without targets, none with); after a convolution, two
 5x5 convolutions of 128 channels; the last layer begins at zero, so that the first
-synthetic gradients are zero. Labels enter as one-hot vectors, joined to the activation
+synthetic gradients are zero. Targets enter as one-hot vectors, joined to the activation
 or, after the first convolution, added at all positions.
 """
 
@@ -38,7 +38,7 @@ class Synthesizer(nn.Module):
         Args:
             shape: The activation's, without the batch: one to three numbers.
             settings: The layers.
-            num_classes: Classes if it is to see the labels, 0 if not.
+            num_classes: Classes if it is to see the targets, 0 if not.
 
         Raises:
             ValueError: If the shape has another number of dimensions.
@@ -69,9 +69,9 @@ class Synthesizer(nn.Module):
             norm = nn.BatchNorm2d if self._convolve else nn.BatchNorm1d
             layers += [norm(num_in), nn.ReLU(), last]
         self._rest = nn.Sequential(*layers)
-        self._label_bias: nn.Linear | None = None
+        self._target_bias: nn.Linear | None = None
         if num_classes and self._convolve:
-            self._label_bias = nn.Linear(num_classes, sizes[1], bias=False)
+            self._target_bias = nn.Linear(num_classes, sizes[1], bias=False)
         self._zero(last, depth)
 
     def _layer(self, num_in: int, num_out: int, kernel_size: int) -> nn.Module:
@@ -83,17 +83,17 @@ class Synthesizer(nn.Module):
     def _zero(self, last: nn.Module, depth: int) -> None:
         """Make the first predictions zero."""
         parameters = list(last.parameters())
-        if depth == 0 and self._label_bias is not None:
-            parameters += self._label_bias.parameters()
+        if depth == 0 and self._target_bias is not None:
+            parameters += self._target_bias.parameters()
         for parameter in parameters:
             nn.init.zeros_(parameter)
 
-    def forward(self, activation: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, activation: Tensor, targets: Tensor) -> Tensor:
         """Return the predicted gradient.
 
         Args:
             activation: fp32 [n, ...].
-            labels: int64 [n], or [n, t] for a sequence; not looked at unless built for it.
+            targets: int64 [n], or [n, t] for a sequence; not looked at unless built for it.
 
         Returns:
             fp32 [n, ...].
@@ -107,19 +107,19 @@ class Synthesizer(nn.Module):
             hidden = self._first(inputs)
         else:
             if self._is_sequence:
-                labels = _labels_of_positions(labels, activation.shape[1])
-            one_hot = functional.one_hot(labels, self._num_classes).to(inputs.dtype)
-            if self._label_bias is None:
+                targets = _targets_of_positions(targets, activation.shape[1])
+            one_hot = functional.one_hot(targets, self._num_classes).to(inputs.dtype)
+            if self._target_bias is None:
                 hidden = self._first(torch.cat([inputs, one_hot], dim=1))
             else:
-                bias = self._label_bias(one_hot)
+                bias = self._target_bias(one_hot)
                 hidden = self._first(inputs) + bias[:, :, None, None]
         output: Tensor = self._rest(hidden)
         return output.view_as(activation)
 
 
-def _labels_of_positions(labels: Tensor, length: int) -> Tensor:
-    """Return [n * length] labels from one for each sequence or one for each position."""
-    if labels.dim() == 1:
-        labels = labels[:, None].expand(-1, length)
-    return labels.flatten()
+def _targets_of_positions(targets: Tensor, length: int) -> Tensor:
+    """Return [n * length] targets from one for each sequence or one for each position."""
+    if targets.dim() == 1:
+        targets = targets[:, None].expand(-1, length)
+    return targets.flatten()

@@ -89,14 +89,14 @@ class ElasticCommits:
     def _resume_point_at(self, step: int) -> ResumePoint:
         start, batches = self.resume_point, self._batches
         made = step - start.step
-        in_epoch = batches.num_batches(start.images)
-        epoch, images = start.epoch, start.images
+        in_epoch = batches.num_batches(start.samples)
+        epoch, samples = start.epoch, start.samples
         if made > in_epoch:
             whole_epochs, made = divmod(made - in_epoch - 1, len(batches))
-            epoch, images, made = epoch + 1 + whole_epochs, 0, made + 1
-        images += made * batches.batch_size * batches.num_ranks
+            epoch, samples, made = epoch + 1 + whole_epochs, 0, made + 1
+        samples += made * batches.batch_size * batches.num_ranks
         remaining = start.remaining_at(step, self._num_steps)
-        return ResumePoint(step, epoch, 0, images, remaining)
+        return ResumePoint(step, epoch, 0, samples, remaining)
 
     def finish(self, step: int) -> None:
         """Do nothing: nothing is being written."""

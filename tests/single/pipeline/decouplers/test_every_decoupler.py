@@ -110,13 +110,13 @@ def test_a_graph_is_freed_once_it_has_served(decoupler: Decoupler, first: bool) 
 
 def test_microbatches_add_up_to_the_mean_loss() -> None:
     stage, whole = make_stage(num_stages=1), make_batch()
-    functional.cross_entropy(stage.forward(whole.inputs), whole.labels).backward()
+    functional.cross_entropy(stage.forward(whole.inputs), whole.targets).backward()
     expected = [p.grad.clone() for p in stage.blocks.parameters()]
     stage.blocks.zero_grad()
     head = LossHead(functional.cross_entropy)
     for rows in (slice(0, 3), slice(3, 8)):
         inputs = whole.inputs.detach()[rows]
-        part = Batch(step=0, labels=whole.labels[rows], inputs=inputs, num_samples=8)
+        part = Batch(step=0, targets=whole.targets[rows], inputs=inputs, num_samples=8)
         head.forward(stage, part)
         assert head.backward_now(stage, part)
     for actual, want in zip(gradients(stage), expected, strict=True):
@@ -125,7 +125,7 @@ def test_microbatches_add_up_to_the_mean_loss() -> None:
 
 def test_a_loss_that_is_no_scalar() -> None:
     stage, batch = make_stage(num_stages=1), make_batch()
-    head = LossHead(lambda output, labels: output.sum(1))
+    head = LossHead(lambda output, targets: output.sum(1))
     head.forward(stage, batch)
     with pytest.raises(ValueError, match=r"loss: expected a scalar, got \[8\]"):
         head.backward_now(stage, batch)

@@ -34,7 +34,7 @@ def test_a_local_loss_trains_its_stage(loss: Any) -> None:
     losses = []
     for _ in range(150):
         batch = make_batch(32)
-        batch.labels = batch.inputs.argmax(1)
+        batch.targets = batch.inputs.argmax(1)
         source.forward(stage, batch)
         assert source.backward_now(stage, batch)
         stage.update()
@@ -43,16 +43,16 @@ def test_a_local_loss_trains_its_stage(loss: Any) -> None:
 
 
 def test_a_label_at_each_position_of_a_sequence() -> None:
-    """Each position is judged by its own label, and by nothing else."""
+    """Each position is judged by its own target, and by nothing else."""
     torch.manual_seed(0)
     local = LocalLoss((5, 12), 10, 16)
-    activation, labels = torch.randn(3, 5, 12), torch.randint(10, (3, 5))
+    activation, targets = torch.randn(3, 5, 12), torch.randint(10, (3, 5))
     one_by_one = [
-        LocalLoss.forward(local, activation[i, t].expand(1, 1, 12), labels[i, t].expand(1, 1))
+        LocalLoss.forward(local, activation[i, t].expand(1, 1, 12), targets[i, t].expand(1, 1))
         for i in range(3)
         for t in range(5)
     ]
-    torch.testing.assert_close(local(activation, labels), torch.stack(one_by_one).mean())
+    torch.testing.assert_close(local(activation, targets), torch.stack(one_by_one).mean())
 
 
 def test_similarities_are_cosines_around_the_mean() -> None:
@@ -67,11 +67,11 @@ def test_similarities_are_cosines_around_the_mean() -> None:
     [
         (lambda: Local(learning_rate=0), "learning_rate: expected > 0"),
         (lambda: Local(hidden_units=-1), "hidden_units: expected at least 0, got -1"),
-        (lambda: Local().build((12,), None), "local: needs labels that are classes"),
+        (lambda: Local().build((12,), None), "local: needs targets that are classes"),
         (lambda: Local().build((2, 3, 4, 5), 10), r"got \[2, 3, 4, 5\]"),
         (
             lambda: LocalLoss((12,), 10, 0)(torch.randn(2, 12), torch.zeros(2, 3).long()),
-            r"labels: expected one for each sample, .* got \[2, 3\] for activations \[2, 12\]",
+            r"targets: expected one for each sample, .* got \[2, 3\] for activations \[2, 12\]",
         ),
     ],
 )

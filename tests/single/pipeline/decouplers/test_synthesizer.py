@@ -20,8 +20,8 @@ def test_the_first_synthetic_gradient_is_zero(
 ) -> None:
     layers = SynthesizerLayers(hidden_layers=hidden_layers, convolutions=convolutions)
     synthesizer = Synthesizer(shape, layers, num_classes)
-    labels = torch.randint(10, (4,))
-    prediction = synthesizer(torch.randn(4, *shape), labels)
+    targets = torch.randint(10, (4,))
+    prediction = synthesizer(torch.randn(4, *shape), targets)
     assert prediction.shape == (4, *shape)
     assert torch.equal(prediction, torch.zeros(4, *shape))
 
@@ -33,11 +33,11 @@ def reach(layers: SynthesizerLayers) -> Tensor:
     for parameter in synthesizer.parameters():
         nn.init.normal_(parameter)
     images = torch.randn(3, 2, 6, 6).contiguous(memory_format=torch.channels_last)
-    labels = torch.zeros(3, dtype=torch.int64)
+    targets = torch.zeros(3, dtype=torch.int64)
     other = images.clone()
     other[0, 0, 0, 0] += 1
     synthesizer.eval()  # in training, normalization joins the images
-    return (synthesizer(other, labels) - synthesizer(images, labels)).abs()
+    return (synthesizer(other, targets) - synthesizer(images, targets)).abs()
 
 
 def test_fully_connected_synthesizers_see_the_whole_image() -> None:
@@ -51,17 +51,17 @@ def test_fully_connected_synthesizers_see_the_whole_image() -> None:
 
 
 def test_a_sequence_is_predicted_position_by_position() -> None:
-    """With a label for each sequence, or for each position."""
+    """With a target for each sequence, or for each position."""
     torch.manual_seed(0)
     synthesizer = Synthesizer((3, 4), SynthesizerLayers(hidden_layers=0), num_classes=10)
     nn.init.normal_(next(synthesizer.parameters()))
-    activation, labels = torch.randn(2, 3, 4), torch.tensor([[1, 5, 9], [0, 0, 3]])
+    activation, targets = torch.randn(2, 3, 4), torch.tensor([[1, 5, 9], [0, 0, 3]])
     alone = Synthesizer((4,), SynthesizerLayers(hidden_layers=0), num_classes=10)
     alone.load_state_dict(synthesizer.state_dict())
-    expected = torch.stack([alone(activation[:, t], labels[:, t]) for t in range(3)], dim=1)
-    torch.testing.assert_close(synthesizer(activation, labels), expected)
-    same = labels[:, :1].expand(2, 3)
-    assert torch.equal(synthesizer(activation, labels[:, 0]), synthesizer(activation, same))
+    expected = torch.stack([alone(activation[:, t], targets[:, t]) for t in range(3)], dim=1)
+    torch.testing.assert_close(synthesizer(activation, targets), expected)
+    same = targets[:, :1].expand(2, 3)
+    assert torch.equal(synthesizer(activation, targets[:, 0]), synthesizer(activation, same))
 
 
 @pytest.mark.parametrize(

@@ -30,23 +30,23 @@ def source_of(decoupler: Synthetic) -> SyntheticGradient:
 
 
 def learn_to_predict(source: SyntheticGradient, rounds: int = 300) -> dict[str, float]:
-    """Teach gradients that depend on the labels, and return the last metrics."""
+    """Teach gradients that depend on the targets, and return the last metrics."""
     stage = make_stage()
     stage.optimizer = None
     table = torch.randn(10, 12)
     for round_ in range(rounds):
         torch.manual_seed(round_)
-        labels = torch.randint(10, (32,))
+        targets = torch.randint(10, (32,))
         batch = batch_of(torch.randn(32, 5))
-        batch.labels = labels
-        target = source.forward(stage, batch).detach() + table[labels]
+        batch.targets = targets
+        target = source.forward(stage, batch).detach() + table[targets]
         assert source.backward_now(stage, batch)
         assert not source.backward_late(stage, batch, target / 32)
         stage.blocks.zero_grad()
     return {name: float(value) for name, value in source.metrics.items()}
 
 
-def test_a_synthesizer_that_sees_labels_learns_what_depends_on_them() -> None:
+def test_a_synthesizer_that_sees_targets_learns_what_depends_on_them() -> None:
     torch.manual_seed(0)
     blind = learn_to_predict(source_of(Synthetic(hidden_layers=0, learning_rate=0.03)))
     seeing = learn_to_predict(source_of(Conditioned(hidden_layers=0, learning_rate=0.03)))
@@ -61,7 +61,7 @@ def test_a_stage_learns_at_once_from_the_synthetic_gradient(from_checkpoint: boo
     draw_parameters(source, std=1.0)
     hidden = source.forward(stage, batch).detach()
     with torch.no_grad():
-        prediction = copy.deepcopy(source.modules[0])(hidden, batch.labels)
+        prediction = copy.deepcopy(source.modules[0])(hidden, batch.targets)
     expected = true_gradients(stage, batch, prediction / 8)
     assert source.backward_now(stage, batch)
     actual = [batch.take_input_gradient(), *gradients(stage)]
@@ -153,7 +153,7 @@ def test_the_limit_of_a_delay() -> None:
         (lambda: Synthetic(kernel_size=4), "expected an odd number, got 4"),
         (lambda: Synthetic(learning_rate=0), "learning_rate: expected > 0"),
         (lambda: Synthetic(max_delay=0), "max_delay: expected at least 1, got 0"),
-        (lambda: Conditioned().build((3,), None), "conditioned: needs labels that are classes"),
+        (lambda: Conditioned().build((3,), None), "conditioned: needs targets that are classes"),
         (
             lambda: Conditioned(targets="corrected").check(
                 Use(num_replicas=2, saves_checkpoints=True)

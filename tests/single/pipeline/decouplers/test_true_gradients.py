@@ -116,11 +116,11 @@ def test_a_replayed_batch_of_a_checkpoint_has_its_inputs(needs_gradient: bool) -
     assert [getattr(copied, n) for n in facts] == [getattr(batch, n) for n in facts]
     assert torch.equal(copied.inputs, batch.inputs)
     assert copied.inputs.requires_grad == needs_gradient
-    assert torch.equal(copied.labels, batch.labels)
+    assert torch.equal(copied.targets, batch.targets)
 
 
 def test_inputs_that_were_let_go_are_missed() -> None:
-    batch = Batch(step=7, labels=torch.zeros(2), inputs=None, num_samples=2)
+    batch = Batch(step=7, targets=torch.zeros(2), inputs=None, num_samples=2)
     with pytest.raises(ValueError, match="the inputs of step 7 were let go"):
         make_stage().forward(batch.inputs)
 
