@@ -1,0 +1,9 @@
+"""The device of a rank: which one it takes, and what differs between kinds of devices.
+
+Nothing here knows ranks but by the launcher's variables and a function that gathers texts.
+"""
+
+from knet_hvd.devices.choice import CPU, DEVICE_CHOICES, choose_device
+from knet_hvd.devices.taken import TakenDevice, take_device
+
+__all__ = ["CPU", "DEVICE_CHOICES", "TakenDevice", "choose_device", "take_device"]
