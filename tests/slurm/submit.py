@@ -33,6 +33,9 @@ class Slurm:
             "PRTE_ALLOW_RUN_AS_ROOT": "1",
             "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
             "OMPI_MCA_mpi_yield_when_idle": "1",
+            # Open MPI names a rank's shared memory by host name and local rank, and all nodes
+            # here have one host name: two ranks would take the same file, and crash.
+            "OMPI_MCA_btl": "self,tcp",
             "USER": os.environ.get("USER", "root"),
             "NO_COLOR": "1",
         }

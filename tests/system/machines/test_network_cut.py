@@ -36,7 +36,7 @@ def _hosts(_namespaces: None) -> None:
 @pytest.mark.parametrize("job", [JOB, PIPELINE], ids=["data_parallel", "pipeline"])
 def test_every_rank_and_launcher_ends(tmp_path: Path, job: list[str]) -> None:
     marker = tmp_path / "checkpoints"  # each rank's command line names it
-    flags = ["--epochs", "1000", "--timeout-s", "5", "--checkpoint-every", "5"]
+    flags = ["--epochs", "1000", "--timeout-s", "10", "--checkpoint-every", "5"]
     flags += ["--checkpoint-dir", str(marker)]
     with started([HOSTS, "mpirun", "-x", "PYTHONPATH", *job, *flags]) as process:
         while not list(marker.glob("step-*")):
@@ -46,7 +46,7 @@ def test_every_rank_and_launcher_ends(tmp_path: Path, job: list[str]) -> None:
         out, err = process.communicate(timeout=LIMIT_S)  # all that write have ended
         assert process.returncode != 0
         # 1, 1.5 or 2 timeouts: waits for shards and step of a checkpoint have more.
-        waits = r"nothing came within (5|7\.5|10) s|no progress for 5 s"
+        waits = r"nothing came within (10|15|20) s|no progress for 10 s"
         assert re.search(waits, err), err
         assert "Traceback" not in out + err
         command_lines = [_read(path) for path in Path("/proc").glob("*/cmdline")]

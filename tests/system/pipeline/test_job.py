@@ -245,7 +245,7 @@ def test_a_replica_that_is_killed_ends_the_others(
 
 
 def test_replicas_and_stages_in_one_job(tmp_path: Path) -> None:
-    flags = ["--replicas", "2", "--batch-size", "32", "--epochs", "8"]
+    flags = ["--replicas", "2", "--batch-size", "32", "--epochs", "5"]
     summary, result = train_job(tmp_path, *flags, num_ranks=4)
     assert summary["test_accuracy"] > 0.9, result.text
     assert [stage["ranks"] for stage in summary["stages"]] == [[0, 1], [2, 3]]
