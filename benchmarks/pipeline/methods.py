@@ -1,75 +1,75 @@
 """Pipelines of two ranks that a benchmark times: PyTorch's, one process, and ours.
 
 Every method trains the same network on the same batches of random numbers, with the
-same optimizer. Ours are built by the function that jobs/train_pipeline.py uses; each has
-links of its own.
+same optimizer. Ours are pipelines as a script of one's own makes them.
 """
 
 import time
 from argparse import Namespace
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.pipeline.baselines import Single, Torch1F1B
 from benchmarks.pipeline.problem import NUM_CLASSES, Method, Problem
-from knet_hvd.comm import World
-from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
-from knet_hvd.pipeline.build import build_rank
-from knet_hvd.pipeline.decouplers import Backprop, Conditioned, Decoupler, Delayed, Local, Synthetic
-from knet_hvd.pipeline.link_settings import LinkSettings
-from knet_hvd.pipeline.placement.search import Plan
-from knet_hvd.pipeline.spec import PipelineSpec
+from knet_hvd.pipeline import (
+    Backprop,
+    Conditioned,
+    Delayed,
+    LinkSettings,
+    Local,
+    Pipeline,
+    Synthetic,
+)
+from knet_hvd.pipeline.decouplers import Decoupler
 
 
 class Ours(Method):
-    """A pipeline of this package; `skew_s` is added to some steps' computation."""
+    """A pipeline of this package; `skew` gives seconds to add to a step's computation."""
 
     def __init__(self, problem: Problem, name: str) -> None:
-        """Build this rank's stage and its links; every rank has to."""
+        """Build this rank's stage; every rank has to."""
         super().__init__(problem)
         args = problem.args
-        self._world = World()
-        self._rank = self._world.rank
-        parts = args.microbatches if name.endswith(("1f1b", "microbatches")) else 1
-        spec = PipelineSpec(
-            builder=BlockBuilder(problem.network),
-            example=torch.empty_like(problem.batches[0][0].chunk(parts)[0]),
+        self._pipeline = Pipeline(
+            problem.network,
+            example=problem.batches[0][0][:1],
             loss=functional.cross_entropy,
-            make_optimizer=problem.optimizer_of,
+            optimizer=problem.optimizer_of,
             decoupler=_decoupler(name, args),
+            cuts=[problem.cut],
+            microbatches=args.microbatches if name.endswith(("1f1b", "microbatches")) else 1,
             num_classes=NUM_CLASSES,
-            num_microbatches=parts,
+            links=LinkSettings(
+                activation_encodings=(args.encoding,),
+                gradient_encodings=(args.gradient_encoding,),
+                mpi_progress=args.mpi_progress,
+            ),
             seed=1,
         )
-        links = LinkSettings(
-            activation_encodings=(args.encoding,),
-            gradient_encodings=(args.gradient_encoding,),
-            mpi_progress=args.mpi_progress,
-        )
-        plan = Plan((problem.cut,), (0, 1), 0.0)
-        built = build_rank(spec, plan, self._world, links=links, log_every=20)
-        self.links, self._runner = built.links, built.runner
-        self._is_first = self._runner.stage.is_first
         self.skew: Any = None
 
     @property
     def idle_s(self) -> float:  # type: ignore[override]
         """Seconds waited for the other rank so far."""
-        return self._world.waiter.idle_s
+        return self._pipeline.idle_s
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes sent to the other rank so far."""
+        return self._pipeline.sent_bytes
 
     def run(self, steps: int) -> None:
         """Train that many steps, and take what is still to come back."""
         super().run(steps)
-        self._runner.drain()
+        self._pipeline.drain()
 
     def step(self, inputs: Tensor, targets: Tensor) -> None:
         """Train on one batch."""
         if self.skew is not None:
-            time.sleep(self.skew(self.steps_done, self._rank))
-        self._runner.step(self.steps_done, inputs if self._is_first else None, targets)
+            time.sleep(self.skew(self.steps_done, self._pipeline.rank))
+        self._pipeline.step(inputs, targets)
 
 
 def _decoupler(name: str, args: Namespace) -> Decoupler:

@@ -78,7 +78,7 @@ def measure_ranks(args: argparse.Namespace) -> None:
                 ranks = time_round(world, method, args.steps if number >= 0 else 2)
                 if number >= 0:
                     rounds.append(ranks)
-    sent = {name: method.links.sent_bytes / method.steps_done for name, method in methods.items()}
+    sent = {name: method.sent_bytes / method.steps_done for name, method in methods.items()}
     total = [json.loads(t) for t in world.gather_text(json.dumps(sent), "bytes sent")]
     if world.rank == 0:
         sums = {name: sum(part[name] for part in total) for name in methods}

@@ -20,6 +20,7 @@ from knet_hvd.pipeline.build import build_parts
 from knet_hvd.pipeline.clipping import Clipping
 from knet_hvd.pipeline.connect import BuiltStage, connect
 from knet_hvd.pipeline.link_settings import LinkSettings
+from knet_hvd.pipeline.loss_head import Loss
 from knet_hvd.pipeline.spec import PipelineSpec
 
 OptimizerOf = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -71,6 +72,26 @@ class Member:
         others = [rank for rank in range(world.size) if rank != last]
         self.reports = Reports(world, last, others)
         self.sent: SentTargets | None = None
+
+    @property
+    def block_names(self) -> list[str]:
+        """Return the names of all blocks of the network."""
+        return self._spec.builder.names
+
+    @property
+    def loss(self) -> Loss:
+        """Return what the network is trained for."""
+        return self._spec.loss
+
+    @property
+    def is_locked(self) -> bool:
+        """Return whether stages wait for each other in every step."""
+        return self._spec.decoupler.locked
+
+    @property
+    def sent_bytes(self) -> int:
+        """Return the bytes that this rank has sent to other stages."""
+        return 0 if self._built is None else self._built.links.sent_bytes
 
     def clip(self, max_norm: float) -> None:
         """Limit the norm of gradients: of all stages where they wait for each other."""

@@ -1,37 +1,28 @@
 """The public class: train a network of one's own, cut over the ranks of MPI."""
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import chain
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from knet_hvd.comm import World
-from knet_hvd.comm.transfer import gather_tensors
 from knet_hvd.pipeline.activation import Activation, tensors_of
-from knet_hvd.pipeline.api.ending import Ending
-from knet_hvd.pipeline.api.evaluation import Metric, sum_metric
 from knet_hvd.pipeline.api.member import Member, OptimizerOf
 from knet_hvd.pipeline.api.placing import Cuts
+from knet_hvd.pipeline.api.run import PipelineRun
 from knet_hvd.pipeline.blocks.base import BlockSource
 from knet_hvd.pipeline.blocks.user_model import Model, user_model
 from knet_hvd.pipeline.decouplers import Decoupler, decoupler_named
 from knet_hvd.pipeline.link_settings import LinkSettings
-from knet_hvd.pipeline.loss_head import Loss, LossHead
+from knet_hvd.pipeline.loss_head import Loss
 from knet_hvd.pipeline.placement.cuts import output_signatures
-from knet_hvd.pipeline.placement.planning import plan_table
-from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.pipeline.spec import PipelineSpec
-from knet_hvd.pipeline.stage import Precision, Stage
+from knet_hvd.pipeline.stage import Precision
 
 
-class Pipeline:
+class Pipeline(PipelineRun):
     """Train a network whose blocks lie on many ranks.
 
     Every rank runs the same script, as ``mpirun -np 4 python train.py`` starts it; one rank
@@ -120,21 +111,15 @@ class Pipeline:
         """
         if targets not in ("shared", "send"):
             raise ValueError(f"targets: expected shared or send, got {targets!r}")
-        self._world = World(timeout_s)
-        self.rank = self._world.rank
-        self.num_steps = 0
-        self._loss, self._decoupler = loss, _decoupler(decoupler)
-        self._is_closed = False
-        self._ending = Ending(self._world, self.close)
+        super().__init__(timeout_s)
         with self._ending.telling():
             own = user_model(model, split, len(tensors_of(example)))
-            self._names = own.source.names
             spec = PipelineSpec(
                 builder=own.source,
                 example=example,
                 loss=loss,
                 make_optimizer=partial(self._own_optimizer, optimizer),
-                decoupler=self._decoupler,
+                decoupler=_decoupler(decoupler),
                 num_classes=num_classes or _last_dimension(own.source, example),
                 num_microbatches=microbatches,
                 precision=precision,
@@ -166,172 +151,6 @@ class Pipeline:
             )
         self.optimizer = made
         return made
-
-    @property
-    def plan(self) -> Plan:
-        """Return which blocks are on which ranks."""
-        return self._member.plan
-
-    @property
-    def stage(self) -> Stage:
-        """Return the blocks of this rank."""
-        return self._member.stage
-
-    def placement(self) -> str:
-        """Return which blocks are where, as a table in Markdown."""
-        return plan_table(self.plan, self._names)
-
-    def batches(self, loader: Iterable[Any] | None = None) -> Iterator[tuple[Any, Any]]:
-        """Yield the batches of a loop, for ``step``; every rank has to call.
-
-        Args:
-            loader: Yields inputs and targets. Where targets are sent, only the first stage
-                needs one: other ranks get None and None as often.
-        """
-        sent = self._member.sent
-        if sent is not None:
-            yield from sent.loop(loader)
-        else:
-            yield from loader or ()
-
-    def step(self, inputs: Activation | None = None, targets: Tensor | None = None) -> float:
-        """Train on one batch; every rank has to call, with the same batch.
-
-        Args:
-            inputs: [n, ...] each; only the first stage looks at them.
-            targets: [n, ...]; where they are sent, only the first stage looks at them.
-
-        Returns:
-            The newest loss that has come from the last stage: of this step where stages
-            wait for each other, else of one of the last steps.
-
-        Raises:
-            KnetError: If another rank is lost, fails, or sends something else.
-            ValueError: If the batch does not fit.
-        """
-        if self._is_closed:
-            raise ValueError("the pipeline is closed")
-        self._world.notices.step = step = self.num_steps
-        with self._ending.telling():
-            own = self._member.targets_of(targets)
-            runner = self._member.connected(len(own)).runner
-            runner.step(step, inputs if self.stage.is_first else None, own)
-            self.num_steps += 1
-            reports, source = self._member.reports, runner.gradient_source
-            if isinstance(source, LossHead):
-                reports.report(step, float(source.step_loss))
-            return reports.latest(step if self._decoupler.locked else 0)
-
-    def evaluate(self, batches: Iterable[Any] | None = None, metric: Metric | None = None) -> float:
-        """Return the mean of a metric, the same on every rank; every rank has to call.
-
-        First learns from all gradients that are still to come back.
-
-        Args:
-            batches: Inputs and targets, as for ``batches``.
-            metric: Called on the last stage with output and targets of a batch; returns
-                the mean over its samples. The loss if not given.
-
-        Raises:
-            KnetError: If another rank is lost or fails.
-            ValueError: If there is no batch.
-        """
-        with self._ending.after_steps(self.num_steps, self._member.poll):
-            found = ((x, self._member.targets_of(y)) for x, y in self.batches(batches))
-            first = next(found, None)
-            if first is None:
-                raise ValueError("batches: expected at least one, got none")
-            built = self._member.connected_for(len(first[1]))
-            built.runner.drain()
-            total, count = sum_metric(
-                self.stage,
-                built.links,
-                chain([first], found),
-                metric or self._loss,
-                rows=self._member.rows_of_part,
-            )
-            texts = self._world.gather_text(json.dumps([total, count]), "an evaluation")
-        pairs = [json.loads(text) for text in texts]
-        return float(sum(pair[0] for pair in pairs) / sum(pair[1] for pair in pairs))
-
-    def export(self) -> dict[str, Tensor] | None:
-        """Return the state dictionary of the whole model; every rank has to call.
-
-        First learns from all gradients that are still to come back.
-
-        Returns:
-            On rank 0, under the names of the user's network; None elsewhere.
-        """
-        with self._ending.after_steps(self.num_steps, self._member.poll):
-            self._member.drain()
-            return gather_tensors(self._world, self._member.state(), "the model's state")
-
-    def save(self, folder: str | Path, keep: int = 3) -> None:
-        """Save the state of all ranks after the last step; every rank has to call.
-
-        What is under way is saved with it: nothing is learned early. A checkpoint is there
-        as a whole or not at all.
-
-        Args:
-            folder: Of the checkpoints, seen by all ranks.
-            keep: How many of the latest checkpoints stay.
-
-        Raises:
-            CheckpointError: On every rank, if it could not be written.
-        """
-        with self._ending.after_steps(self.num_steps, self._member.poll):
-            self._member.save(Path(folder), self.num_steps, keep)
-
-    def load(self, folder: str | Path, batch_size: int) -> int:
-        """Continue from the latest good checkpoint; every rank has to call.
-
-        Also brings back PyTorch's generator, so that a loader that shuffles with it draws
-        what it would have drawn.
-
-        Args:
-            folder: Of the checkpoints.
-            batch_size: The most samples of a batch, as in the run that was saved.
-
-        Returns:
-            The steps made by then; 0 if there is no checkpoint.
-
-        Raises:
-            CheckpointError: On every rank, if no checkpoint is good, or the latest is of
-                another pipeline.
-        """
-        with self._ending.after_steps(self.num_steps, self._member.poll):
-            self.num_steps = self._member.load(Path(folder), batch_size)
-        return self.num_steps
-
-    def close(self) -> None:
-        """Learn from what is still to come back, and let go of all links.
-
-        The end of the script does so too.
-        """
-        if self._is_closed:
-            return
-        self._is_closed = True
-        with self._ending.after_steps(self.num_steps, self._member.poll):
-            self._member.drain()
-            self._member.close()
-        self._world.close()
-        self._ending.forget()
-
-    def __enter__(self) -> "Pipeline":
-        """Return the pipeline, which the end of the block closes."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the pipeline, or tell the other ranks of an error."""
-        if error is None:
-            self.close()
-        else:
-            self._ending.fail(error)
 
 
 def _decoupler(decoupler: Decoupler | str) -> Decoupler:
