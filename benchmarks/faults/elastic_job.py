@@ -19,7 +19,7 @@ import psutil
 ROOT = Path(__file__).parents[2]
 JOB = ROOT / "jobs" / "train_data_parallel.py"
 _PERCENT = re.compile(r"training: +(\d+)%")
-_GOING_ON = re.compile(r"going on with (\d+) workers")
+_CONTINUING = re.compile(r"continuing with (\d+) workers")
 
 
 class ElasticJob:
@@ -101,7 +101,7 @@ class ElasticJob:
         Gloo may end a second worker with the first: a message of a collective that
         one rank has left meets another one, and gloo's thread aborts the process.
         """
-        found = _GOING_ON.findall(self.text)
+        found = _CONTINUING.findall(self.text)
         return int(found[-1]) if found else 0
 
     def wait_until(self, condition: Callable[[], object], limit_s: float) -> None:

@@ -131,7 +131,7 @@ class TrainingTask(ABC):
         """Return the sums over all ranks that have outputs, of float64 [k]; 0 on others."""
 
     def counters(self) -> dict[str, float]:
-        """Return what grows as the run goes on, such as bytes sent."""
+        """Return what grows as the run continues, such as bytes sent."""
         return {}
 
     @abstractmethod

@@ -128,7 +128,7 @@ def test_memory_that_goes_back_too_early_is_found(
 
 
 def test_codes_do_not_wait_for_the_rest_of_backward(streams: Streams) -> None:
-    """Scales of 2 ranks have been shared; then backward goes on, and codes are made."""
+    """Scales of 2 ranks have been shared; then backward continues, and codes are made."""
     with streams:
         job = begun_job(streams, 5000)
         for rank, own in enumerate(job.parameters):

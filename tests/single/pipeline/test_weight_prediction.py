@@ -61,7 +61,7 @@ def predicted(stage: Stage, updates: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])
 @pytest.mark.parametrize("updates", [1, 2, 5])
-def test_predictions_come_true_if_the_optimizer_goes_on_as_before(
+def test_predictions_come_true_if_the_optimizer_continues_as_before(
     optimizer: str, updates: int
 ) -> None:
     stage = make_stage(optimizer)

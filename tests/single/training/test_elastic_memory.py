@@ -50,7 +50,7 @@ def test_the_summary_tells_of_the_workers() -> None:
     epoch=st.integers(0, 9),
     stops=st.lists(st.integers(0, 3), min_size=4, max_size=4),
 )
-def test_an_epoch_goes_on_with_the_images_that_are_left(
+def test_an_epoch_continues_with_the_images_that_are_left(
     count: int, sizes: list[int], batch_size: int, epoch: int, stops: list[int]
 ) -> None:
     """However often the number of ranks changes, no image is seen twice."""

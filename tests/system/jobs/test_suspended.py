@@ -12,7 +12,7 @@ WORKER = [sys.executable, str(ROOT / "tests" / "system" / "workers" / "wait.py")
 SUSPENDED_S = 8.0
 
 
-def test_it_goes_on() -> None:
+def test_it_continues() -> None:
     with started(mpirun(WORKER, WORKER)) as job:
         assert job.stdout is not None
         lines = [job.stdout.readline(), job.stdout.readline()]

@@ -4,8 +4,6 @@ import json
 import sys
 from typing import Any
 
-import pytest
-
 from tests.system.launch import Result, horovodrun, mpirun, run
 
 DOCTOR = [sys.executable, "-m", "knet_hvd", "doctor"]
@@ -124,9 +122,8 @@ runpy.run_module("knet_hvd", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("flags", [["--slow-rank", "1"], ["--slow-rank", "0:0.5"]])
-def test_a_wrong_flag_is_explained(flags: list[str]) -> None:
-    result = examine(*flags)
+def test_a_wrong_flag_is_explained() -> None:
+    result = examine("--slow-rank", "0:0.5")
     assert result.code != 0, result.text
     assert "expected RANK:FACTOR" in result.text
     assert "Traceback" not in result.text

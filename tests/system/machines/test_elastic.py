@@ -58,7 +58,7 @@ def test_one_worker_is_killed_and_another_one_joins(tmp_path: Path) -> None:
         job.wait_until(lambda: sees("") and job.workers_left, LIMIT_S)
         assert job.workers_left in (2, 3)  # see there
         job.add_hosts(4 - job.workers_left)
-        job.wait_until(lambda: sees("going on with 4 workers"), LIMIT_S)
+        job.wait_until(lambda: sees("continuing with 4 workers"), LIMIT_S)
         left = job.workers()
         assert job.wait(LIMIT_S) == 0, job.text
     assert set(left) - set(workers)

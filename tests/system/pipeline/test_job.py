@@ -40,20 +40,24 @@ def train_job(folder: Path, *flags: str, num_ranks: int = 2) -> tuple[dict[str, 
     return json.loads(summary.read_text()), result
 
 
-@pytest.mark.parametrize("decoupler", ["backprop", "conditioned"])
-def test_bf16_learns_and_sends_fp32(decoupler: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("decoupler", "frames"),
+    [("backprop", 2), pytest.param("conditioned", 1, marks=pytest.mark.slow)],
+)
+def test_bf16_learns_and_sends_fp32(decoupler: str, frames: int, tmp_path: Path) -> None:
     flags = ["--model", "mnist8", "--width", "0.25", "--decoupler", decoupler, "--cuts", "4"]
     epochs = "8"
     if decoupler == "conditioned":
         flags += SMALL
         epochs = "24"  # after 8 a synthesizer is still learning: 0.45 to 0.91, by seed and load
     low, result = train_job(tmp_path, *flags, "--precision", "bf16", "--epochs", epochs)
-    full, _ = train_job(tmp_path / "fp32", *flags, "--max-steps", "2")
     assert low["test_accuracy"] > 0.85, result.text
-    assert low["bytes_per_step"] == full["bytes_per_step"]
+    assert low["bytes_per_step"] == frames * (64 + 64 * 64 * 4)  # header, 64 activations
 
 
-@pytest.mark.parametrize("decoupler", ["backprop", "synthetic"])
+@pytest.mark.parametrize(
+    "decoupler", [pytest.param("backprop", marks=pytest.mark.slow), "synthetic"]
+)
 def test_placement_measures_in_bf16(decoupler: str, tmp_path: Path) -> None:
     flags = ["--decoupler", decoupler, "--placement", "measured", "--max-steps", "2"]
     flags += ["--width", "0.25"]  # not every processor has instructions for bf16
@@ -73,7 +77,8 @@ def test_placement_measures_in_bf16(decoupler: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("decoupler", ["backprop", "local"])
 def test_the_summary_holds_what_a_reader_needs(decoupler: str, tmp_path: Path) -> None:
-    flags = ["--stages", "2", "--epochs", "16", "--decoupler", decoupler]
+    flags = ["--stages", "2", "--epochs", "12", "--decoupler", decoupler]
+    flags += ["--log-every", "5", "--logdir", str(tmp_path)]
     summary, result = train_job(tmp_path, *flags)
     assert set(summary) >= KEYS
     assert summary["test_accuracy"] > 0.9, result.text
@@ -87,6 +92,14 @@ def test_the_summary_holds_what_a_reader_needs(decoupler: str, tmp_path: Path) -
     frames = 1 if decoupler == "local" else 2
     assert summary["bytes_per_step"] == frames * (64 + 64 * 256 * 4)
     assert f"mnist4 on digits, 2 stages, {decoupler}: train accuracy" in result.out
+    # 264 steps, and 22 an epoch: a report after its end, and the last, cover fewer than 5.
+    first = EventAccumulator(str(tmp_path / "stage0"))
+    first.Reload()
+    sent = [event.value for event in first.Scalars("wire/bytes_per_step")]
+    assert len(sent) == 53
+    assert set(sent) == {summary["stages"][0]["sent_bytes_per_step"]}
+    assert ("stage/local_loss" in first.Tags()["scalars"]) == (decoupler == "local")
+    assert "train/loss" not in first.Tags()["scalars"]
 
 
 def test_tensorboard_shows_every_stage(tmp_path: Path) -> None:
@@ -103,19 +116,6 @@ def test_tensorboard_shows_every_stage(tmp_path: Path) -> None:
         assert {f"synthetic_gradient/{name}" for name in similarity} <= own
     assert {"train/loss", "test/accuracy"} <= tags[2]
     assert "_hparams_/session_start_info" in stages[2].summary_metadata
-
-
-def test_bytes_per_step_are_those_of_the_steps_they_cover(tmp_path: Path) -> None:
-    # Epochs have 22 steps, so that a report after their ends covers fewer than 5 steps.
-    flags = ["--epochs", "3", "--max-steps", "60", "--log-every", "5", "--cuts", "1"]
-    summary, _ = train_job(tmp_path, *flags, "--logdir", str(tmp_path))
-    first = EventAccumulator(str(tmp_path / "stage0"))
-    first.Reload()
-    sent = [event.value for event in first.Scalars("wire/bytes_per_step")]
-    assert len(sent) == 12
-    assert set(sent) == {summary["stages"][0]["sent_bytes_per_step"]}
-    assert "stage/local_loss" in first.Tags()["scalars"]
-    assert "train/loss" not in first.Tags()["scalars"]
 
 
 def start(
@@ -214,7 +214,13 @@ def text_after_a_kill(
 
 @pytest.mark.parametrize(
     ("decoupler", "victim"),
-    [("backprop", 1), pytest.param("synthetic", 2, marks=pytest.mark.slow), ("local", 0)],
+    [
+        ("backprop", 1),
+        *(
+            pytest.param(*other, marks=pytest.mark.slow)
+            for other in (("synthetic", 2), ("local", 0))
+        ),
+    ],
 )
 def test_a_rank_that_is_killed_ends_the_others(decoupler: str, victim: int, tmp_path: Path) -> None:
     job = start(tmp_path, decoupler, num_ranks=3)
@@ -229,7 +235,7 @@ def test_a_rank_that_is_killed_ends_the_others(decoupler: str, victim: int, tmp_
 
 @pytest.mark.parametrize(
     ("decoupler", "victim"),
-    [("backprop", 3), pytest.param("local", 0, marks=pytest.mark.slow)],
+    [pytest.param("backprop", 3, marks=pytest.mark.slow), ("local", 0)],
 )
 def test_a_replica_that_is_killed_ends_the_others(
     decoupler: str, victim: int, tmp_path: Path
@@ -255,35 +261,24 @@ def test_replicas_and_stages_in_one_job(tmp_path: Path) -> None:
     assert crossing == 2 * (64 + 32 * 256 * 4)
 
 
-def test_a_rank_that_stalls_only_slows_the_others(tmp_path: Path) -> None:
-    job = start(tmp_path, "synthetic", num_ranks=2)
+def test_a_rank_that_stalls_is_waited_for_and_one_that_hangs_is_given_up(tmp_path: Path) -> None:
+    """The launcher sees nothing wrong with a stopped process: the neighbor does."""
+    job = start(tmp_path, "local", num_ranks=2, flags=["--timeout-s", "6"])
     try:
         pids = pids_of_ranks(job.pid, 2)
         wait_for_training(tmp_path, 2)
         time.sleep(1)
         os.kill(pids[1], signal.SIGSTOP)
-        time.sleep(3)
-        os.kill(pids[1], signal.SIGCONT)
         time.sleep(2)
+        os.kill(pids[1], signal.SIGCONT)
+        time.sleep(1)
         assert job.poll() is None, (tmp_path / "log").read_text()
         assert all(running(pid) for pid in pids)
-    finally:
-        os.killpg(job.pid, signal.SIGTERM)
-        job.wait(timeout=30)
-
-
-def test_a_rank_that_hangs_is_given_up(tmp_path: Path) -> None:
-    """The launcher sees nothing wrong with a stopped process: the neighbor does."""
-    job = start(tmp_path, "local", num_ranks=2, flags=["--timeout-s", "3"])
-    try:
-        pids = pids_of_ranks(job.pid, 2)
-        wait_for_training(tmp_path, 2)
-        time.sleep(2)
         os.kill(pids[1], signal.SIGSTOP)
         code = job.wait(timeout=60)
         text = (tmp_path / "log").read_text()
         assert code != 0, text
-        assert re.search(r"train_pipeline: rank 0: .*nothing came within 3 s", text), text
+        assert re.search(r"train_pipeline: rank 0: .*nothing came within 6 s", text), text
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
@@ -304,7 +299,11 @@ def test_a_rank_that_hangs_is_given_up(tmp_path: Path) -> None:
             marks=pytest.mark.slow,  # as --stages 3
         ),
         (["--data", "mnist"], "no directory was given"),
-        (["--cuts", "4"], "expected rising numbers from 1 to 3"),
+        pytest.param(
+            ["--cuts", "4"],
+            "expected rising numbers from 1 to 3",
+            marks=pytest.mark.slow,  # also in tests/single
+        ),
     ],
 )
 def test_flags_that_are_wrong(flags: list[str], message: str) -> None:

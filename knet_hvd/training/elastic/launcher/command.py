@@ -19,7 +19,7 @@ EXAMPLE = (
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m knet_hvd elastic",
-        description="Launch a job that goes on without workers that die.",
+        description="Launch a job that continues without workers that die.",
         epilog=f"Example: {EXAMPLE}",
     )
     add = parser.add_argument

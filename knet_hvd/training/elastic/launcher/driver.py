@@ -111,7 +111,7 @@ class _Driver(ElasticDriver):  # type: ignore[misc]
 
 
 def launch(config: ElasticConfig, command: Sequence[str]) -> None:
-    """Run a job's workers, and go on without those that fail, until they are done.
+    """Run a job's workers, and continue without those that fail, until they are done.
 
     Args:
         config: How.

@@ -27,7 +27,7 @@ class Meeting:
     """The workers met: in the beginning, and whenever their number may have changed.
 
     Attributes:
-        step: From which they go on.
+        step: From which they continue.
         num_ranks: How many they are.
         steps_lost: Steps that were made and have to be made again.
     """

@@ -21,7 +21,7 @@ class ElasticCommits:
     """
 
     def __init__(self, config: TrainingConfig, memory: CommitMemory, watch: HostWatch) -> None:
-        """Agree on where to go on; all workers at once.
+        """Agree on where to continue; all workers at once.
 
         Args:
             config: The job's, the same on all ranks.

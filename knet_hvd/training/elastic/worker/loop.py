@@ -116,4 +116,6 @@ def open_elastic_trainer(
 
 def _announce(memory: CommitMemory, trainer: Trainer[DataParallelTask]) -> None:
     if hvd.rank() == 0 and len(memory.meetings) > 1:
-        _logger.warning("going on with %d workers after step %d", hvd.size(), trainer.resumed_step)
+        _logger.warning(
+            "continuing with %d workers after step %d", hvd.size(), trainer.resumed_step
+        )

@@ -13,7 +13,7 @@ from knet_hvd.training.state.resume_point import ResumePoint
 
 
 def agree_on_state(memory: CommitMemory) -> Commit | None:
-    """Give every worker the state that the job goes on from.
+    """Give every worker the state that the job continues from.
 
     1. All tell which commit is their latest. The earliest of these is one that all
        have that were there before.
