@@ -17,12 +17,13 @@ class Clipping:
     limit cuts less.
     """
 
-    def __init__(self, max_norm: float, world: World | None) -> None:
+    def __init__(self, max_norm: float, world: World | None, num_replicas: int = 1) -> None:
         """Take the limit.
 
         Args:
             max_norm: The largest norm (2-norm) that gradients may have.
             world: All ranks, if the norm is that over all stages.
+            num_replicas: Ranks that hold the same gradients of each stage.
 
         Raises:
             ValueError: If the limit is not positive.
@@ -31,6 +32,7 @@ class Clipping:
             raise ValueError(f"clip_grad_norm: expected > 0, got {max_norm}")
         self._max_norm = max_norm
         self._world = world
+        self._num_replicas = num_replicas
 
     @torch.no_grad()
     def apply(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -47,4 +49,4 @@ class Clipping:
         if self._world is None:
             return math.sqrt(own)
         texts = self._world.gather_text(repr(own), "the norm of all gradients")
-        return math.sqrt(sum(map(float, texts)))
+        return math.sqrt(sum(map(float, texts)) / self._num_replicas)

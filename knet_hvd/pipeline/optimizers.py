@@ -1,7 +1,7 @@
 """Optimizers of stages and of what decouplers train."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -33,6 +33,14 @@ class Optimizer(Protocol):
         """Load what `state_dict` returned."""
 
 
+@runtime_checkable
+class Averaging(Protocol):
+    """An optimizer that averages gradients over replicas before it updates."""
+
+    def average(self) -> None:
+        """Average now; the update that follows does not do so again."""
+
+
 def update(optimizer: Optimizer | None) -> None:
     """Let an optimizer make its step, and drop the gradients.
 
@@ -42,6 +50,12 @@ def update(optimizer: Optimizer | None) -> None:
     if optimizer is not None:
         optimizer.step()
         optimizer.zero_grad()
+
+
+def average(optimizer: Optimizer | None) -> None:
+    """Have the gradients averaged over replicas, if there are any, before they are clipped."""
+    if isinstance(optimizer, Averaging):
+        optimizer.average()
 
 
 def make_optimizer(

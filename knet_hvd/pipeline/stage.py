@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from knet_hvd.pipeline.activation import Activation, gradient_of, map_tensors
 from knet_hvd.pipeline.blocks.draws import BlockDraws
 from knet_hvd.pipeline.clipping import Clipping
-from knet_hvd.pipeline.optimizers import Optimizer, update
+from knet_hvd.pipeline.optimizers import Optimizer, average, update
 
 Precision = Literal["fp32", "bf16"]
 
@@ -20,7 +20,8 @@ class Batch:
         step: The training step.
         microbatch: Which part of the step's batch this is.
         targets: int64 [n, ...].
-        num_samples: Samples of the whole step, which losses are a mean over.
+        num_samples: Samples of the whole step, which losses are a mean over; of replicas
+            that share a step, the mean number.
         log_metrics: Whether the step's metrics will be written.
         is_last: Whether it is the last part of the step, whose update follows it.
         num_updates_until_gradient: Updates of the stage between the forward pass of the
@@ -48,7 +49,7 @@ class Batch:
         step: int,
         targets: Tensor,
         inputs: Activation | None,
-        num_samples: int,
+        num_samples: float,
         microbatch: int = 0,
         log_metrics: bool = False,
         is_last: bool = True,
@@ -199,6 +200,7 @@ class Stage:
             lr_scale: Factor on the learning rate, for this step only.
         """
         if self.clipping is not None:
+            average(self.optimizer)
             self.clipping.apply(self.blocks.parameters())
         groups = [] if self.optimizer is None else self.optimizer.param_groups
         rates = [group["lr"] for group in groups]

@@ -53,6 +53,8 @@ TELLING_RUNS: list[tuple[str, set[Run]]] = [
     (r"pipeline/test_replicas.*same_bits\[(Synthetic.*bootstrapped).*vgg16", {4}),
     ("pipeline/test_placement.*slow_rank", {2}),
     ("pipeline/test_pipeline_api.*plain_loop", {1, 2, 4}),
+    # Replicas of a network that is whole on 2 ranks, and of two stages on 4.
+    ("pipeline/test_pipeline_replicas.*(do_not_fit|cannot_share|Backprop)", {2}),
     ("pipeline/test_(pipeline_mistakes|text)", {2}),
     # What a job does is the same on two ranks and on more.
     ("training/", {2}),

@@ -1,6 +1,7 @@
 """What every optimizer that averages gradients over ranks can do."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +51,9 @@ class AveragingOptimizer(Protocol):
 
     def synchronize(self) -> None:
         """Wait until all gradients are averaged."""
+
+    def skip_synchronize(self) -> AbstractContextManager[None]:
+        """Let ``step`` inside this context not average again."""
 
     def step(self) -> Any:
         """Average the gradients and update the parameters."""

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import horovod.torch as hvd
@@ -28,6 +29,7 @@ class HorovodOptimizer(torch.optim.Optimizer):
     # From here on: attributes of Horovod's class, which is derived from this one.
     process_set: hvd.ProcessSet
     synchronize: Callable[[], None]
+    skip_synchronize: Callable[[], AbstractContextManager[None]]
     _compression: Any
     _handles: dict[Tensor, tuple[int | None, Any]]
 

@@ -1,7 +1,7 @@
 """An optimizer that averages gradients over replicas, and gives up when one is lost."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import horovod.torch as hvd
@@ -22,6 +22,7 @@ class ReplicaOptimizer:
         """Take the optimizer that averages, and how to wait for other ranks."""
         self._optimizer = optimizer
         self._wait = wait
+        self._has_averaged = False
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -48,14 +49,28 @@ class ReplicaOptimizer:
         with horovod_errors():
             self._wait(self._optimizer.poll, what)
 
-    def step(self) -> None:
-        """Update with the averages.
+    def average(self) -> None:
+        """Put the averages in the place of the gradients, for example to clip them.
 
         Raises:
             KnetError: If a replica is lost, or does not come in time.
         """
         self.synchronize()
         with horovod_errors():
+            self._optimizer.synchronize()
+        self._has_averaged = True
+
+    def step(self) -> None:
+        """Update with the averages.
+
+        Raises:
+            KnetError: If a replica is lost, or does not come in time.
+        """
+        if not self._has_averaged:
+            self.synchronize()
+        self._has_averaged, has_averaged = False, self._has_averaged
+        skipping = self._optimizer.skip_synchronize() if has_averaged else nullcontext()
+        with horovod_errors(), skipping:
             self._optimizer.step()
 
     def zero_grad(self) -> None:

@@ -1,18 +1,15 @@
 """One rank of a pipeline: its blocks, its optimizer, its links, and what reaches it."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from knet_hvd.comm import World, check_agreement
-from knet_hvd.comm.reports import Reports
-from knet_hvd.flat_config import Scalar, to_flat_dict
 from knet_hvd.models.blocks import blocks_of
-from knet_hvd.pipeline.api.checkpoint import load_stage, restore_stage, save_stage
+from knet_hvd.pipeline.api.losses import StepLosses
 from knet_hvd.pipeline.api.placing import Cuts, place_blocks, take_values
+from knet_hvd.pipeline.api.sharing import BatchShare
 from knet_hvd.pipeline.api.targets import SentTargets
 from knet_hvd.pipeline.blocks.draws import BlockDraws
 from knet_hvd.pipeline.blocks.user_model import UserModel
@@ -20,9 +17,11 @@ from knet_hvd.pipeline.build import build_parts
 from knet_hvd.pipeline.clipping import Clipping
 from knet_hvd.pipeline.connect import BuiltStage, connect
 from knet_hvd.pipeline.link_settings import LinkSettings
-from knet_hvd.pipeline.loss_head import Loss
+from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.spec import PipelineSpec
 
+_SEEDS_APART = 2**40
+"""Between the seeds of two replicas."""
 OptimizerOf = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -33,7 +32,9 @@ class Member:
         world: All ranks.
         plan: Which blocks are on which ranks.
         stage: The blocks of this rank.
-        reports: Bring the loss of each step from the last stage.
+        losses: Bring the loss of each step from the last stage.
+        replicas: Of the stage.
+        share: What this rank trains on of each batch.
         sent: Brings the targets of each batch, if they travel.
     """
 
@@ -46,6 +47,7 @@ class Member:
         cuts: Cuts,
         links: LinkSettings,
         batch_size: int | None,
+        replicas: Replicas,
     ) -> None:
         """Place the blocks, and build those of this rank; every rank has to call.
 
@@ -56,37 +58,30 @@ class Member:
             cuts: Where to cut.
             links: How tensors cross.
             batch_size: The most samples of a batch, if they are known.
+            replicas: Of this rank's stage.
         """
         self.world = world
         self._model, self._spec, self._links = model, spec, links
         self._rows = batch_size
         self._built: BuiltStage | None = None
-        self.plan = place_blocks(world, model, spec, cuts, links, batch_size)
+        self.replicas = replicas
+        self.share = BatchShare(replicas.index, replicas.number, spec.num_microbatches)
+        rows = None if batch_size is None else self.share.largest(batch_size)
+        self.plan = place_blocks(world, model, spec, cuts, links, rows, replicas.number)
         take_values(world, model)
-        self._parts = build_parts(spec, self.plan, world)
+        self._parts = build_parts(spec, self.plan, world, replicas)
         self.stage = self._parts.stage
         seed = torch.initial_seed() if spec.seed is None else spec.seed
         seed = int(world.gather_text(str(seed), "the seed")[0])
-        self.stage.draws = BlockDraws(seed, [0, *self.plan.cuts][self.stage.index])
-        last = self.plan.order[-1]
-        others = [rank for rank in range(world.size) if rank != last]
-        self.reports = Reports(world, last, others)
+        own_seed = seed + _SEEDS_APART * replicas.index  # replicas drop other units
+        self.stage.draws = BlockDraws(own_seed, [0, *self.plan.cuts][self.stage.index])
+        self.losses = StepLosses(world, self.plan.order[-replicas.number :])
         self.sent: SentTargets | None = None
 
     @property
     def block_names(self) -> list[str]:
         """Return the names of all blocks of the network."""
         return self._spec.builder.names
-
-    @property
-    def loss(self) -> Loss:
-        """Return what the network is trained for."""
-        return self._spec.loss
-
-    @property
-    def is_locked(self) -> bool:
-        """Return whether stages wait for each other in every step."""
-        return self._spec.decoupler.locked
 
     @property
     def sent_bytes(self) -> int:
@@ -96,7 +91,9 @@ class Member:
     def clip(self, max_norm: float) -> None:
         """Limit the norm of gradients: of all stages where they wait for each other."""
         self.stage.clipping = Clipping(
-            max_norm, self.world if self._spec.decoupler.locked else None
+            max_norm,
+            self.world if self._spec.decoupler.locked else None,
+            self.replicas.number,
         )
 
     def send_targets(self) -> None:
@@ -117,8 +114,9 @@ class Member:
 
         Raises:
             RankMismatchError: If ranks differ in the size of the first batch.
-            ValueError: If a batch is larger than the first one.
+            ValueError: If a batch is larger than the first one, or too small for the replicas.
         """
+        self.share.check(num_samples)
         if self._built is None:
             self._rows = self._rows or num_samples
             check_agreement(self.world, {"samples": self._rows}, "the first batch")
@@ -139,45 +137,23 @@ class Member:
     @property
     def rows_of_part(self) -> int:
         """Return the most samples that cross at once."""
-        return -(-(self._rows or 1) // self._spec.num_microbatches)
+        rows = self.share.largest(self._rows or 1)
+        return -(-rows // self._spec.num_microbatches)
 
-    def save(self, folder: Path, step: int, keep: int) -> None:
-        """Save the state of all ranks after so many steps; every rank has to call."""
-        if self._built is None:
-            raise ValueError("save: expected at least one step before, got none")
-        configuration = self._configuration(self._rows or 0)
-        save_stage(
-            self.world, self._built, folder, step=step, configuration=configuration, keep=keep
-        )
+    @property
+    def built(self) -> BuiltStage | None:
+        """Return what makes steps, if a batch has come."""
+        return self._built
 
-    def load(self, folder: Path, num_samples: int) -> int:
-        """Continue from the latest checkpoint; every rank has to call.
+    @property
+    def spec(self) -> PipelineSpec:
+        """Return what the stages are built from."""
+        return self._spec
 
-        Args:
-            folder: Of the checkpoints.
-            num_samples: The most samples of a batch.
-
-        Returns:
-            The steps made by then; 0 if there is no checkpoint.
-        """
-        saved = load_stage(self.world, folder, self._configuration(num_samples))
-        if saved is None:
-            return 0
-        step, tree = saved
-        restore_stage(self.connected(num_samples), tree)
-        return step
-
-    def _configuration(self, num_samples: int) -> dict[str, Scalar]:
-        """Return what a pipeline that continues has to have as well."""
-        decoupler = to_flat_dict(self._spec.decoupler)
-        return {
-            "cuts": json.dumps(self.plan.cuts),
-            "order": json.dumps(self.plan.order),
-            "batch_size": num_samples,
-            "microbatches": self._spec.num_microbatches,
-            "decoupler": self._spec.decoupler.name,
-            **{f"decoupler.{name}": value for name, value in decoupler.items()},
-        }
+    @property
+    def batch_size(self) -> int:
+        """Return the most samples of a batch; 0 before the first one."""
+        return self._rows or 0
 
     def state(self) -> dict[str, Tensor]:
         """Return the state of this rank's blocks, under the names of the user's network."""
@@ -187,6 +163,14 @@ class Member:
             for name, block in blocks_of(self.stage.blocks)
             for key, value in block.state_dict().items()
         }
+
+    def agree(self) -> None:
+        """Have all replicas hold the same network, batch statistics included.
+
+        Raises:
+            RankMismatchError: If replicas hold different parameters.
+        """
+        self.replicas.before_evaluation(self.stage, self._parts.source)
 
     def poll(self) -> None:
         """Receive what would block another rank while this one waits for all."""
@@ -200,8 +184,9 @@ class Member:
 
     def close(self) -> None:
         """Let go of all links; every rank has to call."""
-        self.reports.close()
+        self.losses.close()
         if self.sent is not None:
             self.sent.close()
         if self._built is not None:
             self._built.links.close()
+        self.replicas.close()

@@ -8,16 +8,19 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from knet_hvd.compression import TernaryConfig
 from knet_hvd.pipeline.activation import Activation, tensors_of
 from knet_hvd.pipeline.api.member import Member, OptimizerOf
 from knet_hvd.pipeline.api.placing import Cuts
 from knet_hvd.pipeline.api.run import PipelineRun
 from knet_hvd.pipeline.blocks.base import BlockSource
 from knet_hvd.pipeline.blocks.user_model import Model, user_model
+from knet_hvd.pipeline.build import open_replicas
 from knet_hvd.pipeline.decouplers import Decoupler, decoupler_named
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.loss_head import Loss
-from knet_hvd.pipeline.placement.cuts import output_signatures
+from knet_hvd.pipeline.placement.cuts import num_stages, output_signatures
+from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.spec import PipelineSpec
 from knet_hvd.pipeline.stage import Precision
 
@@ -64,6 +67,9 @@ class Pipeline(PipelineRun):
         num_classes: int | None = None,
         clip_grad_norm: float | None = None,
         precision: Precision = "fp32",
+        replicas: int = 1,
+        compression: Literal["none", "fp16", "ternary"] = "ternary",
+        ternary: TernaryConfig | None = None,
         links: LinkSettings | None = None,
         seed: int | None = None,
         deterministic: bool = False,
@@ -96,6 +102,10 @@ class Pipeline(PipelineRun):
             clip_grad_norm: The largest norm of the gradients: of all stages where they wait
                 for each other, else of each stage's own.
             precision: bf16: autocast of forward and backward.
+            replicas: Replicas of each stage, which average gradients with Horovod: each trains on
+                its share of every batch. There are as many stages as ranks by replicas.
+            compression: How gradients cross between replicas.
+            ternary: Settings of ternary gradients.
             links: How tensors cross.
             seed: Of the initial values that a function as model draws; if not given,
                 PyTorch's generator as it is, which has to be the same on every rank.
@@ -133,6 +143,7 @@ class Pipeline(PipelineRun):
                 cuts=cuts,
                 links=links or LinkSettings(),
                 batch_size=batch_size,
+                replicas=self._replicas(replicas, compression, ternary, microbatches),
             )
             if self.stage.optimizer is None:  # a script may still hang a scheduler on one
                 self._own_optimizer(optimizer, [nn.Parameter(torch.zeros(0))])
@@ -141,6 +152,18 @@ class Pipeline(PipelineRun):
             if targets == "send":
                 self._member.send_targets()
             self._world.gather_text("", "all ranks to be ready")
+
+    def _replicas(
+        self, number: int, compression: str, ternary: TernaryConfig | None, microbatches: int
+    ) -> Replicas:
+        if number < 1:
+            raise ValueError(f"replicas: expected at least 1, got {number}")
+        if compression not in ("none", "fp16", "ternary"):
+            raise ValueError(f"compression: expected none, fp16 or ternary, got {compression!r}")
+        num_stages(self._world.size, number)  # before groups are formed
+        return open_replicas(
+            self._world, number, compression, ternary or TernaryConfig(), microbatches
+        )
 
     def _own_optimizer(self, make: OptimizerOf, parameters: list[nn.Parameter]) -> Optimizer:
         made = make(parameters)

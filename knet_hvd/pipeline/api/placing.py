@@ -11,6 +11,7 @@ from knet_hvd.pipeline.blocks.given import state_tensors
 from knet_hvd.pipeline.blocks.sharing import check_not_shared
 from knet_hvd.pipeline.blocks.user_model import UserModel
 from knet_hvd.pipeline.link_settings import LinkSettings
+from knet_hvd.pipeline.placement.cuts import num_stages
 from knet_hvd.pipeline.placement.planning import (
     measure_costs,
     plan_by_costs,
@@ -32,6 +33,7 @@ def place_blocks(
     cuts: Cuts,
     links: LinkSettings,
     batch_size: int | None,
+    replicas: int = 1,
 ) -> Plan:
     """Return which blocks are on which ranks, the same on every rank; all have to call.
 
@@ -41,26 +43,28 @@ def place_blocks(
         spec: What the stages are built from.
         cuts: equal, measured, or blocks before each cut.
         links: How tensors cross.
-        batch_size: Samples of a batch, if they are known.
+        batch_size: Samples of a replica's share of a batch, if they are known.
+        replicas: Replicas of each stage.
 
     Raises:
         RankMismatchError: If ranks differ in the model or in how it is cut.
         ValueError: If it cannot be cut so, or two stages would share a parameter.
     """
     _check_same_model(world, model, cuts)
+    stages = num_stages(world.size, replicas)
     if isinstance(cuts, str) and cuts == "measured":
         with torch.random.fork_rng(devices=[]):
             measured = spec.with_rows(batch_size or _MEASURED_ROWS)
-            plan = plan_by_costs(measure_costs(measured, world, links), replicas=1)
+            plan = plan_by_costs(measure_costs(measured, world, links), replicas)
     elif isinstance(cuts, str) and cuts != "equal":
         raise ValueError(f"cuts: expected equal, measured or numbers of blocks, got {cuts!r}")
     else:
         chosen = () if isinstance(cuts, str) else tuple(int(cut) for cut in cuts)
-        plan = plan_by_cuts(world.size, len(model.source), world.size, chosen)
+        plan = plan_by_cuts(world.size, len(model.source), stages, chosen)
     check_agreement(world, plan_facts(plan), "the placement")
     bounds = [0, *plan.cuts, len(model.source)]
-    stages = [s for s in range(world.size) for _ in range(bounds[s], bounds[s + 1])]
-    check_not_shared(model.blocks, model.prefixes, stages)
+    stage_of_block = [s for s in range(stages) for _ in range(bounds[s], bounds[s + 1])]
+    check_not_shared(model.blocks, model.prefixes, stage_of_block)
     return plan
 
 

@@ -32,6 +32,8 @@ class PipelineRun(PipelineSession):
     def step(self, inputs: Activation | None = None, targets: Tensor | None = None) -> float:
         """Train on one batch; every rank has to call, with the same batch.
 
+        Replicas share it: each trains on a run of its samples.
+
         Args:
             inputs: [n, ...] each; only the first stage looks at them.
             targets: [n, ...]; where they are sent, only the first stage looks at them.
@@ -49,13 +51,18 @@ class PipelineRun(PipelineSession):
         self._world.notices.step = step = self.num_steps
         with self._ending.telling():
             own = self._member.targets_of(targets)
-            runner = self._member.connected(len(own)).runner
-            runner.step(step, inputs if self.stage.is_first else None, own)
+            runner, share = self._member.connected(len(own)).runner, self._member.share
+            runner.step(
+                step,
+                share.of(inputs) if self.stage.is_first and inputs is not None else None,
+                share.targets(own),
+                share.mean_samples(len(own)),
+            )
             self.num_steps += 1
-            reports, source = self._member.reports, runner.gradient_source
+            losses, source = self._member.losses, runner.gradient_source
             if isinstance(source, LossHead):
-                reports.report(step, float(source.step_loss))
-            return reports.latest(step if self._member.is_locked else 0)
+                losses.report(step, float(source.step_loss))
+            return losses.latest(step if self._member.spec.decoupler.locked else 0)
 
     def evaluate(self, batches: Iterable[Any] | None = None, metric: Metric | None = None) -> float:
         """Return the mean of a metric, the same on every rank; every rank has to call.
@@ -78,12 +85,15 @@ class PipelineRun(PipelineSession):
                 raise ValueError("batches: expected at least one, got none")
             built = self._member.connected_for(len(first[1]))
             built.runner.drain()
+            self._member.agree()
             total, count = sum_metric(
                 self.stage,
                 built.links,
                 chain([first], found),
-                metric or self._member.loss,
+                metric or self._member.spec.loss,
                 rows=self._member.rows_of_part,
+                replica=self._member.share.index,
+                num_replicas=self._member.share.number,
             )
             texts = self._world.gather_text(json.dumps([total, count]), "an evaluation")
         pairs = [json.loads(text) for text in texts]

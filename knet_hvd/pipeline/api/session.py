@@ -8,6 +8,7 @@ from torch import Tensor
 
 from knet_hvd.comm import World
 from knet_hvd.comm.transfer import gather_tensors
+from knet_hvd.pipeline.api.checkpoint import load_member, save_member
 from knet_hvd.pipeline.api.ending import Ending
 from knet_hvd.pipeline.api.member import Member
 from knet_hvd.pipeline.placement.planning import plan_table
@@ -84,6 +85,7 @@ class PipelineSession:
         """
         with self._ending.after_steps(self.num_steps, self._member.poll):
             self._member.drain()
+            self._member.agree()
             return gather_tensors(self._world, self._member.state(), "the model's state")
 
     def save(self, folder: str | Path, keep: int = 3) -> None:
@@ -100,7 +102,7 @@ class PipelineSession:
             CheckpointError: On every rank, if it could not be written.
         """
         with self._ending.after_steps(self.num_steps, self._member.poll):
-            self._member.save(Path(folder), self.num_steps, keep)
+            save_member(self._member, Path(folder), self.num_steps, keep)
 
     def load(self, folder: str | Path, batch_size: int) -> int:
         """Continue from the latest good checkpoint; every rank has to call.
@@ -120,7 +122,7 @@ class PipelineSession:
                 another pipeline.
         """
         with self._ending.after_steps(self.num_steps, self._member.poll):
-            self.num_steps = self._member.load(Path(folder), batch_size)
+            self.num_steps = load_member(self._member, Path(folder), batch_size)
         return self.num_steps
 
     def close(self) -> None:

@@ -26,13 +26,20 @@ class Runner(ABC):
         self.staleness = 0
 
     @abstractmethod
-    def step(self, step: int, inputs: Activation | None, targets: Tensor) -> None:
+    def step(
+        self,
+        step: int,
+        inputs: Activation | None,
+        targets: Tensor,
+        num_samples: float | None = None,
+    ) -> None:
         """Train on one batch.
 
         Args:
             step: The number of the step.
             inputs: [n, ...] on the first stage, None on others.
-            targets: int64 [n, ...].
+            targets: [n, ...].
+            num_samples: What losses are a mean over; n if not given.
 
         Raises:
             KnetError: If a neighbor is lost or sends something else.

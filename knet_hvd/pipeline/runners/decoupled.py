@@ -62,14 +62,20 @@ class DecoupledRunner(Runner):
                 deterministic=deterministic,
             )
 
-    def step(self, step: int, inputs: Activation | None, targets: Tensor) -> None:
+    def step(
+        self,
+        step: int,
+        inputs: Activation | None,
+        targets: Tensor,
+        num_samples: float | None = None,
+    ) -> None:
         """Train on one batch, and on what has come back for earlier ones.
 
         With microbatches the weights change when all of a step have come back; by then
         some of the next step are under way.
         """
         num_updates = 0 if self._late is None else self._late.num_updates
-        for part in split_batch(step, inputs, targets, self._num_microbatches):
+        for part in split_batch(step, inputs, targets, self._num_microbatches, num_samples):
             self._train(self._io.receive_batch(part, num_updates))
 
     def _train(self, batch: Batch) -> None:

@@ -40,9 +40,15 @@ class LockedRunner(Runner):
         self._throttle = throttle
         self._num_microbatches = sum(a.kind == "forward" for a in actions)
 
-    def step(self, step: int, inputs: Activation | None, targets: Tensor) -> None:
+    def step(
+        self,
+        step: int,
+        inputs: Activation | None,
+        targets: Tensor,
+        num_samples: float | None = None,
+    ) -> None:
         """Train on one batch; the weights change once all of it has come back."""
-        parts = split_batch(step, inputs, targets, self._num_microbatches)
+        parts = split_batch(step, inputs, targets, self._num_microbatches, num_samples)
         batches: dict[int, Batch] = {}
         for kind, index in self._actions:
             if kind == "forward":

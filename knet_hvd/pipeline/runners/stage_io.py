@@ -23,13 +23,17 @@ class Part(NamedTuple):
     inputs: Activation | None
     """[n, ...] each on the first stage, None on others."""
     targets: Tensor
-    num_samples: int
-    """Samples of the whole step."""
+    num_samples: float
+    """Samples of the whole step, a mean over the replicas."""
     is_last: bool
 
 
 def split_batch(
-    step: int, inputs: Activation | None, targets: Tensor, num_microbatches: int
+    step: int,
+    inputs: Activation | None,
+    targets: Tensor,
+    num_microbatches: int,
+    num_samples: float | None = None,
 ) -> list[Part]:
     """Return the microbatches of a step.
 
@@ -38,14 +42,16 @@ def split_batch(
         inputs: [n, ...] on the first stage, None on others.
         targets: int64 [n, ...].
         num_microbatches: How many parts; fewer if there are fewer samples.
+        num_samples: What losses are a mean over; n if not given.
     """
+    whole = len(targets) if num_samples is None else num_samples
     targets_of = targets.chunk(num_microbatches)
     inputs_of: Sequence[Activation | None] = [None] * len(targets_of)
     if inputs is not None:
         inputs_of = split_rows(inputs, num_microbatches)
     last = len(targets_of) - 1
     return [
-        Part(step, index, own_inputs, own_targets, len(targets), index == last)
+        Part(step, index, own_inputs, own_targets, whole, index == last)
         for index, (own_inputs, own_targets) in enumerate(zip(inputs_of, targets_of, strict=True))
     ]
 

@@ -36,6 +36,19 @@ def cnn() -> nn.Sequential:
     )
 
 
+def transformer() -> nn.Sequential:
+    layers = [nn.TransformerEncoderLayer(8, 2, 16, dropout=0.2, batch_first=True) for _ in range(2)]
+    return nn.Sequential(nn.Embedding(12, 8), *layers, nn.Flatten(), nn.Linear(40, 3))
+
+
+def sentences() -> TensorDataset:
+    """Return sequences of numbers below 12 whose class their mean tells."""
+    generator = torch.Generator().manual_seed(7)
+    targets = torch.randint(3, (160,), generator=generator)
+    words = torch.randint(8, (160, 5), generator=generator)
+    return TensorDataset(words + 2 * targets[:, None], targets)
+
+
 def samples(*shape: int) -> TensorDataset:
     """Return samples whose class their mean tells."""
     generator = torch.Generator().manual_seed(7)
@@ -54,11 +67,19 @@ def adamw(parameters: list[nn.Parameter], rate: float = 0.01) -> torch.optim.Opt
     return torch.optim.AdamW(parameters, lr=rate)
 
 
+def momentum(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return one that does not enlarge the rounding of gradients near zero, as Adam does."""
+    return torch.optim.SGD(parameters, lr=0.02, momentum=0.9)
+
+
 def plain_loop(
-    network: nn.Sequential, data: TensorDataset, clip: float | None = None
+    network: nn.Sequential,
+    data: TensorDataset,
+    clip: float | None = None,
+    optimizer_of: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = adamw,
 ) -> list[float]:
     """Train as a script without this package does."""
-    optimizer, draws = adamw(list(network.parameters())), BlockDraws(seed=1)
+    optimizer, draws = optimizer_of(list(network.parameters())), BlockDraws(seed=1)
     losses: list[float] = []
     while len(losses) < STEPS:
         for inputs, targets in loader(data):
@@ -86,29 +107,39 @@ def pipelined(
     )
     losses: list[float] = []
     while len(losses) < steps:
-        for inputs, targets in loader(data):
+        has_data = pipeline.stage.is_first or settings.get("targets") != "send"
+        for inputs, targets in pipeline.batches(loader(data) if has_data else None):
             losses.append(pipeline.step(inputs, targets))
     return pipeline, losses
 
 
-@pytest.mark.parametrize(("build", "shape"), [(mlp, (6,)), (cnn, (1, 6, 6))])
-@pytest.mark.parametrize("as_function", [False, True])
+@pytest.mark.parametrize("targets", ["shared", "send"])
+@pytest.mark.parametrize(
+    ("build", "data", "optimizer"),
+    [
+        (mlp, samples(6), adamw),
+        (cnn, samples(1, 6, 6), adamw),
+        (transformer, sentences(), momentum),
+    ],
+    ids=["mlp", "cnn", "transformer"],
+)
 def test_locked_stages_compute_what_a_plain_loop_does(
-    build: Callable[[], nn.Sequential], shape: tuple[int, ...], as_function: bool
+    build: Callable[[], nn.Sequential], data: TensorDataset, optimizer: Any, targets: str
 ) -> None:
-    data = samples(*shape)
     torch.manual_seed(1)
     whole = build()
-    expected_losses = plain_loop(whole, data)
+    expected_losses = plain_loop(whole, data, optimizer_of=optimizer)
     torch.manual_seed(1)
-    pipeline, losses = pipelined(build if as_function else build(), data, Backprop())
+    network = build if targets == "send" else build()  # a function, or a network
+    pipeline, losses = pipelined(network, data, Backprop(), targets=targets, optimizer=optimizer)
     assert losses == pytest.approx(expected_losses, abs=1e-5), "each rank knows each step's loss"
     state = pipeline.export()
     whole.eval()
     with torch.no_grad():
         output = whole(data.tensors[0])
     loss = float(functional.cross_entropy(output, data.tensors[1]))
-    assert pipeline.evaluate(loader(data)) == pytest.approx(loss, abs=1e-5)
+    has_data = pipeline.stage.is_first or targets == "shared"
+    assert pipeline.evaluate(loader(data) if has_data else None) == pytest.approx(loss, abs=1e-5)
     pipeline.close()
     if pipeline.rank:
         assert state is None
