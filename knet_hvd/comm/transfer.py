@@ -24,14 +24,15 @@ def broadcast_tensors(world: World, tensors: Sequence[Tensor], root: int = 0) ->
 
     Args:
         world: All ranks.
-        tensors: The same shapes and dtypes in the same order on all ranks; changed in place.
+        tensors: The same shapes and dtypes in the same order on all ranks; changed in place,
+            on any device.
         root: The rank whose values they get.
 
     Raises:
         KnetError: If a rank does not take part in time.
     """
     for tensor in tensors:
-        values = tensor.detach().contiguous()
+        values = tensor.detach().cpu().contiguous()
         request = world.comm.Ibcast([_bytes(values), MPI.BYTE], root)
         _wait(world, request, "the initial values of the model")
         if world.rank != root:

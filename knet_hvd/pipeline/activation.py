@@ -38,6 +38,15 @@ def map_tensors(function: Callable[[Tensor], Tensor], activation: Activation) ->
     return tuple(function(each) for each in activation)
 
 
+def on_device(activation: Activation, device: torch.device) -> Activation:
+    """Return an activation on a device; one that is there is not copied.
+
+    A copy from pinned memory to a GPU does not block.
+    """
+    non_blocking = device.type == "cuda"  # the way back would give values that are not there yet
+    return map_tensors(lambda each: each.to(device, non_blocking=non_blocking), activation)
+
+
 def num_samples(activation: Activation) -> int:
     """Return the rows of an activation's first tensor."""
     return len(tensors_of(activation)[0])

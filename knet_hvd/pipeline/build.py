@@ -5,6 +5,8 @@ import torch
 from knet_hvd.comm import World
 from knet_hvd.comm.throttle import Throttle
 from knet_hvd.compression import TernaryConfig
+from knet_hvd.devices import CPU
+from knet_hvd.devices.random_state import own_random_states
 from knet_hvd.pipeline.activation import Signature
 from knet_hvd.pipeline.blocks.batch_norm import scale_momentum
 from knet_hvd.pipeline.connect import BuiltStage, RankParts, connect
@@ -30,6 +32,7 @@ def build_rank(
     replicas: Replicas | None = None,
     log_every: int = 1,
     throttle: Throttle | None = None,
+    device: torch.device = CPU,
 ) -> BuiltStage:
     """Build the stage of this rank, and connect it to its neighbors; all ranks have to call.
 
@@ -41,12 +44,13 @@ def build_rank(
         replicas: Of this rank's stage; one if not given.
         log_every: Steps between those whose metrics are wanted.
         throttle: Makes this rank slower, for tests.
+        device: Of this rank.
 
     Raises:
         RankMismatchError: If two ranks differ in what crosses between them.
         ValueError: If the decoupler cannot do what the spec asks for.
     """
-    parts = build_parts(spec, plan, world, replicas)
+    parts = build_parts(spec, plan, world, replicas, device)
     rows = len(spec.example)
     return connect(
         spec, parts, world, rows=rows, links=links, log_every=log_every, throttle=throttle
@@ -54,7 +58,11 @@ def build_rank(
 
 
 def build_parts(
-    spec: PipelineSpec, plan: Plan, world: World, replicas: Replicas | None = None
+    spec: PipelineSpec,
+    plan: Plan,
+    world: World,
+    replicas: Replicas | None = None,
+    device: torch.device = CPU,
 ) -> RankParts:
     """Build the stage of this rank and its gradient source.
 
@@ -63,6 +71,7 @@ def build_parts(
         plan: Which blocks are on which ranks, the same on every rank.
         world: All ranks.
         replicas: Of this rank's stage; one if not given.
+        device: Of this rank.
 
     Raises:
         ValueError: If the decoupler cannot do what the spec asks for.
@@ -70,7 +79,7 @@ def build_parts(
     replicas = replicas or SingleReplica()
     spec.decoupler.check(Use(num_microbatches=spec.num_microbatches, num_replicas=replicas.number))
     mesh = mesh_of(plan)
-    stage = build_stage(spec, plan.cuts, mesh.stage_of(world.rank))
+    stage = build_stage(spec, plan.cuts, mesh.stage_of(world.rank), device)
     outputs = output_signatures(spec.builder, spec.example)
     crossing = [outputs[cut - 1] for cut in plan.cuts]
     source = build_gradient_source(spec, stage, [*crossing, outputs[-1]][stage.index])
@@ -78,7 +87,9 @@ def build_parts(
     return RankParts(stage=stage, source=source, mesh=mesh, cuts=plan.cuts, replicas=replicas)
 
 
-def build_stage(spec: PipelineSpec, cuts: tuple[int, ...], index: int) -> Stage:
+def build_stage(
+    spec: PipelineSpec, cuts: tuple[int, ...], index: int, device: torch.device = CPU
+) -> Stage:
     """Return a stage with the initial weights that a single process would have.
 
     Blocks of other stages never get memory.
@@ -87,6 +98,7 @@ def build_stage(spec: PipelineSpec, cuts: tuple[int, ...], index: int) -> Stage:
         spec: What all stages are built from.
         cuts: Blocks before each cut.
         index: Which stage.
+        device: Where its blocks go, once the CPU's generator has given them their values.
     """
     if spec.seed is not None:
         torch.manual_seed(spec.seed)
@@ -94,9 +106,10 @@ def build_stage(spec: PipelineSpec, cuts: tuple[int, ...], index: int) -> Stage:
     scale_momentum(blocks, spec.num_microbatches)
     if spec.channels_last:
         blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    blocks.to(device)
     parameters = [each for each in blocks.parameters() if each.requires_grad]
     optimizer = spec.make_optimizer(parameters) if parameters else None
-    return Stage(index, len(cuts) + 1, blocks, optimizer, spec.precision)
+    return Stage(index, len(cuts) + 1, blocks, optimizer, spec.precision, device)
 
 
 def build_gradient_source(spec: PipelineSpec, stage: Stage, output: Signature) -> GradientSource:
@@ -111,10 +124,13 @@ def build_gradient_source(spec: PipelineSpec, stage: Stage, output: Signature) -
         return LossHead(spec.loss)
     if spec.seed is not None:
         torch.manual_seed(spec.seed * 1009 + stage.index)
-        return source_of(spec, output)
-    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours
-        torch.manual_seed(stage.index)
-        return source_of(spec, output)
+        source = source_of(spec, output)
+    else:
+        with own_random_states(stage.device):  # the caller's random numbers are not ours
+            torch.manual_seed(stage.index)
+            source = source_of(spec, output)
+    source.modules.to(stage.device)
+    return source
 
 
 def open_replicas(

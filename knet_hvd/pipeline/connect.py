@@ -82,8 +82,9 @@ def connect(
         [outputs[cut - 1] for cut in parts.cuts],
         links or LinkSettings(),
         gradients_return=spec.decoupler.gradients_return,
+        device=parts.stage.device,
     )
-    io = StageIO(opened, log_every)
+    io = StageIO(opened, log_every, parts.stage.device)
     # Replicas have to make the same updates in the same order.
     deterministic = spec.deterministic or parts.replicas.number > 1
     throttle = throttle or Throttle()

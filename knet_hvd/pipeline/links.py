@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from knet_hvd.comm import Encoding, LinkSpec, Mesh, ReceiveLink, SendLink, World, check_agreement
+from knet_hvd.devices import CPU
 from knet_hvd.pipeline.activation import Signature
 from knet_hvd.pipeline.crossing import ReceiveCrossing, SendCrossing
 from knet_hvd.pipeline.link_settings import LinkSettings
@@ -56,6 +57,7 @@ def open_links(
     settings: LinkSettings,
     *,
     gradients_return: bool,
+    device: torch.device = CPU,
 ) -> StageLinks:
     """Agree with the neighbors on what crosses, and open the links.
 
@@ -65,6 +67,7 @@ def open_links(
         cuts: What crosses each cut, the largest that there is.
         settings: How it crosses.
         gradients_return: Whether gradients cross as well.
+        device: Of this rank's stage.
 
     Raises:
         RankMismatchError: If two ends expect different shapes or encodings.
@@ -79,14 +82,16 @@ def open_links(
     links = StageLinks()
     # Those that send first: a receiver waits until its sender has opened its end.
     if after is not None:
-        links.outputs = SendCrossing([SendLink(world, spec) for spec in after.activations])
+        sent = [SendLink(world, spec, device) for spec in after.activations]
+        links.outputs = SendCrossing(sent)
     if before is not None and gradients_return:
-        links.input_gradients = SendCrossing([SendLink(world, spec) for spec in before.gradients])
+        sent = [SendLink(world, spec, device) for spec in before.gradients]
+        links.input_gradients = SendCrossing(sent)
     if before is not None:
-        received = [ReceiveLink(world, spec) for spec in before.activations]
+        received = [ReceiveLink(world, spec, device) for spec in before.activations]
         links.inputs = ReceiveCrossing(received, before.signature)
     if after is not None and gradients_return:
-        received = [ReceiveLink(world, spec) for spec in after.gradients]
+        received = [ReceiveLink(world, spec, device) for spec in after.gradients]
         links.output_gradients = ReceiveCrossing(received, after.signature.learnable)
     return links
 

@@ -18,16 +18,16 @@ def pack_tensor(tensor: Tensor | None) -> StateTree:
     return {"values": tensor.detach(), "strides": list(tensor.stride())}
 
 
-def unpack_tensor(tree: StateTree) -> Tensor:
-    """Return the tensor of `pack_tensor`, in memory of its own."""
+def unpack_tensor(tree: StateTree, device: torch.device) -> Tensor:
+    """Return the tensor of `pack_tensor` on a device, in memory of its own."""
     values: Tensor = tree["values"]
-    tensor = torch.empty_strided(values.shape, tree["strides"], dtype=values.dtype)
+    tensor = torch.empty_strided(values.shape, tree["strides"], dtype=values.dtype, device=device)
     return tensor.copy_(values)
 
 
-def unpack_optional(tree: StateTree) -> Tensor | None:
+def unpack_optional(tree: StateTree, device: torch.device) -> Tensor | None:
     """Return the tensor of `pack_tensor`, or None where it got None."""
-    return None if tree is None else unpack_tensor(tree)
+    return None if tree is None else unpack_tensor(tree, device)
 
 
 def pack_activation(activation: Activation | None) -> StateTree:
@@ -37,8 +37,8 @@ def pack_activation(activation: Activation | None) -> StateTree:
     return pack_tensor(activation)
 
 
-def unpack_activation(tree: StateTree) -> Activation:
-    """Return the activation of `pack_activation`, in memory of its own."""
+def unpack_activation(tree: StateTree, device: torch.device) -> Activation:
+    """Return the activation of `pack_activation` on a device, in memory of its own."""
     if isinstance(tree, list):
-        return tuple(unpack_tensor(each) for each in tree)
-    return unpack_tensor(tree)
+        return tuple(unpack_tensor(each, device) for each in tree)
+    return unpack_tensor(tree, device)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from knet_hvd.devices import CPU
 from knet_hvd.pipeline.activation import Activation, gradient_of, map_tensors
 from knet_hvd.pipeline.blocks.draws import BlockDraws
 from knet_hvd.pipeline.clipping import Clipping
@@ -114,6 +115,7 @@ class Stage:
         precision: What forward and backward compute in; what crosses is fp32.
         clipping: Limits the norm of gradients before an update; None for no limit.
         draws: Gives each block random numbers of its own; None for PyTorch's generator.
+        device: Of the blocks, and of all that they compute.
     """
 
     def __init__(
@@ -123,8 +125,9 @@ class Stage:
         blocks: nn.Sequential,
         optimizer: Optimizer | None,
         precision: Precision = "fp32",
+        device: torch.device = CPU,
     ) -> None:
-        """Take the blocks of a stage, at least one.
+        """Take the blocks of a stage, at least one; they are on the device.
 
         Raises:
             ValueError: If there is no such stage, or no block.
@@ -138,6 +141,7 @@ class Stage:
         self.blocks = blocks
         self.optimizer = optimizer
         self.precision = precision
+        self.device = device
         self.clipping: Clipping | None = None
         self.draws: BlockDraws | None = None
 
@@ -191,7 +195,8 @@ class Stage:
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the stage's precision holds."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
+        enabled = self.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def update(self, lr_scale: float = 1.0) -> None:
         """Let the optimizer make its step, and drop the gradients.

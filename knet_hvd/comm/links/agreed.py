@@ -20,8 +20,10 @@ from knet_hvd.comm.links.encodings import decode, encode, may_carry
 from knet_hvd.comm.links.frames import HEADER_BYTES, Header, read_header, write_header
 from knet_hvd.comm.links.slot import Slot
 from knet_hvd.comm.links.spec import LinkSpec
+from knet_hvd.comm.links.staging import Staging
 from knet_hvd.comm.waiting import poll
 from knet_hvd.comm.world import World
+from knet_hvd.devices import CPU
 from knet_hvd.errors import KnetError
 
 
@@ -34,17 +36,20 @@ class SendLink:
         sent_frames: Frames sent since the start.
     """
 
-    def __init__(self, world: World, spec: LinkSpec) -> None:
+    def __init__(self, world: World, spec: LinkSpec, device: torch.device = CPU) -> None:
         """Take the buffers.
 
         Args:
             world: This process; its rank is ``spec.source``.
             spec: Agreed with the other end before.
+            device: Of the tensors that will be sent.
         """
         self.spec = spec
         self.sent_bytes = self.sent_frames = 0
         self._world = world
-        self._slots = [Slot(spec.frame_bytes) for _ in range(spec.credits)]
+        self._staging = Staging(device)
+        pins = self._staging.pins
+        self._slots = [Slot(spec.frame_bytes, pins) for _ in range(spec.credits)]
         self._size = Slot(8)
         self._size.buffer.view(torch.int64)[0] = spec.frame_bytes
         self._size.request = world.comm.Isend([self._size.array, MPI.BYTE], spec.target, spec.tag)
@@ -70,7 +75,8 @@ class SendLink:
         slot = self._slots[self.sent_frames % len(self._slots)]
         self._world.waiter.until(slot.done, f"rank {self.spec.source}: {self.spec}")
         payload = slot.buffer[HEADER_BYTES:]
-        encoding, num_bytes = encode(tensor, self.spec.encoding, payload)
+        with self._staging.leaving():
+            encoding, num_bytes = encode(tensor, self.spec.encoding, payload)
         header = Header(step, microbatch, shape, encoding, num_bytes, tensor.dtype, checksum)
         write_header(header, slot.buffer)
         frame = slot.array[: HEADER_BYTES + num_bytes]
@@ -96,7 +102,7 @@ class ReceiveLink:
         received_frames: Frames received since the start.
     """
 
-    def __init__(self, world: World, spec: LinkSpec) -> None:
+    def __init__(self, world: World, spec: LinkSpec, device: torch.device = CPU) -> None:
         """Wait for the size of the sender's frames, then post a receive for every buffer.
 
         A rank that both sends and receives opens the links on which it sends first.
@@ -104,11 +110,14 @@ class ReceiveLink:
         Args:
             world: This process; its rank is ``spec.target``.
             spec: Agreed with the other end before.
+            device: Where received tensors are wanted.
         """
         self.spec = spec
         self._world = world
         self.received_frames = 0
-        self._slots = [Slot(spec.frame_bytes) for _ in range(spec.credits)]
+        self._staging = Staging(device)
+        pins = self._staging.pins
+        self._slots = [Slot(spec.frame_bytes, pins) for _ in range(spec.credits)]
         world.waiter.until(self._size_is_checked, f"rank {spec.target}: {spec}")
         for slot in self._slots:
             self._post(slot)
@@ -156,7 +165,7 @@ class ReceiveLink:
             checksum: Of the targets here; compared unless it or the sender's is 0.
 
         Returns:
-            The tensor on the CPU, in memory of its own.
+            The tensor on the link's device, in memory of its own.
 
         Raises:
             KnetError: If none comes in time, it is not the one that was expected, or its
@@ -167,10 +176,14 @@ class ReceiveLink:
         frame = slot.buffer[: slot.status.Get_count(MPI.BYTE)]
         header = read_header(frame)
         self._check(header, step, microbatch, checksum)
-        tensor = decode(frame[HEADER_BYTES:], header.encoding, header.shape, header.dtype)
+        tensor = self._staging.arriving(lambda: self._decoded(frame, header))
         self._post(slot)
         self.received_frames += 1
         return tensor
+
+    def _decoded(self, frame: Tensor, header: Header) -> Tensor:
+        payload, device = frame[HEADER_BYTES:], self._staging.device
+        return decode(payload, header.encoding, header.shape, header.dtype, device)
 
     def _check(self, header: Header, step: int, microbatch: int, checksum: int) -> None:
         """Raise unless a frame is the one that was expected."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from knet_hvd.comm.encoding_names import ENCODINGS, Encoding
 from knet_hvd.comm.links import relu_sparse
 from knet_hvd.comm.links.relu_sparse import check_length
+from knet_hvd.devices import CPU
 
 DTYPES = (
     torch.float32,
@@ -118,6 +119,7 @@ def decode(
     encoding: Encoding,
     shape: Sequence[int],
     dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
 ) -> Tensor:
     """Return the tensor that `encode` wrote, in memory of its own.
 
@@ -126,16 +128,17 @@ def decode(
         encoding: What `encode` returned.
         shape: The tensor's shape.
         dtype: The tensor's dtype.
+        device: Where it is wanted.
 
     Returns:
-        [shape] on the CPU, images in `torch.channels_last`.
+        [shape] on the device, images in `torch.channels_last`.
 
     Raises:
         ValueError: If the payload does not hold that many values.
     """
     images = len(shape) == 4
     layout = torch.channels_last if images else torch.contiguous_format
-    tensor = torch.empty(tuple(shape), dtype=dtype, memory_format=layout)
+    tensor = torch.empty(tuple(shape), dtype=dtype, memory_format=layout, device=device)
     flat = _wire_order(tensor)
     if encoding == "relu-sparse":
         flat.view(-1).copy_(relu_sparse.decode(payload, tensor.numel()))

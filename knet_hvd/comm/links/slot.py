@@ -14,11 +14,11 @@ class Slot:
         status: Of the latest request that is over.
     """
 
-    def __init__(self, num_bytes: int) -> None:
-        """Take the buffer."""
+    def __init__(self, num_bytes: int, pinned: bool = False) -> None:
+        """Take the buffer, pinned for copies to and from a GPU or not."""
         self.request: MPI.Request = MPI.REQUEST_NULL
         self.status = MPI.Status()
-        self.buffer = torch.empty(num_bytes, dtype=torch.uint8)
+        self.buffer = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=pinned)
         self.array = self.buffer.numpy()
 
     def grow(self, num_bytes: int) -> None:

@@ -19,6 +19,7 @@ from knet_hvd.checkpoint import (
     snapshot,
 )
 from knet_hvd.comm import World
+from knet_hvd.devices.random_state import load_random_states, save_random_states
 from knet_hvd.errors import CheckpointError
 from knet_hvd.flat_config import Scalar, to_flat_dict
 from knet_hvd.pipeline.api.member import Member
@@ -150,7 +151,7 @@ def _capture(built: BuiltStage, replicas: Replicas) -> StateTree:
         "compression": [
             replicas.compression_state(each) for each in (stage.optimizer, source.optimizer)
         ],
-        "random_state": torch.get_rng_state(),
+        **save_random_states(stage.device),
     }
     return snapshot(tree)
 
@@ -176,4 +177,4 @@ def _restore(built: BuiltStage, replicas: Replicas, tree: StateTree) -> None:
         replicas.load_compression_state(averaging, state)
     built.runner.load_state(tree["under_way"])
     source.metrics = dict(tree["metrics"])
-    torch.set_rng_state(tree["random_state"])
+    load_random_states(stage.device, tree)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from knet_hvd.pipeline.activation import Activation, map_tensors, only_tensor
+from knet_hvd.pipeline.activation import Activation, map_tensors, on_device, only_tensor
 from knet_hvd.pipeline.links import StageLinks
 from knet_hvd.pipeline.stage import Stage
 
@@ -51,7 +51,8 @@ def sum_metric(
         for step, (inputs, targets) in enumerate(islice(batches, replica, None, num_replicas)):
             outputs = _forward(stage, links, inputs, len(targets), step, rows)
             if stage.is_last:
-                total += float(metric(torch.cat(outputs), targets)) * len(targets)
+                value = metric(torch.cat(outputs), targets.to(stage.device))
+                total += float(value) * len(targets)
                 count += len(targets)
     finally:
         stage.blocks.train(was_training)
@@ -65,7 +66,8 @@ def _forward(
     outputs = []
     for part, start in enumerate(range(0, num_samples, rows)):
         if links.inputs is None:
-            received = map_tensors(partial(_rows, start=start, stop=start + rows), inputs)
+            part_of = partial(_rows, start=start, stop=start + rows)
+            received = on_device(map_tensors(part_of, inputs), stage.device)
         else:
             received = links.inputs.receive(step, part)
         output = stage.forward(received)

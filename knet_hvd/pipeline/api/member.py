@@ -48,6 +48,7 @@ class Member:
         links: LinkSettings,
         batch_size: int | None,
         replicas: Replicas,
+        device: torch.device,
     ) -> None:
         """Place the blocks, and build those of this rank; every rank has to call.
 
@@ -59,6 +60,7 @@ class Member:
             links: How tensors cross.
             batch_size: The most samples of a batch, if they are known.
             replicas: Of this rank's stage.
+            device: Of this rank.
         """
         self.world = world
         self._model, self._spec, self._links = model, spec, links
@@ -67,14 +69,15 @@ class Member:
         self.replicas = replicas
         self.share = BatchShare(replicas.index, replicas.number, spec.num_microbatches)
         rows = None if batch_size is None else self.share.largest(batch_size)
-        self.plan = place_blocks(world, model, spec, cuts, links, rows, replicas.number)
+        self.plan = place_blocks(world, model, spec, cuts, links, rows, device, replicas.number)
         take_values(world, model)
-        self._parts = build_parts(spec, self.plan, world, replicas)
+        self._parts = build_parts(spec, self.plan, world, replicas, device)
         self.stage = self._parts.stage
         seed = torch.initial_seed() if spec.seed is None else spec.seed
         seed = int(world.gather_text(str(seed), "the seed")[0])
         own_seed = seed + _SEEDS_APART * replicas.index  # replicas drop other units
-        self.stage.draws = BlockDraws(own_seed, [0, *self.plan.cuts][self.stage.index])
+        first = [0, *self.plan.cuts][self.stage.index]
+        self.stage.draws = BlockDraws(own_seed, first, device)
         self.losses = StepLosses(world, self.plan.order[-replicas.number :])
         self.sent: SentTargets | None = None
 

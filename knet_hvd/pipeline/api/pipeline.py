@@ -9,7 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from knet_hvd.compression import TernaryConfig
-from knet_hvd.pipeline.activation import Activation, tensors_of
+from knet_hvd.devices import CPU, take_device
+from knet_hvd.pipeline.activation import Activation, on_device, tensors_of
 from knet_hvd.pipeline.api.member import Member, OptimizerOf
 from knet_hvd.pipeline.api.placing import Cuts
 from knet_hvd.pipeline.api.run import PipelineRun
@@ -46,6 +47,8 @@ class Pipeline(PipelineRun):
     Attributes:
         rank: This process.
         optimizer: Of this rank's parameters, such as for a learning-rate scheduler.
+        device: What this rank computes on.
+        devices: A line that says which device each rank took.
         num_steps: Steps made so far.
     """
 
@@ -70,6 +73,7 @@ class Pipeline(PipelineRun):
         replicas: int = 1,
         compression: Literal["none", "fp16", "ternary"] = "ternary",
         ternary: TernaryConfig | None = None,
+        device: str | torch.device = "auto",
         links: LinkSettings | None = None,
         seed: int | None = None,
         deterministic: bool = False,
@@ -106,6 +110,9 @@ class Pipeline(PipelineRun):
                 its share of every batch. There are as many stages as ranks by replicas.
             compression: How gradients cross between replicas.
             ternary: Settings of ternary gradients.
+            device: What this rank computes on. auto: the GPU of its number on its host, the CPU
+                where there is no GPU; cpu; cuda; or a device of PyTorch's. The blocks of this
+                rank and all batches move there.
             links: How tensors cross.
             seed: Of the initial values that a function as model draws; if not given,
                 PyTorch's generator as it is, which has to be the same on every rank.
@@ -114,7 +121,7 @@ class Pipeline(PipelineRun):
             timeout_s: The longest wait for another rank.
 
         Raises:
-            KnetError: If a rank does not come.
+            KnetError: If a rank does not come, or has no such device of its own.
             RankMismatchError: If ranks differ in the model or in how it is cut.
             TypeError: If the model is none of these.
             ValueError: If the model cannot be cut, or a setting does not fit.
@@ -123,7 +130,12 @@ class Pipeline(PipelineRun):
             raise ValueError(f"targets: expected shared or send, got {targets!r}")
         super().__init__(timeout_s)
         with self._ending.telling():
+            taken = take_device(device, self._world.gather_text)
+            self.device, self.devices = taken.device, taken.line
             own = user_model(model, split, len(tensors_of(example)))
+            if own.network is not None:
+                own.network.cpu()  # this rank's blocks alone go to its device
+            example = on_device(example, CPU)
             spec = PipelineSpec(
                 builder=own.source,
                 example=example,
@@ -144,6 +156,7 @@ class Pipeline(PipelineRun):
                 links=links or LinkSettings(),
                 batch_size=batch_size,
                 replicas=self._replicas(replicas, compression, ternary, microbatches),
+                device=taken.device,
             )
             if self.stage.optimizer is None:  # a script may still hang a scheduler on one
                 self._own_optimizer(optimizer, [nn.Parameter(torch.zeros(0))])

@@ -7,6 +7,7 @@ import torch
 
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.comm.transfer import broadcast_tensors
+from knet_hvd.devices.random_state import own_random_states
 from knet_hvd.pipeline.blocks.given import state_tensors
 from knet_hvd.pipeline.blocks.sharing import check_not_shared
 from knet_hvd.pipeline.blocks.user_model import UserModel
@@ -33,6 +34,7 @@ def place_blocks(
     cuts: Cuts,
     links: LinkSettings,
     batch_size: int | None,
+    device: torch.device,
     replicas: int = 1,
 ) -> Plan:
     """Return which blocks are on which ranks, the same on every rank; all have to call.
@@ -44,6 +46,7 @@ def place_blocks(
         cuts: equal, measured, or blocks before each cut.
         links: How tensors cross.
         batch_size: Samples of a replica's share of a batch, if they are known.
+        device: Of this rank.
         replicas: Replicas of each stage.
 
     Raises:
@@ -53,9 +56,9 @@ def place_blocks(
     _check_same_model(world, model, cuts)
     stages = num_stages(world.size, replicas)
     if isinstance(cuts, str) and cuts == "measured":
-        with torch.random.fork_rng(devices=[]):
+        with own_random_states(device):
             measured = spec.with_rows(batch_size or _MEASURED_ROWS)
-            plan = plan_by_costs(measure_costs(measured, world, links), replicas)
+            plan = plan_by_costs(measure_costs(measured, world, links, device=device), replicas)
     elif isinstance(cuts, str) and cuts != "equal":
         raise ValueError(f"cuts: expected equal, measured or numbers of blocks, got {cuts!r}")
     else:

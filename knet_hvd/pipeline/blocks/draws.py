@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from knet_hvd.devices import CPU
+from knet_hvd.devices.random_state import own_random_states, random_states
+
 _TRIALS = 3
 """Calls after which a block that has drawn nothing is taken to draw never."""
 
@@ -21,14 +24,16 @@ _TRIALS = 3
 class BlockDraws:
     """Run blocks, each with random numbers of its own."""
 
-    def __init__(self, seed: int, first_block: int = 0) -> None:
+    def __init__(self, seed: int, first_block: int = 0, device: torch.device = CPU) -> None:
         """Begin with blocks of which nothing is known.
 
         Args:
             seed: The same on every rank.
             first_block: The number of the first of the blocks in the whole network.
+            device: Of the blocks.
         """
         self._seed = seed
+        self._device = device
         self._first = first_block
         self._quiet_calls: dict[int, int] = {}
         self._drawing: set[int] = set()
@@ -52,12 +57,12 @@ class BlockDraws:
     def _run_one(
         self, number: int, block: nn.Module, inputs: Any, position: tuple[int, int]
     ) -> Any:
-        with torch.random.fork_rng(devices=[]):
+        with own_random_states(self._device):
             torch.manual_seed(_key(self._seed, *position, number))
-            before = torch.get_rng_state()
+            before = random_states(self._device)
             output = block(inputs)
             if number not in self._drawing:
-                if torch.equal(torch.get_rng_state(), before):
+                if all(map(torch.equal, random_states(self._device), before)):
                     self._quiet_calls[number] = self._quiet_calls.get(number, 0) + 1
                 else:
                     self._drawing.add(number)

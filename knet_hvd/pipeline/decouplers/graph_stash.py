@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from knet_hvd.checkpoint import StateTree
+from knet_hvd.devices.random_state import save_random_states
 from knet_hvd.pipeline.activation import Activation
 from knet_hvd.pipeline.packing import pack_tensor, unpack_tensor
 from knet_hvd.pipeline.stage import Batch, Stage
@@ -50,7 +50,7 @@ class GraphStash:
         if batch.microbatch == 0:
             updates = batch.num_updates_until_gradient if self._predict_weights else 0
             self._weights = self._pool.take(stage.blocks, stage.optimizer, updates)
-        stash = Stash(self._weights, torch.get_rng_state())
+        stash = Stash(self._weights, save_random_states(stage.device))
         batch.keep_inputs = True
         with graph_on(stash, stage.blocks):
             return KeptGraph(stage.run(batch), stash)
@@ -70,7 +70,7 @@ class GraphStash:
         """Return what `rebuild` needs besides the batch's inputs."""
         return {
             "weights": [pack_tensor(each) for each in graph.stash.weights],
-            "random_state": pack_tensor(graph.stash.random_state),
+            "random_state": graph.stash.random_state,
         }
 
     def rebuild(self, stage: Stage, batch: Batch, tree: StateTree) -> KeptGraph:
@@ -81,8 +81,8 @@ class GraphStash:
             batch: Its inputs are there.
             tree: What `pack` returned.
         """
-        weights = [unpack_tensor(each) for each in tree["weights"]]
-        stash = Stash(weights, unpack_tensor(tree["random_state"]))
+        weights = [unpack_tensor(each, stage.device) for each in tree["weights"]]
+        stash = Stash(weights, tree["random_state"])
         batch.keep_inputs = True
-        with as_it_was(stash, stage.blocks), graph_on(stash, stage.blocks):
+        with as_it_was(stash, stage.blocks, stage.device), graph_on(stash, stage.blocks):
             return KeptGraph(stage.run(batch), stash)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from knet_hvd.devices import CPU
 from knet_hvd.pipeline.activation import (
     Activation,
     Signature,
@@ -18,10 +19,10 @@ from knet_hvd.pipeline.stage import Batch, Stage
 class DecouplerTrial:
     """Do what a stage does for the gradient of its output, without its blocks."""
 
-    def __init__(self, spec: PipelineSpec) -> None:
-        """Take the decoupler and the precision of a pipeline."""
+    def __init__(self, spec: PipelineSpec, device: torch.device = CPU) -> None:
+        """Take the decoupler and the precision of a pipeline, and the device to run on."""
         self._spec = spec
-        self._stage = Stage(0, 2, nn.Sequential(nn.Identity()), None, spec.precision)
+        self._stage = Stage(0, 2, nn.Sequential(nn.Identity()), None, spec.precision, device)
         self._block = -1
         self._source: GradientSource | None = None
 
@@ -35,10 +36,11 @@ class DecouplerTrial:
         if self._source is None or block != self._block:
             signature = Signature.of(output, f"block {block}")
             self._source = source_of(self._spec, signature)
+            self._source.modules.to(self._stage.device)
             self._block = block
         inputs = map_tensors(_leaf, output)
         rows = num_samples(output)
-        targets = torch.zeros(rows, dtype=torch.int64)
+        targets = torch.zeros(rows, dtype=torch.int64, device=self._stage.device)
         batch = Batch(step=0, targets=targets, inputs=inputs, num_samples=rows)
         self._source.forward(self._stage, batch)
         self._source.backward_now(self._stage, batch)

@@ -7,6 +7,8 @@ import torch
 
 from knet_hvd.comm import Mesh, World, measure_links
 from knet_hvd.comm.throttle import Throttle
+from knet_hvd.devices import CPU
+from knet_hvd.pipeline.activation import on_device
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.placement.cuts import check_cuts, equal_cuts, output_signatures
 from knet_hvd.pipeline.placement.decoupler_trial import DecouplerTrial
@@ -57,6 +59,7 @@ def measure_costs(
     memory_limits_bytes: Sequence[int | None] = (),
     values_per_parameter: int = 2,
     throttle: Throttle | None = None,
+    device: torch.device = CPU,
 ) -> Costs:
     """Measure blocks and links, and return what all ranks found; all have to call.
 
@@ -67,12 +70,17 @@ def measure_costs(
         memory_limits_bytes: Memory of each rank, None for no limit; later ranks have none.
         values_per_parameter: Values that the optimizer keeps for each parameter.
         throttle: Makes this rank slower, for tests.
+        device: Of this rank.
     """
     outputs = output_signatures(spec.builder, spec.example)
     torch.manual_seed(spec.seed or 0)
-    with torch.autocast("cpu", torch.bfloat16, enabled=spec.precision == "bf16"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=spec.precision == "bf16"):
         own = profile_blocks(
-            spec.builder, spec.random_inputs(), DecouplerTrial(spec), throttle or Throttle()
+            spec.builder,
+            on_device(spec.random_inputs(), device),
+            DecouplerTrial(spec, device),
+            throttle or Throttle(),
+            device,
         )
     profiles = gather_profiles(world, own)
     speeds = measure_links(world)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from knet_hvd.comm import World
 from knet_hvd.comm.throttle import Throttle
+from knet_hvd.devices import CPU
+from knet_hvd.devices.measuring import finish
 from knet_hvd.models.blocks import blocks_of, num_parameters
 from knet_hvd.pipeline.activation import (
     Activation,
@@ -58,7 +60,11 @@ class BlockProfile:
 
 
 def profile_blocks(
-    builder: BlockSource, inputs: Activation, trial: DecouplerTrial, throttle: Throttle
+    builder: BlockSource,
+    inputs: Activation,
+    trial: DecouplerTrial,
+    throttle: Throttle,
+    device: torch.device = CPU,
 ) -> BlockProfile:
     """Measure each block on a batch of random numbers.
 
@@ -67,23 +73,26 @@ def profile_blocks(
         inputs: Of the network, [n, ...].
         trial: Does what a stage that ends with a block does for its gradient.
         throttle: Makes this rank slower, for tests.
+        device: Of this rank; inputs are there.
 
     Returns:
         The least of some times for each.
     """
     forward_s, train_s, decoupler_s = [], [], []
     activation = inputs
-    for index, block in enumerate(builder.each()):
+    least_s = partial(_least_s, throttle=throttle, device=device)
+    for index, made in enumerate(builder.each()):
+        block = made.to(device)
         leaf = map_tensors(Tensor.detach, activation)
         if index > 0:
             require_gradients(leaf, [each.is_floating_point() for each in tensors_of(leaf)])
-        forward_s.append(_least_s(partial(_forward, block, leaf), throttle))
-        train_s.append(_least_s(partial(_train, block, leaf), throttle))
+        forward_s.append(least_s(partial(_forward, block, leaf)))
+        train_s.append(least_s(partial(_train, block, leaf)))
         activation = _forward(block, leaf)
         is_last = index == len(builder) - 1
-        seconds = 0.0 if is_last else _least_s(partial(trial.run, index, activation), throttle)
+        seconds = 0.0 if is_last else least_s(partial(trial.run, index, activation))
         decoupler_s.append(seconds)
-        del block, leaf  # before the next one gets memory
+        del made, block, leaf  # before the next one gets memory
     return BlockProfile(forward_s=forward_s, train_s=train_s, decoupler_s=decoupler_s)
 
 
@@ -132,12 +141,14 @@ def _train(block: nn.Module, inputs: Activation) -> None:
     backward_through(output, tuple(torch.ones_like(each) for each in learnable(output)))
 
 
-def _least_s(run: Callable[[], object], throttle: Throttle) -> float:
+def _least_s(run: Callable[[], object], throttle: Throttle, device: torch.device) -> float:
     run()  # the first one allocates
+    finish(device)
     times = []
     for _ in range(_REPEATS):
         start = time.perf_counter()
         with throttle:
             run()
+            finish(device)
         times.append(time.perf_counter() - start)
     return min(times)

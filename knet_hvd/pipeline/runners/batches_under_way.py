@@ -44,13 +44,13 @@ def batch_from_tree(
         tree: What `batch_to_tree` returned, from a checkpoint or not.
         needs_gradient: Whether the gradient of the inputs will be sent back.
     """
-    inputs = None if tree["inputs"] is None else unpack_activation(tree["inputs"])
+    inputs = None if tree["inputs"] is None else unpack_activation(tree["inputs"], stage.device)
     if inputs is not None and needs_gradient:
         require_gradients(inputs, tree["gradients"])
     batch = Batch(
         step=tree["step"],
         microbatch=tree["microbatch"],
-        targets=unpack_tensor(tree["targets"]),
+        targets=unpack_tensor(tree["targets"], stage.device),
         inputs=inputs,
         num_samples=tree["num_samples"],
         log_metrics=tree["log_metrics"],

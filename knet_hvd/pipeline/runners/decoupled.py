@@ -143,4 +143,4 @@ class DecoupledRunner(Runner):
             self._late.load_state(self.stage, state["late"])
         self.staleness = state["staleness"]
         for parameter, gradient in zip(self.stage.blocks.parameters(), state["sums"], strict=True):
-            parameter.grad = unpack_optional(gradient)
+            parameter.grad = unpack_optional(gradient, self.stage.device)

@@ -116,4 +116,5 @@ class LateGradients:
             batch_from_tree(self.source, stage, tree, needs_gradient=needs_gradient)
             for tree in state["waiting"]
         )
-        self._arrived = deque(unpack_activation(tree) for tree in state["arrived"])
+        arrived = (unpack_activation(tree, stage.device) for tree in state["arrived"])
+        self._arrived = deque(arrived)

@@ -7,7 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from knet_hvd.pipeline.activation import Activation, require_gradients, split_rows
+from knet_hvd.devices import CPU
+from knet_hvd.pipeline.activation import (
+    Activation,
+    on_device,
+    only_tensor,
+    require_gradients,
+    split_rows,
+)
 from knet_hvd.pipeline.links import StageLinks
 from knet_hvd.pipeline.stage import Batch
 
@@ -59,13 +66,15 @@ def split_batch(
 class StageIO:
     """Move batches, outputs and gradients between a stage and its neighbors."""
 
-    def __init__(self, links: StageLinks, log_every: int = 1) -> None:
+    def __init__(self, links: StageLinks, log_every: int = 1, device: torch.device = CPU) -> None:
         """Take the links of a rank.
 
         Args:
             links: To its neighbors.
             log_every: Steps between those whose metrics are wanted.
+            device: Of the stage; what comes in is moved there.
         """
+        self._device = device
         self._links = links
         self._log_every = log_every
 
@@ -102,8 +111,8 @@ class StageIO:
         return Batch(
             step=part.step,
             microbatch=part.microbatch,
-            targets=part.targets,
-            inputs=inputs,
+            targets=only_tensor(on_device(part.targets, self._device)),
+            inputs=on_device(inputs, self._device),
             num_samples=part.num_samples,
             log_metrics=part.step % self._log_every == 0,
             is_last=part.is_last,

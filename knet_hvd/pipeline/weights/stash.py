@@ -8,10 +8,12 @@ a batch goes forward on a copy of them, which its graph refers to.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from knet_hvd.devices.random_state import load_random_states, own_random_states
 from knet_hvd.pipeline.optimizers import Optimizer
 from knet_hvd.pipeline.weights.prediction import predict_weights, running_on
 
@@ -22,11 +24,12 @@ class Stash:
 
     Attributes:
         weights: Copies of the module's parameters, in their order and layout.
-        random_state: Of the CPU's generator, before dropout took from it.
+        random_state: Of PyTorch's generators, before dropout took from them; see
+            `save_random_states`.
     """
 
     weights: list[Tensor]
-    random_state: Tensor
+    random_state: dict[str, Any]
 
 
 class StashPool:
@@ -81,20 +84,20 @@ def graph_on(stash: Stash, module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def as_it_was(stash: Stash, module: nn.Module) -> Iterator[None]:
+def as_it_was(stash: Stash, module: nn.Module, device: torch.device) -> Iterator[None]:
     """Have a module draw the random numbers that it drew, and keep its buffers.
 
     Args:
         stash: Of this module.
-        module: What runs inside; its buffers and the generator are restored.
+        module: What runs inside; its buffers and the generators are restored.
+        device: Of the module.
     """
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
-    random_state = torch.get_rng_state()
-    torch.set_rng_state(stash.random_state)
     try:
-        yield
+        with own_random_states(device):
+            load_random_states(device, stash.random_state)
+            yield
     finally:
-        torch.set_rng_state(random_state)
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)

@@ -61,7 +61,7 @@ class CorrectedSyntheticGradient(TrueTargetsGradient):
     def unpack_memory(self, stage: Stage, batch: Batch, tree: StateTree) -> None:
         """Make the graph again, and take the gradient that was followed."""
         super().unpack_memory(stage, batch, tree)
-        batch.memory.applied_gradient = unpack_tensor(tree["applied_gradient"])
+        batch.memory.applied_gradient = unpack_tensor(tree["applied_gradient"], stage.device)
 
 
 def _add_gradients(stage: Stage, output: Tensor, gradient: Tensor, *, retain_graph: bool) -> None:

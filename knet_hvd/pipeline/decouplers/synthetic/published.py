@@ -137,8 +137,9 @@ class SyntheticGradient(LateGradientSource):
 
     def unpack_memory(self, stage: Stage, batch: Batch, tree: StateTree) -> None:
         """Take the kept activation and prediction."""
-        prediction = unpack_optional(tree["prediction"])
-        batch.memory = SyntheticMemory(unpack_tensor(tree["output"]), prediction)
+        prediction = unpack_optional(tree["prediction"], stage.device)
+        output = unpack_tensor(tree["output"], stage.device)
+        batch.memory = SyntheticMemory(output, prediction)
 
 
 def compare(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:

@@ -86,7 +86,7 @@ class TrueTargetsGradient(SyntheticGradient):
             super().unpack_memory(stage, batch, tree)
             return
         graph = self._graphs.rebuild(stage, batch, tree["graph"])
-        prediction = unpack_optional(tree["prediction"])
+        prediction = unpack_optional(tree["prediction"], stage.device)
         batch.memory = SyntheticMemory(only_tensor(graph.output), prediction, graph)
 
 
