@@ -53,6 +53,10 @@ class StrictTensor(Tensor):
         """Return the tensor of ``__tensor_flatten__``."""
         return StrictTensor(inner["_inner"])
 
+    def data_ptr(self) -> int:
+        """Return where the values lie, which tells tensors apart."""
+        return self._inner.data_ptr()
+
     @property
     def data(self) -> Tensor:
         """Return the values without a graph."""

@@ -40,9 +40,12 @@ class ErrorFeedback:
 
     def add_to(self, name: str, gradient: Tensor) -> Tensor:
         """Return gradient + residual [any shape], fp32, as a new tensor."""
-        residual = self.residuals.get(name)
         values = gradient.to(torch.float32)
-        return values.clone() if residual is None else values + residual.view_as(values)
+        if name not in self.residuals:
+            return values.clone()
+        # A checkpoint brings residuals back on the CPU.
+        residual = self.residuals[name] = self.residuals[name].to(values.device)
+        return values + residual.view_as(values)
 
     def update(self, name: str, corrected: Tensor, sent: Tensor) -> None:
         """Store corrected - sent as the residual: what was corrected and not sent.
@@ -71,8 +74,8 @@ class ErrorFeedback:
         return math.sqrt(sum(squares))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return a copy of the residuals by parameter name."""
-        return {name: tensor.clone() for name, tensor in self.residuals.items()}
+        """Return a copy of the residuals by parameter name, on the CPU."""
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self.residuals.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Replace all residuals by copies of those in ``state``."""

@@ -8,6 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from knet_hvd.devices import CPU
+from knet_hvd.devices.measuring import device_peak_bytes, restart_device_peak
+
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
@@ -21,11 +24,13 @@ _LARGEST_KEPT = 32 * 2**20
 class MemoryMeter:
     """Measure how far resident memory grows from the moment this is made.
 
-    What the process held before, such as the libraries, does not count.
+    What the process held before, such as the libraries, does not count. On a GPU it is the
+    memory of tensors there that counts instead.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device = CPU) -> None:
         """Begin at what is resident once the libraries have been used."""
+        self._device = device
         _use_libraries()
         _give_back()
         self._start_bytes = _status_bytes("VmRSS")
@@ -39,6 +44,7 @@ class MemoryMeter:
         _give_back()
         with contextlib.suppress(OSError):
             _CLEAR.write_text(_RESET_PEAK)
+        restart_device_peak(self._device)
 
     @property
     def peak_bytes(self) -> int:
@@ -46,6 +52,9 @@ class MemoryMeter:
 
         Before `restart_peak` that is the highest point of the process's whole life.
         """
+        on_device = device_peak_bytes(self._device)
+        if on_device is not None:
+            return on_device
         return max(0, _status_bytes("VmHWM") - self._start_bytes)
 
 

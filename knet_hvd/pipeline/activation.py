@@ -15,6 +15,7 @@ from torch import Tensor
 
 from knet_hvd.comm import Encoding
 from knet_hvd.comm.links.encodings import max_payload_bytes
+from knet_hvd.devices.moving import moved
 
 Activation: TypeAlias = Tensor | tuple[Tensor, ...]
 
@@ -39,12 +40,8 @@ def map_tensors(function: Callable[[Tensor], Tensor], activation: Activation) ->
 
 
 def on_device(activation: Activation, device: torch.device) -> Activation:
-    """Return an activation on a device; one that is there is not copied.
-
-    A copy from pinned memory to a GPU does not block.
-    """
-    non_blocking = device.type == "cuda"  # the way back would give values that are not there yet
-    return map_tensors(lambda each: each.to(device, non_blocking=non_blocking), activation)
+    """Return an activation on a device; see ``moved``."""
+    return map_tensors(lambda each: moved(each, device), activation)
 
 
 def num_samples(activation: Activation) -> int:

@@ -91,6 +91,9 @@ class JobConfig:
     """Evaluate an exponential moving average of the parameters with this decay
     (the paper: 0.9999); 0 evaluates the parameters themselves."""
 
+    device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=RUN_ONLY)
+    """auto: the GPU of the rank's number on its host, the processor where there is no GPU."""
+
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast of forward and backward; parameters, gradients and what crosses
     the network stay fp32. Faster on CPUs with AMX or AVX-512 BF16."""
@@ -155,8 +158,9 @@ class JobConfig:
         return ImageSettings(augment=self.augment, crop_size=self.crop_size, inputs=self.inputs)
 
     def facts(self) -> dict[str, Scalar]:
-        """Return what has to be the same on every rank: all but paths of its own host."""
-        return to_flat_dict(replace(self, data_dir=None, logdir=None, summary=None, profile=None))
+        """Return what has to be the same on every rank: all but what its own host has."""
+        own = replace(self, data_dir=None, logdir=None, summary=None, profile=None, device="auto")
+        return to_flat_dict(own)
 
     def defaults(self) -> "JobConfig":
         """Return the configuration of the same job with all settings at their defaults."""

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from knet_hvd.devices.moving import moved
 from knet_hvd.pipeline.activation import Activation, map_tensors, on_device, only_tensor
 from knet_hvd.pipeline.links import StageLinks
 from knet_hvd.pipeline.stage import Stage
@@ -51,7 +52,7 @@ def sum_metric(
         for step, (inputs, targets) in enumerate(islice(batches, replica, None, num_replicas)):
             outputs = _forward(stage, links, inputs, len(targets), step, rows)
             if stage.is_last:
-                value = metric(torch.cat(outputs), targets.to(stage.device))
+                value = metric(torch.cat(outputs), moved(targets, stage.device))
                 total += float(value) * len(targets)
                 count += len(targets)
     finally:

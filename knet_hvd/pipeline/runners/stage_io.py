@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from knet_hvd.devices import CPU
+from knet_hvd.devices.moving import moved
 from knet_hvd.pipeline.activation import (
     Activation,
     on_device,
-    only_tensor,
     require_gradients,
     split_rows,
 )
@@ -111,7 +111,7 @@ class StageIO:
         return Batch(
             step=part.step,
             microbatch=part.microbatch,
-            targets=only_tensor(on_device(part.targets, self._device)),
+            targets=moved(part.targets, self._device),
             inputs=on_device(inputs, self._device),
             num_samples=part.num_samples,
             log_metrics=part.step % self._log_every == 0,

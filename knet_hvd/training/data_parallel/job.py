@@ -10,7 +10,7 @@ from horovod.common.exceptions import HorovodInternalError
 from knet_hvd.checkpoint import StopSignals
 from knet_hvd.errors import KnetError
 from knet_hvd.launcher import end_launcher_later
-from knet_hvd.training.cli import GRACE_S, report, say, warn_if_alone
+from knet_hvd.training.cli import GRACE_S, job_name, report, say, warn_if_alone
 from knet_hvd.training.data_parallel.config import TrainingConfig
 from knet_hvd.training.data_parallel.run import open_trainer
 from knet_hvd.training.elastic.worker.loop import check_launcher, train_elastically
@@ -41,6 +41,8 @@ class DataParallelJob(Job[TrainingConfig]):
 
     def _train(self, signals: StopSignals, watchdog: Watchdog) -> None:
         trainer = open_trainer(self.config, signals, watchdog.progress)
+        if self.rank == 0:
+            say(f"{job_name()}: {trainer.task.devices}")
         if trainer.task.advice and self.rank == 0:
             report(trainer.task.advice)
         if trainer.resumed_step and self.rank == 0:

@@ -10,6 +10,7 @@ from torch import Tensor
 from knet_hvd.checkpoint import StateTree
 from knet_hvd.data_parallel.optimizer.averaging import AveragingOptimizer
 from knet_hvd.data_parallel.ranks.checkpoint_ranks import HorovodRanks
+from knet_hvd.devices.random_state import load_random_states
 from knet_hvd.flat_config import Scalar
 from knet_hvd.training.state.interfaces import JobState, SavedState
 from knet_hvd.training.state.rank_state import RankState
@@ -59,7 +60,7 @@ class DataParallelState(JobState):
         self.rank_state.check_finite(step)
         own = {
             "compression": self._optimizer.compression_state_dict(),  # already copies
-            "loss": self.loss.clone(),
+            "loss": self.loss.to("cpu", copy=True),
         }
         return own | self.rank_state.capture(shared=self._whole or self.shard == 0)
 
@@ -76,7 +77,7 @@ class DataParallelState(JobState):
         self.rank_state.restore(own, saved.shards[0])
         self.loss = own["loss"]
         if saved.num_ranks == num_ranks:
-            torch.set_rng_state(own["random_state"])
+            load_random_states(self.rank_state.device, own)
             self._optimizer.load_compression_state_dict(own["compression"])
             return
         torch.manual_seed(_new_seed(self._seed, saved.step, rank, num_ranks))

@@ -12,6 +12,8 @@ from knet_hvd.checkpoint import Manifest
 from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.data import load_dataset
 from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
+from knet_hvd.devices import take_device
+from knet_hvd.devices.moving import moved
 from knet_hvd.flat_config import to_flat_dict
 from knet_hvd.metrics.process_memory import MemoryMeter, keep_freed_blocks
 from knet_hvd.models import ModelFactory, num_parameters, parameters_sha256
@@ -35,6 +37,7 @@ class DataParallelTask(TrainingTask):
         model: The same on all ranks, but for batch statistics.
         optimizer: Averages, then updates.
         advice: What ``compression="auto"`` found; empty without it.
+        devices: A line that says which device each rank took.
     """
 
     state: DataParallelState
@@ -48,7 +51,8 @@ class DataParallelTask(TrainingTask):
 
         Raises:
             DataError: If a data file is missing or malformed.
-            KnetError: If a function of the user's cannot be imported, or fails.
+            KnetError: If a function of the user's cannot be imported, or fails; or if a rank has
+                no such device of its own.
             RankMismatchError: If ranks have loaded different data.
             ValueError: If the model or another setting is unknown.
         """
@@ -59,12 +63,15 @@ class DataParallelTask(TrainingTask):
         dataset = load_dataset(config.data, config.data_dir, config.image_settings)
         ranks = CollectiveRanks(HorovodCollectives())
         check_agreement(ranks, dataset.facts(), "the data set", same_names=True)
-        self.memory = MemoryMeter()
+        taken = take_device(config.device, ranks.gather_text)
+        self.device, self.devices = taken.device, taken.line
+        self.memory = MemoryMeter(self.device)
         factory = ModelFactory(config.model)
         torch.manual_seed(config.seed)
         self.model = factory(
             in_shape=dataset.in_shape, num_classes=dataset.num_classes, width=config.width
         )
+        self.model.to(self.device)
         self.source = BatchSource(dataset, config, share=hvd.rank(), num_shares=hvd.size())
         used = chosen(config, manifest)
         self.optimizer = make_optimizer(self.model, used)
@@ -73,7 +80,12 @@ class DataParallelTask(TrainingTask):
         saved_advice = manifest.detail("advice", str) if manifest else ""
         self.advice = str(self.optimizer.compression_advice or saved_advice)
         self.state = DataParallelState(
-            RankState(self.model, self.optimizer, ParameterEma(config.average_decay)),
+            RankState(
+                self.model,
+                self.optimizer,
+                ParameterEma(config.average_decay),
+                device=self.device,
+            ),
             self.optimizer,
             config.seed,
             {"advice": saved_advice, **choice_details(used, self.optimizer)},
@@ -85,7 +97,8 @@ class DataParallelTask(TrainingTask):
         """Make one training step: see ``TrainingTask``."""
         self.model.train()
         self.optimizer.zero_grad()
-        loss = self.source.loss(self._outputs(expect_inputs(inputs)), targets)
+        outputs = self._outputs(expect_inputs(inputs))
+        loss = self.source.loss(outputs, moved(targets, self.device))
         loss.backward()
         self.optimizer.step()
         self.state.loss = loss.detach()
@@ -93,8 +106,8 @@ class DataParallelTask(TrainingTask):
     def _outputs(self, inputs: Tensor) -> Tensor:
         """Return the model's outputs fp32 [n, ...]."""
         bf16 = self._config.precision == "bf16"
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            outputs: Tensor = self.model(inputs)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            outputs: Tensor = self.model(moved(inputs, self.device))
         return outputs.float()
 
     def drain(self) -> None:
@@ -114,7 +127,7 @@ class DataParallelTask(TrainingTask):
     def predictions(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the outputs and targets of this rank's share: see ``TrainingTask``."""
         for inputs, targets in self.source.evaluation(split, _EVALUATION_BATCH):
-            yield self._outputs(expect_inputs(inputs)), targets
+            yield self._outputs(expect_inputs(inputs)), moved(targets, self.device)
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sums over all ranks."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from knet_hvd.devices.measuring import finish
 from knet_hvd.training.loop.task import TrainingTask
 
 
@@ -13,8 +14,8 @@ class TrainingMeter:
     Attributes:
         elapsed_s: Their time.
         counted: What ``TrainingTask.counters`` grew by.
-        peak_bytes: Growth of resident memory at the highest point, evaluations between the spans
-            included.
+        peak_bytes: Memory at the highest point, evaluations between the spans included; see
+            ``MemoryMeter``.
     """
 
     def __init__(self, task: TrainingTask) -> None:
@@ -28,9 +29,11 @@ class TrainingMeter:
     @contextmanager
     def training(self) -> Iterator[None]:
         """Count what happens within."""
+        finish(self._task.device)
         start_s = time.perf_counter()
         before = self._task.counters()
         yield
+        finish(self._task.device)
         self.elapsed_s += time.perf_counter() - start_s
         for name, value in self._task.counters().items():
             self.counted[name] += value - before[name]

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from knet_hvd.flat_config import Scalar
@@ -81,6 +82,7 @@ class TrainingTask(ABC):
         curves: What this rank shows in TensorBoard.
         memory: Has measured since before anything was built.
         rank: This process.
+        device: What this rank computes on.
         reports: Whether this rank knows the accuracy, and shows it with the progress bar.
     """
 
@@ -89,6 +91,7 @@ class TrainingTask(ABC):
     curves: Curves
     memory: MemoryMeter
     rank: int
+    device: torch.device
     reports: bool
 
     def running(self) -> AbstractContextManager[None]:

@@ -67,7 +67,7 @@ class PipelineTask(TrainingTask):
         torch.manual_seed(config.seed * 1009 + world.rank)  # dropout differs by stage
         self.state = StageState(job, world, ParameterEma(config.average_decay))
         self.curves = StageCurves(config, job, world)
-        self.rank = world.rank
+        self.rank, self.device = world.rank, self.stage.device
         # The last stage alone knows loss and accuracy.
         self.reports = self.stage.is_last and self.replicas.index == 0
 

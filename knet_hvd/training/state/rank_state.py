@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from knet_hvd.checkpoint import StateTree, snapshot
+from knet_hvd.devices import CPU
+from knet_hvd.devices.random_state import save_random_states
 from knet_hvd.errors import CheckpointError, KnetError
 from knet_hvd.metrics import MetricLogger
 from knet_hvd.training.state.ema import ParameterEma
@@ -70,6 +72,7 @@ class RankState:
         name: Of the model, in messages.
         others: What else learns on this rank, such as a decoupler.
         logger: Writes its curves; whenever the state is captured, they are written out.
+        device: Of all that learns here.
     """
 
     model: nn.Module
@@ -78,6 +81,7 @@ class RankState:
     name: str = "the model"
     others: tuple[Part, ...] = ()
     logger: MetricLogger = field(default_factory=MetricLogger)
+    device: torch.device = CPU
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -112,7 +116,7 @@ class RankState:
         """
         # A run that continues from here continues the curves, too.
         self.logger.flush()
-        tree: dict[str, Any] = {"random_state": torch.get_rng_state()}
+        tree: dict[str, Any] = save_random_states(self.device)
         if shared:
             tree["average"] = self.average.shadow
         for part in self.parts:
@@ -142,4 +146,4 @@ class RankState:
             text = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint does not fit {self.name}: {text}") from error
         averages: dict[str, Tensor] = shared["average"]
-        self.average.shadow = dict(averages)
+        self.average.shadow = {name: each.to(self.device) for name, each in averages.items()}
