@@ -24,8 +24,10 @@ set_up() {
 # Sets `results`, the folder for what the job leaves, and `data`, its flags of the data set.
 check_job() {
   local found num_nodes=${1:-$SLURM_JOB_NUM_NODES} status launch_within=$KNET_START_LIMIT_S
-  ((KNET_GPUS_PER_NODE == 0)) ||
-    die "jobs do not use GPUs yet, so that $KNET_GPUS_PER_NODE on each node would lie idle: set KNET_GPUS_PER_NODE=0 in slurm/env.sh"
+  ((KNET_GPUS_PER_NODE <= ${SLURM_GPUS_ON_NODE:-0})) ||
+    die "$KNET_GPUS_PER_NODE GPUs on each node were wanted, and Slurm gave ${SLURM_GPUS_ON_NODE:-none}: source slurm/env.sh before sbatch, or edit KNET_GPUS_PER_NODE in it"
+  ((KNET_GPUS_PER_NODE == 0 || KNET_GPUS_PER_NODE >= ${SLURM_NTASKS_PER_NODE:-1})) ||
+    die "$SLURM_NTASKS_PER_NODE ranks on each node need a GPU each, and KNET_GPUS_PER_NODE is $KNET_GPUS_PER_NODE: edit slurm/env.sh"
   case $KNET_LAUNCHER in
     mpirun | srun) ;;
     *) die "KNET_LAUNCHER is mpirun or srun, not '$KNET_LAUNCHER': edit slurm/env.sh" ;;

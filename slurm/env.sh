@@ -10,7 +10,8 @@ KNET_VENV=${KNET_VENV-.venv}
 KNET_PARTITION=${KNET_PARTITION-}
 KNET_ACCOUNT=${KNET_ACCOUNT-}
 
-# GPUs that a job asks for on each node. Jobs train on processors: any other number than 0 is refused.
+# GPUs that a job asks for on each node, at least one for each rank there: each takes that of its number. 0: jobs
+# train on processors.
 KNET_GPUS_PER_NODE=${KNET_GPUS_PER_NODE-0}
 
 # Network interface for MPI's TCP, as `ip link` on a node lists it; empty: MPI chooses, and takes InfiniBand itself.
@@ -33,4 +34,5 @@ KNET_RUNS=${KNET_RUNS-runs}
 
 # sbatch reads these where the script's own lines say nothing.
 if [[ -n $KNET_PARTITION ]]; then export SBATCH_PARTITION=$KNET_PARTITION; fi
+if ((KNET_GPUS_PER_NODE > 0)); then export SBATCH_GPUS_PER_NODE=$KNET_GPUS_PER_NODE; fi
 if [[ -n $KNET_ACCOUNT ]]; then export SBATCH_ACCOUNT=$KNET_ACCOUNT; fi

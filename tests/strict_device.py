@@ -59,8 +59,8 @@ class StrictTensor(Tensor):
 
     @property
     def data(self) -> Tensor:
-        """Return the values without a graph."""
-        return self.detach()
+        """Return the values, with neither their graph nor their count of changes."""
+        return StrictTensor(self._inner.detach())
 
     @data.setter
     def data(self, value: Tensor) -> None:

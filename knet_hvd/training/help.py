@@ -40,7 +40,7 @@ GROUPS = (
     Group(
         "network",
         "What is trained.",
-        ("model", "width", "precision"),
+        ("model", "width", "device", "precision"),
     ),
     Group(
         "training",

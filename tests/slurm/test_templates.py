@@ -116,7 +116,7 @@ def test_tensorboard_is_on_loopback_only(slurm: Slurm) -> None:
         ({"KNET_DATA": "mnist"}, "data set mnist is read from files: name"),
         ({"KNET_RUNS": "/proc/no"}, "results cannot be written to /proc/no/"),
         ({"KNET_INTERFACE": "no0"}, "node n[12]: no network interface no0: edit"),
-        ({"KNET_GPUS_PER_NODE": "99"}, "jobs do not use GPUs yet, so that 99 on"),
+        ({"KNET_GPUS_PER_NODE": "99"}, "99 GPUs on each node were wanted, and Slurm gave none:"),
         ({"KNET_DATA_DIR": "/no/data"}, "node n[12]: no data folder /no/data: edit"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

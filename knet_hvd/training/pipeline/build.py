@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import nn
 
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.comm.throttle import Throttle, throttle_of
 from knet_hvd.data import Dataset, load_dataset
+from knet_hvd.devices import take_device
 from knet_hvd.metrics.process_memory import MemoryMeter, keep_freed_blocks, release_freed_blocks
 from knet_hvd.models import ModelFactory
 from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
@@ -50,6 +52,7 @@ class StageJob:
         runner: Makes the steps.
         next_rank: The rank of the next stage, if any.
         memory: Has measured since before anything was built.
+        devices: A line that says which device each rank took.
         is_locked: Whether stages wait for each other in every step.
     """
 
@@ -62,6 +65,7 @@ class StageJob:
     runner: Runner
     next_rank: int | None
     memory: MemoryMeter
+    devices: str
     is_locked: bool
 
     @property
@@ -85,7 +89,8 @@ def build_stage_job(
         CheckpointError: On every rank, if the checkpoint has other cuts.
         RankMismatchError: If ranks differ in their data, the placement or what crosses.
         DataError: If a data file is missing or malformed.
-        KnetError: If a function of the user's cannot be imported, or fails.
+        KnetError: If a function of the user's cannot be imported, or fails; or if a rank has no
+            such device of its own.
         ValueError: If a setting is unknown or does not fit.
     """
     dataset = load_dataset(config.data, config.data_dir, config.image_settings)
@@ -94,10 +99,11 @@ def build_stage_job(
         release_freed_blocks(int(_MEGABYTE * config.release_above_mb))
     elif config.keep_freed_memory:
         keep_freed_blocks()
-    memory = MemoryMeter()
+    taken = take_device(config.device, world.gather_text)
+    memory = MemoryMeter(taken.device)
     throttle = throttle_of(world, config.slow_rank)
     spec = pipeline_spec(config, dataset)
-    plan = _plan(config, spec, world, throttle, saved)
+    plan = _plan(config, spec, world, throttle, saved, taken.device)
     check_agreement(world, plan_facts(plan), "the placement")
     is_first = mesh_of(plan).stage_of(world.rank) == 0
     source = BatchSource(
@@ -112,6 +118,7 @@ def build_stage_job(
         replicas=replicas,
         log_every=config.log_every,
         throttle=throttle,
+        device=taken.device,
     )
     return StageJob(
         plan=plan,
@@ -123,6 +130,7 @@ def build_stage_job(
         runner=built.runner,
         next_rank=built.next_rank,
         memory=memory,
+        devices=taken.line,
         is_locked=config.decoupler.locked,
     )
 
@@ -168,6 +176,7 @@ def _plan(
     world: World,
     throttle: Throttle,
     saved: Plan | None,
+    device: torch.device,
 ) -> Plan:
     """Return where stages are cut and which ranks hold them; every rank has to call.
 
@@ -186,6 +195,7 @@ def _plan(
             memory_limits_bytes=list(limits),
             values_per_parameter=_VALUES_PER_PARAMETER[config.optimizer],
             throttle=throttle,
+            device=device,
         )
         return plan_by_costs(costs, config.replicas)
     plan = plan_by_cuts(world.size, len(spec.builder), stages, config.cuts)

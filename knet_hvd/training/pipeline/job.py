@@ -7,7 +7,7 @@ from knet_hvd.checkpoint import StopSignals
 from knet_hvd.comm import World
 from knet_hvd.comm.world import leave
 from knet_hvd.launcher import explained_termination
-from knet_hvd.training.cli import GRACE_S, report, warn_if_alone
+from knet_hvd.training.cli import GRACE_S, job_name, report, say, warn_if_alone
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.run import open_trainer
 from knet_hvd.training.program import Job, figures_text, reason
@@ -35,6 +35,7 @@ class PipelineJob(Job[PipelineConfig]):
         warn_if_alone(world.size, "a network of one stage")
         trainer = open_trainer(config, world, signals)
         if self.rank == 0:
+            say(f"{job_name()}: {trainer.task.devices}")
             if trainer.resumed_step:
                 report(trainer.resumed_text)
             elif config.placement == "measured" and not config.cuts:

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import torch
-
 from knet_hvd.checkpoint import StateTree, snapshot
 from knet_hvd.comm import World
+from knet_hvd.devices.random_state import load_random_states
 from knet_hvd.pipeline.runners.settling import settle
 from knet_hvd.pipeline.runners.world_ranks import WorldRanks
 from knet_hvd.training.pipeline.build import StageJob
@@ -37,7 +36,9 @@ class StageState(JobState):
         stage, source = job.stage, job.gradient_source
         decoupler = Part("decoupler", source.modules, source.optimizer)
         name = f"stage {stage.index}"
-        self.rank_state = RankState(stage.blocks, stage.optimizer, average, name, (decoupler,))
+        self.rank_state = RankState(
+            stage.blocks, stage.optimizer, average, name, (decoupler,), device=stage.device
+        )
         # A rank that waits for the others still receives what would block one of them.
         self.ranks = WorldRanks(world, job.runner.poll_gradients)
         self.shard = job.plan.order.index(world.rank)
@@ -74,4 +75,4 @@ class StageState(JobState):
             job.replicas.load_compression_state(optimizer, state)
         job.runner.load_state(own["under_way"])
         source.metrics = dict(own["metrics"])
-        torch.set_rng_state(own["random_state"])
+        load_random_states(job.stage.device, own)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from knet_hvd.comm import World
+from knet_hvd.devices.moving import moved
 from knet_hvd.errors import PreemptionError
 from knet_hvd.pipeline.activation import only_tensor
 from knet_hvd.pipeline.build import open_replicas
@@ -71,6 +72,11 @@ class PipelineTask(TrainingTask):
         # The last stage alone knows loss and accuracy.
         self.reports = self.stage.is_last and self.replicas.index == 0
 
+    @property
+    def devices(self) -> str:
+        """Return a line that says which device each rank took."""
+        return self._job.devices
+
     def plan_table(self) -> str:
         """Return which blocks are where, as a table in Markdown."""
         return plan_table(self.plan, self._job.block_names)
@@ -117,9 +123,10 @@ class PipelineTask(TrainingTask):
         for number, (inputs, targets) in enumerate(batches):
             if inputs_link is not None:
                 inputs = only_tensor(inputs_link.receive(number))
-            output = only_tensor(self.stage.forward(expect_inputs(inputs)))
+            received = moved(expect_inputs(inputs), self.device)
+            output = only_tensor(self.stage.forward(received))
             if outputs_link is None:
-                yield output, targets
+                yield output, moved(targets, self.device)
             else:
                 outputs_link.send(output, number)
 

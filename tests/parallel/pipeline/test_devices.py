@@ -13,6 +13,7 @@ from knet_hvd.pipeline import Backprop, Conditioned, Delayed, Local, Pipeline, S
 from knet_hvd.pipeline.decouplers import Decoupler
 from knet_hvd.pipeline.link_settings import LinkSettings
 from tests import strict_device
+from tests.strict_horovod import take_strict_tensors
 
 STRICT = strict_device.register()  # before any backward pass: PyTorch counts devices then
 STEPS = 4
@@ -120,6 +121,17 @@ def test_encodings_and_sent_targets_and_bf16(encoding: str) -> None:
         what_it_learns(opened(device, Backprop(), **settings)) for device in ("cpu", STRICT)
     )
     assert found == pytest.approx(expected, rel=0.05)  # other operations are in bf16 there
+
+
+@pytest.mark.parametrize("compression", ["ternary", "none"])
+def test_replicas_average_gradients_of_the_device(
+    compression: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"replicas": 2, "compression": compression}
+    expected = what_it_learns(opened("cpu", Local(), **settings))
+    seen = take_strict_tensors(monkeypatch)
+    assert_same(what_it_learns(opened(STRICT, Local(), **settings)), expected)
+    assert {"allreduce_async_", "broadcast_async_"} <= seen
 
 
 def test_measured_cuts_are_measured_on_the_device() -> None:
