@@ -25,6 +25,7 @@ def check_rank(facts: Facts, num_local: int) -> list[Finding]:
         mpi_checks.check_same_mpi(facts.mpi, facts.horovod),
         device_checks.check_torch(facts, num_local),
         device_checks.check_gpu(facts),
+        device_checks.check_gpu_copies(facts),
         device_checks.check_nccl(facts),
         device_checks.check_codec(facts.codec),
         device_checks.check_cuda_kernels(facts),

@@ -5,6 +5,8 @@ from knet_hvd.doctor.findings import Finding
 from knet_hvd.doctor.mpi_checks import BUILD_HOROVOD
 
 _SMALL_SHM_BYTES = 256 * 2**20
+_SLOW_COPIES_GB_PER_S = 4.0
+"""PCI Express 3.0 with 16 lanes carries about 12."""
 
 
 def check_torch(facts: Facts, num_local: int) -> Finding:
@@ -52,6 +54,24 @@ def check_gpu(facts: Facts) -> Finding:
             "install a torch built for this GPU and for the driver's CUDA",
         )
     return Finding("GPU", "ok", found)
+
+
+def check_gpu_copies(facts: Facts) -> Finding:
+    """Judge how fast tensors move between memory and GPU, as they do between stages."""
+    to_gpu, back = (1e-9 * rate for rate in facts.torch.gpu_copy_bytes_per_s)
+    name = "copies to GPU"
+    if not to_gpu or not back:
+        return Finding(name, "ok", "not measured: no GPU that torch computes on")
+    found = f"{to_gpu:.1f} GB/s to it, {back:.1f} GB/s back, from pinned memory"
+    if min(to_gpu, back) < _SLOW_COPIES_GB_PER_S:
+        return Finding(
+            name,
+            "warning",
+            found,
+            "look at the GPU's slot (nvidia-smi -q shows the link's width and generation), and at "
+            "which processor's memory the ranks use",
+        )
+    return Finding(name, "ok", found)
 
 
 def check_cuda_kernels(facts: Facts) -> Finding:

@@ -55,6 +55,7 @@ class TorchFacts:
         num_threads: Threads of an operation.
         gpus: Names of the visible GPUs.
         gpu_error: Why torch cannot compute on the first one; empty if it can.
+        gpu_copy_bytes_per_s: From pinned memory to that GPU, and back; 0 if not measured.
     """
 
     version: str
@@ -63,6 +64,7 @@ class TorchFacts:
     num_threads: int = 1
     gpus: tuple[str, ...] = ()
     gpu_error: str = ""
+    gpu_copy_bytes_per_s: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

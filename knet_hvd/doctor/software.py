@@ -4,14 +4,17 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from knet_hvd import ops
 from knet_hvd.deadline import run_within
+from knet_hvd.devices.measuring import finish
 from knet_hvd.doctor.facts import CodecFacts, HorovodFacts, MpiFacts, TorchFacts
 
 # Slurm's come last: the daemons of mpirun are tasks of Slurm themselves.
@@ -19,6 +22,7 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "HOROVOD_RANK", "SLURM_PROCID")
 _TRY_MPI = "import knet_hvd.comm"
 _TRY_LIMIT_S = 120
+_COPIED_BYTES, _COPIES = 64 * 2**20, 5
 
 
 def num_launched() -> int:
@@ -94,13 +98,15 @@ def measure_torch() -> TorchFacts:
     """Return the facts about torch."""
     num_gpus = torch.cuda.device_count() if torch.version.cuda else 0
     distributed = torch.distributed.is_available()
+    gpu_error = _gpu_error() if num_gpus else ""
     return TorchFacts(
         version=torch.__version__,
         cuda=torch.version.cuda or "",
         gloo=distributed and torch.distributed.is_gloo_available(),
         num_threads=torch.get_num_threads(),
         gpus=tuple(torch.cuda.get_device_name(index) for index in range(num_gpus)),
-        gpu_error=_gpu_error() if num_gpus else "",
+        gpu_error=gpu_error,
+        gpu_copy_bytes_per_s=_copy_speeds() if num_gpus and not gpu_error else (0.0, 0.0),
     )
 
 
@@ -110,6 +116,24 @@ def _gpu_error() -> str:
     except RuntimeError as error:
         return _one_line(error)
     return "" if total == 256 else f"256 ones add up to {total:g}"
+
+
+def _copy_speeds() -> tuple[float, float]:
+    """Return bytes per second to the first GPU and back, the best of some copies."""
+    here = torch.empty(_COPIED_BYTES, dtype=torch.uint8, pin_memory=True)
+    there = torch.empty(_COPIED_BYTES, dtype=torch.uint8, device="cuda")
+
+    def rate(target: Tensor, source: Tensor) -> float:
+        times = []
+        for _ in range(_COPIES):
+            finish(there.device)
+            start_s = time.perf_counter()
+            target.copy_(source, non_blocking=True)
+            finish(there.device)
+            times.append(time.perf_counter() - start_s)
+        return _COPIED_BYTES / min(times)
+
+    return rate(there, here), rate(here, there)
 
 
 def measure_codec() -> CodecFacts:

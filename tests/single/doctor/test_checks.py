@@ -31,13 +31,19 @@ HEALTHY = Facts(
     horovod=HorovodFacts(
         version="0.28.1", features=("mpi", "gloo", "nccl", "cuda"), mpi_threads=True
     ),
-    torch=TorchFacts(version="2.13.0", cuda="13.0", num_threads=2, gpus=("H200",)),
+    torch=TorchFacts(
+        version="2.13.0",
+        cuda="13.0",
+        num_threads=2,
+        gpus=("H200",),
+        gpu_copy_bytes_per_s=(50e9, 48e9),
+    ),
     codec=CodecFacts(cpu="avx512", cuda="cuda", flags=("avx2", "avx512f")),
     machine=MachineFacts(host="n1", num_cores=4, num_driver_gpus=1, shm_bytes=1024 * MIB),
 )
 WITHOUT_GPU = replace(
     HEALTHY,
-    torch=replace(HEALTHY.torch, cuda="", gpus=()),
+    torch=replace(HEALTHY.torch, cuda="", gpus=(), gpu_copy_bytes_per_s=(0.0, 0.0)),
     machine=replace(HEALTHY.machine, num_driver_gpus=0),
     codec=replace(HEALTHY.codec, cuda="pytorch"),
     horovod=replace(HEALTHY.horovod, features=("mpi", "gloo")),
@@ -69,6 +75,7 @@ DEFECTS: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("torch", {"gpus": ()}, "GPU", "warning", "torch sees none"),
     ("torch", {"gpus": (), "cuda": ""}, "GPU", "warning", "torch is a CPU build"),
     ("torch", {"gpu_error": "no kernel image"}, "GPU", "problem", "no kernel image"),
+    ("torch", {"gpu_copy_bytes_per_s": (3e9, 12e9)}, "copies to GPU", "warning", "3.0 GB/s to it"),
     ("horovod", {"features": ("mpi", "cuda")}, "NCCL", "warning", "pass through memory"),
     ("horovod", {"features": ("mpi",)}, "NCCL", "problem", "CUDA gradients would abort the job"),
     ("machine", {"root_is_refused": True}, "user", "warning", "mpirun does not start"),

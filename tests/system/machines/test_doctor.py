@@ -16,6 +16,7 @@ CHECKS = {
     "one MPI",
     "torch",
     "GPU",
+    "copies to GPU",
     "NCCL",
     "codec on CPU",
     "codec on GPU",
