@@ -14,6 +14,7 @@ from knet_hvd.pipeline.decouplers import Use
 from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.loss_head import LossHead
+from knet_hvd.pipeline.optimizers import has_averages
 from knet_hvd.pipeline.placement.cuts import output_signatures, stage_blocks
 from knet_hvd.pipeline.placement.planning import mesh_of
 from knet_hvd.pipeline.placement.search import Plan
@@ -77,9 +78,15 @@ def build_parts(
         ValueError: If the decoupler cannot do what the spec asks for.
     """
     replicas = replicas or SingleReplica()
-    spec.decoupler.check(Use(num_microbatches=spec.num_microbatches, num_replicas=replicas.number))
     mesh = mesh_of(plan)
     stage = build_stage(spec, plan.cuts, mesh.stage_of(world.rank), device)
+    spec.decoupler.check(
+        Use(
+            num_microbatches=spec.num_microbatches,
+            num_replicas=replicas.number,
+            optimizer_has_averages=has_averages(stage.optimizer),
+        )
+    )
     outputs = output_signatures(spec.builder, spec.example)
     crossing = [outputs[cut - 1] for cut in plan.cuts]
     source = build_gradient_source(spec, stage, [*crossing, outputs[-1]][stage.index])

@@ -1,36 +1,39 @@
 """Optimizers of stages and of what decouplers train."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
+from knet_hvd.pipeline.updates.combined import CombinedOptimizer, Optimizer
+
+__all__ = [
+    "CombinedOptimizer",
+    "Optimizer",
+    "OptimizerName",
+    "average",
+    "has_averages",
+    "make_optimizer",
+    "named_optimizer",
+    "update",
+]
+
 OptimizerName = Literal["sgd", "momentum", "adam"]
 
 
-class Optimizer(Protocol):
-    """What updates parameters: PyTorch's optimizers, or one that averages first."""
+def has_averages(optimizer: Optimizer | None) -> bool:
+    """Return whether the next updates can be told from averages that the optimizer keeps.
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """Return the groups, whose `lr` may be set."""
-
-    @property
-    def state(self) -> Mapping[Any, Any]:
-        """Return what it keeps for each parameter."""
-
-    def step(self) -> Any:
-        """Update."""
-
-    def zero_grad(self) -> None:
-        """Drop the gradients."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what it keeps between updates."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
+    Args:
+        optimizer: As its user has made it; None where there is nothing to learn.
+    """
+    if isinstance(optimizer, CombinedOptimizer):
+        return all(has_averages(each) for each in optimizer.parts)
+    if isinstance(optimizer, torch.optim.SGD):
+        return all(group["momentum"] > 0 for group in optimizer.param_groups)
+    return optimizer is None or isinstance(
+        optimizer, torch.optim.Adam | torch.optim.AdamW | torch.optim.Muon
+    )
 
 
 @runtime_checkable
@@ -54,7 +57,10 @@ def update(optimizer: Optimizer | None) -> None:
 
 def average(optimizer: Optimizer | None) -> None:
     """Have the gradients averaged over replicas, if there are any, before they are clipped."""
-    if isinstance(optimizer, Averaging):
+    if isinstance(optimizer, CombinedOptimizer):
+        for each in optimizer.parts:
+            average(each)
+    elif isinstance(optimizer, Averaging):
         optimizer.average()
 
 

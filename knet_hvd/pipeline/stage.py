@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from knet_hvd.devices import CPU
 from knet_hvd.pipeline.activation import Activation, gradient_of, map_tensors
 from knet_hvd.pipeline.blocks.draws import BlockDraws
-from knet_hvd.pipeline.clipping import Clipping
 from knet_hvd.pipeline.optimizers import Optimizer, average, update
+from knet_hvd.pipeline.updates.clipping import Clipping
 
 Precision = Literal["fp32", "bf16"]
 

@@ -1,6 +1,7 @@
 """One rank of a pipeline: its blocks, its optimizer, its links, and what reaches it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +15,16 @@ from knet_hvd.pipeline.api.targets import SentTargets
 from knet_hvd.pipeline.blocks.draws import BlockDraws
 from knet_hvd.pipeline.blocks.user_model import UserModel
 from knet_hvd.pipeline.build import build_parts
-from knet_hvd.pipeline.clipping import Clipping
 from knet_hvd.pipeline.connect import BuiltStage, connect
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.spec import PipelineSpec
+from knet_hvd.pipeline.updates.clipping import Clipping
 
 _SEEDS_APART = 2**40
 """Between the seeds of two replicas."""
-OptimizerOf = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+Optimizers: TypeAlias = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
+OptimizerOf: TypeAlias = Callable[[list[nn.Parameter]], Optimizers]
 
 
 class Member:

@@ -6,12 +6,11 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.devices import CPU, take_device
 from knet_hvd.pipeline.activation import Activation, on_device, tensors_of
-from knet_hvd.pipeline.api.member import Member, OptimizerOf
+from knet_hvd.pipeline.api.member import Member, OptimizerOf, Optimizers
 from knet_hvd.pipeline.api.placing import Cuts
 from knet_hvd.pipeline.api.run import PipelineRun
 from knet_hvd.pipeline.blocks.base import BlockSource
@@ -24,6 +23,7 @@ from knet_hvd.pipeline.placement.cuts import num_stages, output_signatures
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.spec import PipelineSpec
 from knet_hvd.pipeline.stage import Precision
+from knet_hvd.pipeline.updates.combined import Optimizer, combined
 
 
 class Pipeline(PipelineRun):
@@ -46,13 +46,14 @@ class Pipeline(PipelineRun):
 
     Attributes:
         rank: This process.
-        optimizer: Of this rank's parameters, such as for a learning-rate scheduler.
+        optimizer: What your function returned for this rank's parameters, such as for a
+            learning-rate scheduler.
         device: What this rank computes on.
         devices: A line that says which device each rank took.
         num_steps: Steps made so far.
     """
 
-    optimizer: Optimizer
+    optimizer: Optimizers
 
     def __init__(
         self,
@@ -91,7 +92,8 @@ class Pipeline(PipelineRun):
                 sequences, but none that are longer.
             loss: Called on the last stage with output and targets; returns the mean over
                 the samples.
-            optimizer: Returns the optimizer of this rank's parameters.
+            optimizer: Returns the optimizer of this rank's parameters; or a list of several,
+                each with some of them.
             decoupler: Where the gradients of stages come from, or its name.
             targets: shared: every rank has the batches, and takes the targets from them; send:
                 only the first stage has, and targets travel with the activations. Loop over
@@ -180,13 +182,15 @@ class Pipeline(PipelineRun):
 
     def _own_optimizer(self, make: OptimizerOf, parameters: list[nn.Parameter]) -> Optimizer:
         made = make(parameters)
-        if not isinstance(made, Optimizer):
-            raise TypeError(
-                "optimizer: expected a function that returns a torch.optim.Optimizer, got "
-                f"{type(made).__name__}"
-            )
+        several = isinstance(made, Sequence) and len(made) > 0
+        for each in made if isinstance(made, Sequence) and several else [made]:
+            if not isinstance(each, torch.optim.Optimizer):
+                raise TypeError(
+                    "optimizer: expected a function that returns a torch.optim.Optimizer, or a "
+                    f"list of them, got {type(each).__name__}"
+                )
         self.optimizer = made
-        return made
+        return combined(made, parameters) if isinstance(made, Sequence) else made
 
 
 def _decoupler(decoupler: Decoupler | str) -> Decoupler:

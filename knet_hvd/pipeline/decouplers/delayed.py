@@ -48,7 +48,8 @@ class Delayed(Decoupler):
         Decoupler.check(self, use)
         if self.predict_weights and not use.optimizer_has_averages:
             raise ValueError(
-                "predict_weights: the averages of momentum or adam are needed, got sgd"
+                "predict_weights: expected an optimizer that keeps averages (SGD with momentum, "
+                "Adam, AdamW, Muon), got one that does not, or is unknown"
             )
         # Horovod's optimizer cannot be saved between two microbatches of an update.
         if use.num_microbatches > 1 and use.num_replicas > 1 and use.saves_checkpoints:

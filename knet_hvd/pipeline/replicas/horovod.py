@@ -12,7 +12,7 @@ from knet_hvd.compression import TernaryConfig
 from knet_hvd.data_parallel.replicas.group import ReplicaGroup
 from knet_hvd.models.checksum import parameters_sha256
 from knet_hvd.pipeline.gradient_source import GradientSource
-from knet_hvd.pipeline.optimizers import Optimizer
+from knet_hvd.pipeline.optimizers import CombinedOptimizer, Optimizer
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.stage import Stage
 
@@ -81,12 +81,19 @@ class HorovodReplicas(Replicas):
         backward_passes: int,
     ) -> Optimizer | None:
         """Return an optimizer that averages over the replicas; None remains None."""
+        if isinstance(optimizer, CombinedOptimizer):
+            parts = [
+                self._averaging(each, module, prefix, ternary, backward_passes)
+                for each in optimizer.parts
+            ]
+            return CombinedOptimizer([each for each in parts if each is not None])
         if not isinstance(optimizer, torch.optim.Optimizer):
             return optimizer
+        own = {id(each) for group in optimizer.param_groups for each in group["params"]}
         named = [
             (prefix + name, parameter)
             for name, parameter in module.named_parameters()
-            if parameter.requires_grad
+            if id(parameter) in own
         ]
         averaging = self._group.wrap(optimizer, named, self._compression, ternary, backward_passes)
         self.gradient_bytes += averaging.wire_bytes.compressed
@@ -107,12 +114,17 @@ class HorovodReplicas(Replicas):
         """Return residuals and counters of this replica."""
         if optimizer is None:
             return {}
+        if isinstance(optimizer, CombinedOptimizer):
+            return {"parts": [self.compression_state(each) for each in optimizer.parts]}
         state: dict[str, Any] = cast(Any, optimizer).compression_state_dict()
         return state
 
     def load_compression_state(self, optimizer: Optimizer | None, state: dict[str, Any]) -> None:
         """Load residuals and counters of this replica."""
-        if optimizer is not None:
+        if isinstance(optimizer, CombinedOptimizer):
+            for each, part in zip(optimizer.parts, state["parts"], strict=True):
+                self.load_compression_state(each, part)
+        elif optimizer is not None:
             cast(Any, optimizer).load_compression_state_dict(state)
 
     def total(self, values: Tensor) -> Tensor:

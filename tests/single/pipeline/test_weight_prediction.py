@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from knet_hvd.pipeline.decouplers import Delayed
 from knet_hvd.pipeline.gradient_source import LateGradientSource
-from knet_hvd.pipeline.optimizers import make_optimizer
+from knet_hvd.pipeline.optimizers import has_averages, make_optimizer
 from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.pipeline.updates.combined import combined
 from knet_hvd.pipeline.weights.prediction import predict_weights, running_on
 
 
@@ -80,6 +81,48 @@ def test_predictions_come_true_if_the_optimizer_continues_as_before(
         update(1.0 if optimizer == "adam" else 0.1)
     for actual, prediction in zip(weights(stage), expected, strict=True):
         torch.testing.assert_close(actual, prediction, rtol=1e-5, atol=1e-6)
+
+
+def test_predictions_of_several_groups_and_optimizers_come_true() -> None:
+    """Matrices by Muon, the rest by AdamW in two groups, one of which decays."""
+    torch.manual_seed(0)
+    blocks = nn.Sequential(nn.Linear(6, 9), nn.LayerNorm(9), nn.Linear(9, 4))
+    matrices = [each for each in blocks.parameters() if each.dim() == 2]
+    norm, biases = list(blocks[1].parameters()), [blocks[0].bias, blocks[2].bias]
+    groups = [{"params": norm, "weight_decay": 0.0}, {"params": biases, "weight_decay": 0.3}]
+    optimizer = combined(
+        [
+            torch.optim.Muon(matrices[:1], lr=0.02, weight_decay=0.2),
+            torch.optim.Muon(matrices[1:], lr=0.02, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(groups, lr=0.01, amsgrad=True),
+        ],
+        list(blocks.parameters()),
+    )
+    stage = Stage(0, 2, blocks, optimizer)
+    gradients = [torch.randn_like(weight) for weight in weights(stage)]
+
+    def update(muon_share: float) -> None:
+        for parameter, gradient in zip(blocks.parameters(), gradients, strict=True):
+            parameter.grad = gradient * (muon_share if parameter.dim() == 2 else 1.0)
+        stage.update()
+
+    update(1.0)
+    expected = predicted(stage, 3)
+    for _ in range(3):
+        update(0.05)  # a gradient like the average, of which the first update left 0.05
+    for actual, prediction in zip(weights(stage), expected, strict=True):
+        torch.testing.assert_close(actual, prediction, rtol=1e-5, atol=1e-6)
+
+
+def test_what_cannot_be_predicted_is_known() -> None:
+    parameters = [nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2, 2))]
+    sgd = torch.optim.SGD(parameters[:1], lr=0.1)
+    assert not has_averages(sgd)
+    assert not has_averages(combined([sgd, torch.optim.Muon(parameters[1:])], parameters))
+    assert not has_averages(torch.optim.RMSprop(parameters))
+    assert has_averages(torch.optim.AdamW(parameters))
+    with pytest.raises(ValueError, match=r"one of shape \[2, 2\] in 0"):
+        combined([sgd], parameters)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "momentum"])

@@ -131,7 +131,7 @@ def test_inputs_that_were_let_go_are_missed() -> None:
         (lambda: Delayed(max_delay=0), "max_delay: expected at least 1, got 0"),
         (
             lambda: Delayed(predict_weights=True).check(Use(optimizer_has_averages=False)),
-            "predict_weights: the averages of momentum or adam are needed, got sgd",
+            "predict_weights: expected an optimizer that keeps averages",
         ),
         (
             lambda: Delayed().check(
