@@ -30,8 +30,6 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"allreduce_async_", "allgather_async"},
     ),
     "alltoall": ({"exchange": "alltoall", "ternary": FEEDBACK}, {"alltoall_async"}),
-    "path B": ({"exchange": "allreduce", "ternary": FEEDBACK}, {"allreduce_async_"}),
-    "float": ({"compression": "fp16", "precision": "bf16"}, {"allreduce_async_"}),
 }
 
 
