@@ -104,4 +104,4 @@ def source_of(spec: PipelineSpec, output: Signature) -> GradientSource:
             f"{spec.decoupler.name}: expected one tensor of floating point between two stages, got "
             f"{len(output.shapes)} of {', '.join(map(str, output.dtypes))}: cut elsewhere"
         )
-    return spec.decoupler.build(shape or output.shapes[0][1:], spec.num_classes)
+    return spec.decoupler.build(shape or output.shapes[0][1:], spec.num_classes, spec.loss)

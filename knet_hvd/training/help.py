@@ -154,7 +154,8 @@ def _add(section: Any, owner: Any, name: str, prefix: str) -> None:
         if hasattr(value, "name"):
             _add_flag(section, flag, "NAME", about, value.name)
         for each in fields(value):
-            _add(section, value, each.name, f"{flag}.")
+            if not each.metadata.get("script_only"):
+                _add(section, value, each.name, f"{flag}.")
     else:
         _add_flag(section, flag, _values(get_type_hints(type(owner))[name]), about, value)
 

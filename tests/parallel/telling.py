@@ -55,7 +55,7 @@ TELLING_RUNS: list[tuple[str, set[Run]]] = [
     ("pipeline/test_pipeline_api.*plain_loop", {1, 2, 4}),
     # Replicas of a network that is whole on 2 ranks, and of two stages on 4.
     ("pipeline/test_pipeline_replicas.*(do_not_fit|cannot_share|Backprop)", {2}),
-    ("pipeline/test_pipeline_optimizers", {2}),
+    ("pipeline/test_(pipeline_optimizers|own_layers)", {2}),
     ("pipeline/test_(pipeline_mistakes|text)", {2}),
     # What a job does is the same on two ranks and on more.
     ("training/", {2}),

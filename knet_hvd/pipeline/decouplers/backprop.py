@@ -15,6 +15,7 @@ from knet_hvd.pipeline.runners.schedules import Action, one_forward_one_backward
 
 if TYPE_CHECKING:
     from knet_hvd.pipeline.activation import Activation
+    from knet_hvd.pipeline.loss_head import Loss
     from knet_hvd.pipeline.stage import Batch, Stage
 
 
@@ -36,7 +37,9 @@ class Backprop(Decoupler):
             return sequential(num_microbatches)
         return one_forward_one_backward(stage, num_stages, num_microbatches)
 
-    def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> LateGradientSource:
+    def build(
+        self, out_shape: tuple[int, ...], num_classes: int | None, loss: "Loss | None" = None
+    ) -> LateGradientSource:
         """Return what waits for the true gradient."""
         return TrueGradient()
 

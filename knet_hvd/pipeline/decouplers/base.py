@@ -10,10 +10,13 @@ only, or not at all.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from knet_hvd.pipeline.gradient_source import GradientSource
 from knet_hvd.pipeline.runners.schedules import Action
+
+if TYPE_CHECKING:
+    from knet_hvd.pipeline.loss_head import Loss
 
 SLACK_STEPS = 1
 """Steps that a late gradient may take beyond one for each later stage. Stages that take
@@ -58,12 +61,15 @@ class Decoupler(ABC):
     takes_tuples: ClassVar[bool] = False
 
     @abstractmethod
-    def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> GradientSource:
+    def build(
+        self, out_shape: tuple[int, ...], num_classes: int | None, loss: "Loss | None" = None
+    ) -> GradientSource:
         """Return what gives a stage its gradient, for a stage that is not the last.
 
         Args:
             out_shape: The stage's output, without the batch.
             num_classes: Classes of the targets; None if they are no classes.
+            loss: What the network is trained for.
 
         Raises:
             ValueError: If this decoupler cannot handle such outputs or targets.

@@ -5,10 +5,13 @@ graphs and weights are kept instead (DDG: see `stashed`).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from knet_hvd.pipeline.decouplers.base import SLACK_STEPS, Decoupler, Use
 from knet_hvd.pipeline.gradient_source import LateGradientSource
+
+if TYPE_CHECKING:
+    from knet_hvd.pipeline.loss_head import Loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +65,9 @@ class Delayed(Decoupler):
         """Return `max_delay`, or one for each later stage, and one."""
         return self.max_delay or num_later_stages + SLACK_STEPS
 
-    def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> LateGradientSource:
+    def build(
+        self, out_shape: tuple[int, ...], num_classes: int | None, loss: "Loss | None" = None
+    ) -> LateGradientSource:
         """Return what runs forward again, or what keeps graphs."""
         from knet_hvd.pipeline.decouplers.replayed import ReplayedGradient
         from knet_hvd.pipeline.decouplers.stashed import StashedGradient

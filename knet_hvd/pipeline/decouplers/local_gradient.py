@@ -1,9 +1,8 @@
 """The gradient of a local loss, which a stage learns from at once: see `local`."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from knet_hvd.pipeline.decouplers.local_loss import LocalLoss
 from knet_hvd.pipeline.gradient_source import GradientSource, backward_through
 from knet_hvd.pipeline.optimizers import make_optimizer, update
 from knet_hvd.pipeline.stage import Batch, Stage
@@ -15,11 +14,11 @@ class LocalGradient(GradientSource):
     Metrics: `loss`, the local one.
     """
 
-    def __init__(self, loss: LocalLoss, learning_rate: float) -> None:
+    def __init__(self, loss: nn.Module, learning_rate: float) -> None:
         """Take the loss.
 
         Args:
-            loss: For the stage's outputs.
+            loss: Called with the stage's output and targets.
             learning_rate: Adam's, for the layers of the loss.
         """
         super().__init__()
@@ -36,7 +35,7 @@ class LocalGradient(GradientSource):
         return True
 
 
-def local_gradient(loss: LocalLoss, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def local_gradient(loss: nn.Module, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return the loss and its gradient, and leave the layers' own in `.grad`.
 
     Args:

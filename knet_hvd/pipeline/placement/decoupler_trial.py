@@ -1,5 +1,7 @@
 """A trial of a decoupler on the output of a block, to see how long it takes."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,8 @@ class DecouplerTrial:
 
     def __init__(self, spec: PipelineSpec, device: torch.device = CPU) -> None:
         """Take the decoupler and the precision of a pipeline, and the device to run on."""
-        self._spec = spec
+        # Targets are made up here, and only a loss that looks at none takes all of them.
+        self._spec = replace(spec, loss=lambda output, _: output.float().mean())
         self._stage = Stage(0, 2, nn.Sequential(nn.Identity()), None, spec.precision, device)
         self._block = -1
         self._source: GradientSource | None = None

@@ -6,11 +6,14 @@ them need not guess. Every rank has the targets, so they do not cross.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from knet_hvd.pipeline.decouplers.base import require_classes
 from knet_hvd.pipeline.decouplers.synthetic.settings import Synthetic
 from knet_hvd.pipeline.gradient_source import LateGradientSource
+
+if TYPE_CHECKING:
+    from knet_hvd.pipeline.loss_head import Loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +21,12 @@ class Conditioned(Synthetic):
     """Learn at once from a gradient predicted from output and targets (cDNI)."""
 
     name: ClassVar[str] = "conditioned"
+    sees_targets: ClassVar[bool] = True
 
-    def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> LateGradientSource:
+    def build(
+        self, out_shape: tuple[int, ...], num_classes: int | None, loss: "Loss | None" = None
+    ) -> LateGradientSource:
         """Return a synthesizer that sees outputs of that shape, and their targets."""
+        if self.synthesizer is not None:
+            return self.build_source(out_shape)
         return self.build_source(out_shape, require_classes(self.name, num_classes))

@@ -16,14 +16,13 @@ stage makes steps that are the shorter the poorer its synthesizer's predictions 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from knet_hvd.checkpoint import StateTree
 from knet_hvd.pipeline.activation import Activation, only_tensor
 from knet_hvd.pipeline.decouplers.graph_stash import KeptGraph
 from knet_hvd.pipeline.decouplers.synthetic.quality import FullQuality
-from knet_hvd.pipeline.decouplers.synthetic.synthesizer import Synthesizer
 from knet_hvd.pipeline.gradient_source import LateGradientSource, backward_through
 from knet_hvd.pipeline.optimizers import make_optimizer, update
 from knet_hvd.pipeline.packing import pack_tensor, unpack_optional, unpack_tensor
@@ -58,9 +57,7 @@ class SyntheticGradient(LateGradientSource):
     gradient to the one that came back, and `lr_scale` of the stage's learning rate.
     """
 
-    def __init__(
-        self, synthesizer: Synthesizer, quality: FullQuality, learning_rate: float
-    ) -> None:
+    def __init__(self, synthesizer: nn.Module, quality: FullQuality, learning_rate: float) -> None:
         """Take what predicts.
 
         Args:

@@ -1,12 +1,19 @@
 """The settings of synthetic gradients."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from knet_hvd.flat_config import SCRIPT_ONLY
 from knet_hvd.pipeline.decouplers.base import Decoupler, Use
 from knet_hvd.pipeline.decouplers.delayed import check_max_delay
 from knet_hvd.pipeline.decouplers.synthetic.layers import SynthesizerLayers
 from knet_hvd.pipeline.gradient_source import LateGradientSource
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from knet_hvd.pipeline.loss_head import Loss
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,12 +25,18 @@ class Synthetic(SynthesizerLayers, Decoupler):
     """
 
     name: ClassVar[str] = "synthetic"
+    sees_targets: ClassVar[bool] = False
 
     targets: Literal["bootstrapped", "true", "corrected"] = "bootstrapped"
     """What a synthesizer learns to predict. bootstrapped: what the next stage makes of
     its own prediction, as published; true: the gradient of the loss, which stages carry
     back through graphs that they keep (the same with two stages); corrected: true, and
     stages also learn what synthetic gradients missed: late, but nothing is lost."""
+
+    synthesizer: Callable[[tuple[int, ...]], Any] | None = field(default=None, metadata=SCRIPT_ONLY)
+    """A function of the shape of a sample's activation that returns a module, which
+    predicts the gradient of each sample's loss (`conditioned`: from activation and targets).
+    Let its first predictions be near zero."""
 
     learning_rate: float = 0.001
     """Adam's learning rate for synthesizers; plain SGD is known not to converge."""
@@ -59,7 +72,9 @@ class Synthetic(SynthesizerLayers, Decoupler):
 
         return self.max_delay or SOURCES[self.targets].delay_limit(num_later_stages)
 
-    def build(self, out_shape: tuple[int, ...], num_classes: int | None) -> LateGradientSource:
+    def build(
+        self, out_shape: tuple[int, ...], num_classes: int | None, loss: "Loss | None" = None
+    ) -> LateGradientSource:
         """Return a synthesizer that sees outputs of that shape."""
         return self.build_source(out_shape)
 
@@ -70,10 +85,15 @@ class Synthetic(SynthesizerLayers, Decoupler):
             out_shape: The stage's output, without the batch.
             num_classes: Classes if the synthesizer is to see the targets, 0 if not.
         """
+        from knet_hvd.pipeline.decouplers.own_layers import OwnSynthesizer
         from knet_hvd.pipeline.decouplers.synthetic.quality import FullQuality, PredictionQuality
         from knet_hvd.pipeline.decouplers.synthetic.sources import SOURCES
         from knet_hvd.pipeline.decouplers.synthetic.synthesizer import Synthesizer
 
-        synthesizer = Synthesizer(out_shape, self, num_classes)
+        synthesizer: nn.Module
+        if self.synthesizer is None:
+            synthesizer = Synthesizer(out_shape, self, num_classes)
+        else:
+            synthesizer = OwnSynthesizer(self.synthesizer, out_shape, self.sees_targets)
         quality = PredictionQuality() if self.scale_by_quality else FullQuality()
         return SOURCES[self.targets](synthesizer, quality, self.learning_rate)

@@ -7,7 +7,7 @@ lambda = 1, late: no synthesizer has to wait until the next one has learned.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from knet_hvd.checkpoint import StateTree
 from knet_hvd.pipeline.activation import Activation, needs_gradient, only_tensor
@@ -15,7 +15,6 @@ from knet_hvd.pipeline.decouplers.base import SLACK_STEPS
 from knet_hvd.pipeline.decouplers.graph_stash import GraphStash, KeptGraph
 from knet_hvd.pipeline.decouplers.synthetic.published import SyntheticGradient, SyntheticMemory
 from knet_hvd.pipeline.decouplers.synthetic.quality import FullQuality
-from knet_hvd.pipeline.decouplers.synthetic.synthesizer import Synthesizer
 from knet_hvd.pipeline.packing import unpack_optional
 from knet_hvd.pipeline.stage import Batch, Stage
 
@@ -23,9 +22,7 @@ from knet_hvd.pipeline.stage import Batch, Stage
 class TrueTargetsGradient(SyntheticGradient):
     """Learn at once from a predicted gradient, and send the true one back later."""
 
-    def __init__(
-        self, synthesizer: Synthesizer, quality: FullQuality, learning_rate: float
-    ) -> None:
+    def __init__(self, synthesizer: nn.Module, quality: FullQuality, learning_rate: float) -> None:
         """Take what predicts; see `SyntheticGradient`."""
         super().__init__(synthesizer, quality, learning_rate)
         self._graphs = GraphStash()
