@@ -44,6 +44,14 @@ class StrictTensor(Tensor):
         """Return the values and the device."""
         return f"StrictTensor({self._inner})"
 
+    def tolist(self) -> Any:
+        """Return the values as numbers, which PyTorch refuses to subclasses."""
+        return self._inner.tolist()
+
+    def new_tensor(self, data: Any, *, dtype: torch.dtype | None = None) -> Tensor:
+        """Return new values on this device, which PyTorch does for its own devices only."""
+        return StrictTensor(self._inner.new_tensor(data, dtype=dtype))
+
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         """Name what is inside, so that ``nn.Module.to`` keeps its parameters' identity."""
         return ["_inner"], None
@@ -153,6 +161,14 @@ def _in_low_precision(operation: Any) -> Callable[..., Any]:
 
 
 _libraries: list[torch.library.Library] = []
+_tensor = torch.tensor
+
+
+def _new_tensor(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
+    """Make a tensor as ``torch.tensor`` does, which cannot on a device written in Python."""
+    if device is None or torch.device(device).type != NAME:
+        return _tensor(data, device=device, **kwargs)
+    return _tensor(data, **kwargs).to(device)
 
 
 def register() -> torch.device:
@@ -167,6 +183,7 @@ def register() -> torch.device:
             operation = getattr(torch.ops.aten, name).default
             layers.impl(name, _in_low_precision(operation), "AutocastPrivateUse1")
         _libraries.extend((everything, layers))
+        torch.tensor = _new_tensor
     return torch.device(NAME, 0)
 
 

@@ -13,12 +13,24 @@ JOBS = Path(__file__).parents[2] / "jobs"
 
 
 def run_job(job: str, ranks: int, arguments: Sequence[str], summary: Path) -> dict[str, Any]:
-    """Run a job under mpirun unless its summary exists; return the summary.
+    """Run a job as ``run_script`` does.
 
     Args:
         job: File name in jobs/.
         ranks: Processes.
         arguments: Of the job.
+        summary: File of the results.
+    """
+    return run_script(JOBS / job, ranks, arguments, summary)
+
+
+def run_script(script: Path, ranks: int, arguments: Sequence[str], summary: Path) -> dict[str, Any]:
+    """Run a script under mpirun unless its summary exists; return the summary.
+
+    Args:
+        script: Takes ``--summary`` beside its arguments, and writes JSON there.
+        ranks: Processes.
+        arguments: Of the script.
         summary: File of the results; its name is shown as progress.
     """
     if not summary.exists():
@@ -27,7 +39,7 @@ def run_job(job: str, ranks: int, arguments: Sequence[str], summary: Path) -> di
         launcher += ["--mca", "mpi_yield_when_idle", "1"]
         if os.getuid() == 0:
             launcher.append("--allow-run-as-root")
-        command = [*launcher, sys.executable, str(JOBS / job), *arguments]
+        command = [*launcher, sys.executable, str(script), *arguments]
         full = [*command, "--summary", str(summary)]
         subprocess.run(full, check=True, stdout=sys.stderr)
     result: dict[str, Any] = json.loads(summary.read_text())

@@ -56,7 +56,7 @@ TELLING_RUNS: list[tuple[str, set[Run]]] = [
     # Replicas of a network that is whole on 2 ranks, and of two stages on 4.
     ("pipeline/test_pipeline_replicas.*(do_not_fit|cannot_share|Backprop)", {2}),
     ("pipeline/test_(pipeline_optimizers|own_layers)", {2}),
-    ("pipeline/test_(pipeline_mistakes|text)", {2}),
+    ("pipeline/test_(pipeline_mistakes|text|devices|own_layers|pipeline_optimizers)", {2}),
     # What a job does is the same on two ranks and on more.
     ("training/", {2}),
     ("training/test_job_checkpoints.*was_stopped_ends.*momentum, feedback", {1, 2, 4, GLOO}),

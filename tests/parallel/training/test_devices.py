@@ -26,10 +26,18 @@ STRICT = strict_device.register()  # before any backward pass: PyTorch counts de
 FEEDBACK = TernaryConfig(error_feedback=True)
 CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "allgather": (
-        {"exchange": "allgather", "ternary": FEEDBACK, "average_decay": 0.9, "optimizer": "adam"},
+        {
+            "model": "alexnet",  # it has dropout
+            "exchange": "allgather",
+            "ternary": FEEDBACK,
+            "average_decay": 0.9,
+            "optimizer": "adam",
+        },
         {"allreduce_async_", "allgather_async"},
     ),
     "alltoall": ({"exchange": "alltoall", "ternary": FEEDBACK}, {"alltoall_async"}),
+    "path B": ({"exchange": "allreduce", "ternary": FEEDBACK}, {"allreduce_async_"}),
+    "float": ({"compression": "fp16"}, {"allreduce_async_"}),
 }
 
 
@@ -52,9 +60,9 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[torch.device], None]:
     return take
 
 
-def trained(folder: Path | None, steps: int, **settings: Any) -> dict[str, Any]:
+def trained(folder: Path | None, steps: int, model: str = "mlp", **settings: Any) -> dict[str, Any]:
     config = TrainingConfig(
-        model="alexnet",
+        model=model,
         width=0.05,
         batch_size=32,
         max_steps=steps,
