@@ -19,6 +19,7 @@ from knet_hvd.pipeline.connect import BuiltStage, connect
 from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.replicas.base import Replicas
 from knet_hvd.pipeline.spec import PipelineSpec
+from knet_hvd.pipeline.stage_scalars import StageScalars
 from knet_hvd.pipeline.updates.clipping import Clipping
 
 _SEEDS_APART = 2**40
@@ -51,6 +52,7 @@ class Member:
         batch_size: int | None,
         replicas: Replicas,
         device: torch.device,
+        log_every: int,
     ) -> None:
         """Place the blocks, and build those of this rank; every rank has to call.
 
@@ -63,8 +65,9 @@ class Member:
             batch_size: The most samples of a batch, if they are known.
             replicas: Of this rank's stage.
             device: Of this rank.
+            log_every: Steps between those whose metrics are wanted.
         """
-        self.world = world
+        self.world, self._log_every = world, log_every
         self._model, self._spec, self._links = model, spec, links
         self._rows = batch_size
         self._built: BuiltStage | None = None
@@ -126,7 +129,12 @@ class Member:
             self._rows = self._rows or num_samples
             check_agreement(self.world, {"samples": self._rows}, "the first batch")
             self._built = connect(
-                self._spec, self._parts, self.world, rows=self.rows_of_part, links=self._links
+                self._spec,
+                self._parts,
+                self.world,
+                rows=self.rows_of_part,
+                links=self._links,
+                log_every=self._log_every,
             )
         if not 1 <= num_samples <= (self._rows or 0):
             raise ValueError(
@@ -159,6 +167,16 @@ class Member:
     def batch_size(self) -> int:
         """Return the most samples of a batch; 0 before the first one."""
         return self._rows or 0
+
+    def scalars(self) -> StageScalars:
+        """Return what counts how this rank's stage does, once a batch has come.
+
+        Raises:
+            ValueError: If none has.
+        """
+        if self._built is None:
+            raise ValueError("scalars: expected a batch before, got none")
+        return StageScalars(self.world, self._built.runner, self._built.links, self.replicas)
 
     def state(self) -> dict[str, Tensor]:
         """Return the state of this rank's blocks, under the names of the user's network."""

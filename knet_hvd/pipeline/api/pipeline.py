@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from knet_hvd.pipeline.activation import Activation, on_device, tensors_of
 from knet_hvd.pipeline.api.member import Member, OptimizerOf, Optimizers
 from knet_hvd.pipeline.api.placing import Cuts
 from knet_hvd.pipeline.api.run import PipelineRun
+from knet_hvd.pipeline.api.tracking import Tracking
 from knet_hvd.pipeline.blocks.base import BlockSource
 from knet_hvd.pipeline.blocks.user_model import Model, user_model
 from knet_hvd.pipeline.build import open_replicas
@@ -78,6 +80,8 @@ class Pipeline(PipelineRun):
         links: LinkSettings | None = None,
         seed: int | None = None,
         deterministic: bool = False,
+        logdir: str | Path | None = None,
+        log_every: int = 20,
         timeout_s: float = 300.0,
     ) -> None:
         """Place the blocks, and build those of this rank; every rank has to call.
@@ -120,6 +124,9 @@ class Pipeline(PipelineRun):
                 PyTorch's generator as it is, which has to be the same on every rank.
             deterministic: Take late gradients after a fixed number of steps, so that the
                 same command gives the same bits.
+            logdir: Where to write curves for TensorBoard: a run for each stage, with its loss,
+                waits, bytes, and what its decoupler measures.
+            log_every: Steps between two points of a curve.
             timeout_s: The longest wait for another rank.
 
         Raises:
@@ -159,7 +166,9 @@ class Pipeline(PipelineRun):
                 batch_size=batch_size,
                 replicas=self._replicas(replicas, compression, ternary, microbatches),
                 device=taken.device,
+                log_every=log_every,
             )
+            self._tracking = Tracking(self._member, logdir, log_every)
             if self.stage.optimizer is None:  # a script may still hang a scheduler on one
                 self._own_optimizer(optimizer, [nn.Parameter(torch.zeros(0))])
             if clip_grad_norm is not None:

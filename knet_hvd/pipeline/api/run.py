@@ -62,6 +62,7 @@ class PipelineRun(PipelineSession):
             losses, source = self._member.losses, runner.gradient_source
             if isinstance(source, LossHead):
                 losses.report(step, float(source.step_loss))
+            self._tracking.after_step(step, len(own))
             return losses.latest(step if self._member.spec.decoupler.locked else 0)
 
     def evaluate(self, batches: Iterable[Any] | None = None, metric: Metric | None = None) -> float:
@@ -97,4 +98,7 @@ class PipelineRun(PipelineSession):
             )
             texts = self._world.gather_text(json.dumps([total, count]), "an evaluation")
         pairs = [json.loads(text) for text in texts]
-        return float(sum(pair[0] for pair in pairs) / sum(pair[1] for pair in pairs))
+        mean = float(sum(pair[0] for pair in pairs) / sum(pair[1] for pair in pairs))
+        name = "loss" if metric is None else getattr(metric, "__name__", "metric")
+        self._tracking.after_evaluation(name, mean, self.num_steps)
+        return mean

@@ -11,6 +11,7 @@ from knet_hvd.comm.transfer import gather_tensors
 from knet_hvd.pipeline.api.checkpoint import load_member, save_member
 from knet_hvd.pipeline.api.ending import Ending
 from knet_hvd.pipeline.api.member import Member
+from knet_hvd.pipeline.api.tracking import Tracking
 from knet_hvd.pipeline.placement.planning import plan_table
 from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.pipeline.stage import Stage
@@ -27,6 +28,7 @@ class PipelineSession:
     """
 
     _member: Member
+    _tracking: Tracking
 
     def __init__(self, timeout_s: float) -> None:
         """Meet all other ranks.
@@ -123,6 +125,8 @@ class PipelineSession:
         """
         with self._ending.after_steps(self.num_steps, self._member.poll):
             self.num_steps = load_member(self._member, Path(folder), batch_size)
+            if self.num_steps:
+                self._tracking.continue_after(self.num_steps)
         return self.num_steps
 
     def close(self) -> None:
@@ -136,6 +140,7 @@ class PipelineSession:
         with self._ending.after_steps(self.num_steps, self._member.poll):
             self._member.drain()
             self._member.close()
+            self._tracking.close()
         self._world.close()
         self._ending.forget()
 

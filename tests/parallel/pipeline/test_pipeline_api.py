@@ -1,5 +1,6 @@
 """The public class Pipeline: networks, losses, optimizers and loaders of a user's own."""
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from mpi4py.MPI import COMM_WORLD
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -190,6 +192,7 @@ def test_the_norm_of_all_gradients_is_limited() -> None:
 def test_a_run_that_was_stopped_ends_in_the_same_bits(decoupler: Decoupler, tmp_path: Path) -> None:
     """A plain loader, epoch after epoch; the second run continues after the first epoch."""
     folder = Path(shared(str(tmp_path / "checkpoints")))
+    curves = folder.parent / "curves"
     data = samples(6)
 
     def run(first_epoch: int, last_epoch: int) -> dict[str, Tensor] | None:
@@ -201,6 +204,8 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(decoupler: Decoupler, tmp_
             optimizer=adamw,
             decoupler=decoupler,
             deterministic=True,
+            logdir=curves,
+            log_every=2,
             timeout_s=30.0,
         )
         assert pipeline.load(folder, batch_size=48) == 4 * first_epoch
@@ -214,11 +219,22 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(decoupler: Decoupler, tmp_
         return state
 
     expected = run(0, 2)
+    shutil.rmtree(curves, ignore_errors=True)  # of all ranks: the first run's are not wanted
+    COMM_WORLD.Barrier()
     run(0, 1)
     state = run(1, 2)
     if state is not None and expected is not None:
         for name, value in expected.items():
             assert torch.equal(state[name], value), name
+        stages = [events_of(curves / f"stage{stage}") for stage in range(COMM_WORLD.Get_size())]
+        for events in stages:
+            assert {"stage/idle_share", "wire/bytes_per_step"} <= set(events.Tags()["scalars"])
+        losses = [event.step for event in stages[-1].Scalars("train/loss")]
+        assert losses == [0, 2, 4, 6], "once each, though two runs wrote them"
+
+
+def events_of(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder)).Reload()
 
 
 def shared(text: str) -> str:

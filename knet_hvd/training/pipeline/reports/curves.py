@@ -6,6 +6,7 @@ from knet_hvd.metrics import MetricLogger, StepSpan, open_logger
 from knet_hvd.metrics.figures import pixels
 from knet_hvd.pipeline.placement.figure import draw_plan
 from knet_hvd.pipeline.placement.planning import plan_table
+from knet_hvd.pipeline.stage_scalars import StageScalars
 from knet_hvd.training.loop.task import Curves
 from knet_hvd.training.pipeline.build import StageJob
 from knet_hvd.training.pipeline.config import PipelineConfig
@@ -26,8 +27,7 @@ class StageCurves(Curves):
         """
         self._config = config
         self._job = job
-        self._waiter = world.waiter
-        self.restart()
+        self._scalars = StageScalars(world, job.runner, job.links, job.replicas)
 
     def open(self, first_step: int | None) -> MetricLogger:
         """Open the stage's run, `stage0` and so on, and write which blocks are where.
@@ -54,30 +54,14 @@ class StageCurves(Curves):
 
     def restart(self) -> None:
         """Start to measure again, after a report or an evaluation."""
-        self._mark = (self._waiter.idle_s, self._job.links.sent_bytes)
+        self._scalars.restart()
 
     def scalars(self, span: StepSpan) -> dict[str, float]:
         """Return what the steps since the last report showed, by tag."""
-        job, (idle_s, sent_bytes) = self._job, self._mark
-        scalars = {
-            "stage/idle_share": (self._waiter.idle_s - idle_s) / span.elapsed_s,
-            "stage/staleness_steps": float(job.runner.staleness),
-            "wire/bytes_per_step": (job.links.sent_bytes - sent_bytes) / span.steps,
-        }
-        if job.replicas.number > 1:
-            scalars["wire/gradient_bytes_per_step"] = job.replicas.gradient_bytes
-        for name, value in job.gradient_source.metrics.items():
-            scalars[self._tag(name)] = float(value)
-        return scalars
+        return self._scalars.since(span)
 
     def before_step(self, step: int) -> None:
         """Do nothing: a stage draws nothing but numbers."""
 
     def after_step(self, step: int, logger: MetricLogger) -> None:
         """Do nothing: see ``before_step``."""
-
-    def _tag(self, metric: str) -> str:
-        """Return where a decoupler's metric belongs: a local loss is not the network's."""
-        if metric != "loss":
-            return f"synthetic_gradient/{metric}"
-        return "train/loss" if self._job.stage.is_last else "stage/local_loss"
