@@ -141,6 +141,15 @@ class _Module:
         pass
 
     @staticmethod
+    def get_rng_state(device: object = None) -> Tensor:
+        """Return no state: values are drawn on the CPU."""
+        return torch.empty(0, dtype=torch.uint8)
+
+    @staticmethod
+    def set_rng_state(state: Tensor, device: object = None) -> None:
+        pass
+
+    @staticmethod
     def get_amp_supported_dtype() -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
 
@@ -164,11 +173,12 @@ _libraries: list[torch.library.Library] = []
 _tensor = torch.tensor
 
 
-def _new_tensor(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
+def new_tensor(data: Any, **kwargs: Any) -> Tensor:
     """Make a tensor as ``torch.tensor`` does, which cannot on a device written in Python."""
+    device = kwargs.get("device")
     if device is None or torch.device(device).type != NAME:
-        return _tensor(data, device=device, **kwargs)
-    return _tensor(data, **kwargs).to(device)
+        return _tensor(data, **kwargs)
+    return _tensor(data, **{**kwargs, "device": None}).to(device)
 
 
 def register() -> torch.device:
@@ -183,7 +193,6 @@ def register() -> torch.device:
             operation = getattr(torch.ops.aten, name).default
             layers.impl(name, _in_low_precision(operation), "AutocastPrivateUse1")
         _libraries.extend((everything, layers))
-        torch.tensor = _new_tensor
     return torch.device(NAME, 0)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import horovod.torch as hvd
 import pytest
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from tests.strict_device import StrictTensor, inner
+from tests.strict_device import StrictTensor, inner, new_tensor
 
 _IN_PLACE = ("allreduce_async_", "broadcast_async_")
 _OUT_OF_PLACE = ("allreduce_async", "allgather_async", "alltoall_async")
@@ -48,6 +49,9 @@ def take_strict_tensors(patch: pytest.MonkeyPatch) -> set[str]:
         return tree_map_only(Tensor, StrictTensor, found) if in_place is None else in_place
 
     _replace(patch, "synchronize", ends)
+    with torch.device("cpu"):
+        torch.empty(0)  # PyTorch remembers what makes tensors: the real functions, not ours
+    patch.setattr(torch, "tensor", new_tensor)
     for name in (*_IN_PLACE, *_OUT_OF_PLACE):
         _replace(patch, name, starts(name, getattr(hvd, name)))
     return seen

@@ -110,8 +110,8 @@ def trained(*, channels_last: bool) -> Stage:
     stage = build_stage(spec, (), 0)
     torch.manual_seed(3)
     for step in range(5):
-        images, labels = torch.randn(16, 1, 8, 8), torch.randint(10, (16,))
-        batch = Batch(step=step, labels=labels, inputs=images, num_samples=16)
+        images, targets = torch.randn(16, 1, 8, 8), torch.randint(10, (16,))
+        batch = Batch(step=step, targets=targets, inputs=images, num_samples=16)
         head = LossHead(spec.loss)
         head.forward(stage, batch)
         head.backward_now(stage, batch)

@@ -29,7 +29,7 @@ def stored(tree: object, folder: Path) -> object:
     ids=["images", "channels last", "one channel", "transposed", "targets", "scalar"],
 )
 def test_values_and_layout_are_kept(tensor: torch.Tensor, tmp_path: Path) -> None:
-    back = unpack_tensor(stored(pack_tensor(tensor), tmp_path))
+    back = unpack_tensor(stored(pack_tensor(tensor), tmp_path), torch.device("cpu"))
     assert torch.equal(back, tensor)
     assert back.dtype == tensor.dtype
     assert back.stride() == tensor.stride()

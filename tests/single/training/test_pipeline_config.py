@@ -25,7 +25,7 @@ from knet_hvd.training.pipeline.flags import parse_config
         ({"decoupler": Local(), "microbatches": 2}, "expected 1 with local"),
         (
             {"decoupler": Delayed(predict_weights=True), "optimizer": "sgd"},
-            "predict_weights: .*momentum or adam .*, got sgd",
+            "predict_weights: expected an optimizer that keeps averages .*Adam",
         ),
         (
             {
