@@ -65,14 +65,7 @@ def build_parts(
     replicas: Replicas | None = None,
     device: torch.device = CPU,
 ) -> RankParts:
-    """Build the stage of this rank and its gradient source.
-
-    Args:
-        spec: What all stages are built from, the same on every rank.
-        plan: Which blocks are on which ranks, the same on every rank.
-        world: All ranks.
-        replicas: Of this rank's stage; one if not given.
-        device: Of this rank.
+    """Build the stage of this rank and its gradient source; see ``build_rank``.
 
     Raises:
         ValueError: If the decoupler cannot do what the spec asks for.

@@ -47,11 +47,11 @@ class Member:
         model: UserModel,
         spec: PipelineSpec,
         *,
-        cuts: Cuts,
-        links: LinkSettings,
-        batch_size: int | None,
         replicas: Replicas,
         device: torch.device,
+        cuts: Cuts,
+        batch_size: int | None,
+        links: LinkSettings,
         log_every: int,
     ) -> None:
         """Place the blocks, and build those of this rank; every rank has to call.

@@ -50,14 +50,14 @@ class PipelineSession:
         """Return which blocks are on which ranks."""
         return self._member.plan
 
+    def placement(self) -> str:
+        """Return which blocks are where, as a table in Markdown."""
+        return plan_table(self.plan, self._member.block_names)
+
     @property
     def stage(self) -> Stage:
         """Return the blocks of this rank."""
         return self._member.stage
-
-    def placement(self) -> str:
-        """Return which blocks are where, as a table in Markdown."""
-        return plan_table(self.plan, self._member.block_names)
 
     @property
     def idle_s(self) -> float:

@@ -103,6 +103,23 @@ class Decoupler(ABC):
         return False
 
 
+def check_dimensions(shape: tuple[int, ...], name: str) -> None:
+    """Raise unless layers that are built in can be made for an activation.
+
+    Args:
+        shape: The activation's, without the batch.
+        name: Of the layers.
+
+    Raises:
+        ValueError: If it has another number of dimensions than one to three.
+    """
+    if len(shape) not in (1, 2, 3):
+        raise ValueError(
+            f"{name}: expected an output of [features], [t, features] or [c, h, w] for "
+            f"each sample, got {list(shape)}"
+        )
+
+
 def require_classes(name: str, num_classes: int | None) -> int:
     """Return the number of classes.
 

@@ -55,10 +55,12 @@ class Local(Decoupler):
         """Return a local loss for outputs of that shape."""
         from knet_hvd.pipeline.decouplers.local_gradient import LocalGradient
         from knet_hvd.pipeline.decouplers.local_loss import LocalLoss
-        from knet_hvd.pipeline.decouplers.own_layers import OwnHead
+        from knet_hvd.pipeline.decouplers.own_layers import OwnHead, own_layers
 
         if self.head is not None and loss is not None:
-            return LocalGradient(OwnHead(self.head, out_shape, loss), self.learning_rate)
+            return LocalGradient(
+                OwnHead(own_layers(self.head, out_shape, "head"), loss), self.learning_rate
+            )
         classes = require_classes(self.name, num_classes)
         similarities = self.loss == "predsim"
         local = LocalLoss(out_shape, classes, self.hidden_units, similarities=similarities)

@@ -15,6 +15,8 @@ activations (after one layer of their own) and of the targets.
 from torch import Tensor, nn
 from torch.nn import functional
 
+from knet_hvd.pipeline.decouplers.base import check_dimensions
+
 _NUM_POINTWISE = 3
 _SIMILARITY_WEIGHT = 0.99
 
@@ -42,11 +44,7 @@ class LocalLoss(nn.Module):
             ValueError: If the shape has another number of dimensions.
         """
         super().__init__()
-        if len(shape) not in (1, 2, 3):
-            raise ValueError(
-                f"local loss: expected an output of [features], [t, features] or [c, h, w] for "
-                f"each sample, got {list(shape)}"
-            )
+        check_dimensions(shape, "local loss")
         self._num_classes = num_classes
         self._is_sequence = len(shape) == 2
         features = shape[1:] if self._is_sequence else shape

@@ -14,20 +14,10 @@ LayersOf: TypeAlias = Callable[[tuple[int, ...]], nn.Module]
 class OwnHead(nn.Module):
     """Judge an activation by the network's loss of what a user's head makes of it."""
 
-    def __init__(self, layers_of: LayersOf, shape: tuple[int, ...], loss: Loss) -> None:
-        """Build the head.
-
-        Args:
-            layers_of: Returns a module, called with an activation [n, ...].
-            shape: The activation's, without the samples.
-            loss: Called with the module's output and the targets.
-
-        Raises:
-            TypeError: If the function returns no module.
-        """
+    def __init__(self, layers: nn.Module, loss: Loss) -> None:
+        """Take the user's module, and the loss of its output and the targets."""
         super().__init__()
-        self.layers = _module(layers_of, shape, "head")
-        self._loss = loss
+        self.layers, self._loss = layers, loss
 
     def forward(self, activation: Tensor, targets: Tensor) -> Tensor:
         """Return the loss, a mean over the samples."""
@@ -37,21 +27,10 @@ class OwnHead(nn.Module):
 class OwnSynthesizer(nn.Module):
     """Predict the gradient of an activation by a user's module."""
 
-    def __init__(self, layers_of: LayersOf, shape: tuple[int, ...], sees_targets: bool) -> None:
-        """Build the synthesizer.
-
-        Args:
-            layers_of: Returns a module, called with an activation [n, ...], and with the
-                targets if it sees them.
-            shape: The activation's, without the samples.
-            sees_targets: Whether it does.
-
-        Raises:
-            TypeError: If the function returns no module.
-        """
+    def __init__(self, layers: nn.Module, sees_targets: bool) -> None:
+        """Take the user's module, and whether it is called with the targets as well."""
         super().__init__()
-        self.layers = _module(layers_of, shape, "synthesizer")
-        self._sees_targets = sees_targets
+        self.layers, self._sees_targets = layers, sees_targets
 
     def forward(self, activation: Tensor, targets: Tensor) -> Tensor:
         """Return the gradient of each sample's loss, of the activation's shape.
@@ -69,7 +48,17 @@ class OwnSynthesizer(nn.Module):
         return prediction
 
 
-def _module(layers_of: LayersOf, shape: tuple[int, ...], name: str) -> nn.Module:
+def own_layers(layers_of: LayersOf, shape: tuple[int, ...], name: str) -> nn.Module:
+    """Return the module that a user's function makes for an activation.
+
+    Args:
+        layers_of: The function.
+        shape: The activation's, without the samples.
+        name: What the module is for.
+
+    Raises:
+        TypeError: If it returns no module.
+    """
     layers: object = layers_of(shape)
     if not isinstance(layers, nn.Module):
         raise TypeError(

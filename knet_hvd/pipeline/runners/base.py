@@ -27,11 +27,7 @@ class Runner(ABC):
 
     @abstractmethod
     def step(
-        self,
-        step: int,
-        inputs: Activation | None,
-        targets: Tensor,
-        num_samples: float | None = None,
+        self, step: int, inputs: Activation | None, targets: Tensor, mean_over: float | None = None
     ) -> None:
         """Train on one batch.
 
@@ -39,7 +35,7 @@ class Runner(ABC):
             step: The number of the step.
             inputs: [n, ...] on the first stage, None on others.
             targets: [n, ...].
-            num_samples: What losses are a mean over; n if not given.
+            mean_over: What losses are a mean over; n if not given.
 
         Raises:
             KnetError: If a neighbor is lost or sends something else.

@@ -63,11 +63,7 @@ class DecoupledRunner(Runner):
             )
 
     def step(
-        self,
-        step: int,
-        inputs: Activation | None,
-        targets: Tensor,
-        num_samples: float | None = None,
+        self, step: int, inputs: Activation | None, targets: Tensor, mean_over: float | None = None
     ) -> None:
         """Train on one batch, and on what has come back for earlier ones.
 
@@ -75,7 +71,7 @@ class DecoupledRunner(Runner):
         some of the next step are under way.
         """
         num_updates = 0 if self._late is None else self._late.num_updates
-        for part in split_batch(step, inputs, targets, self._num_microbatches, num_samples):
+        for part in split_batch(step, inputs, targets, self._num_microbatches, mean_over):
             self._train(self._io.receive_batch(part, num_updates))
 
     def _train(self, batch: Batch) -> None:

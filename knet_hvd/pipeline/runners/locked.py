@@ -41,14 +41,10 @@ class LockedRunner(Runner):
         self._num_microbatches = sum(a.kind == "forward" for a in actions)
 
     def step(
-        self,
-        step: int,
-        inputs: Activation | None,
-        targets: Tensor,
-        num_samples: float | None = None,
+        self, step: int, inputs: Activation | None, targets: Tensor, mean_over: float | None = None
     ) -> None:
         """Train on one batch; the weights change once all of it has come back."""
-        parts = split_batch(step, inputs, targets, self._num_microbatches, num_samples)
+        parts = split_batch(step, inputs, targets, self._num_microbatches, mean_over)
         batches: dict[int, Batch] = {}
         for kind, index in self._actions:
             if kind == "forward":

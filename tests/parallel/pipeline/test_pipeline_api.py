@@ -163,7 +163,10 @@ def test_decoupled_stages_learn(decoupler: Decoupler) -> None:
     optimizer = partial(adamw, rate=0.003) if late else adamw
     steps = 400 if late else STEPS
     pipeline, _ = pipelined(mlp(), data, decoupler, steps=steps, optimizer=optimizer)
+    assert_learned(pipeline, data)
 
+
+def assert_learned(pipeline: Pipeline, data: TensorDataset) -> None:
     def accuracy(output: Tensor, targets: Tensor) -> Tensor:
         return (output.argmax(1) == targets).double().mean()
 

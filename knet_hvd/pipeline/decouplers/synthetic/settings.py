@@ -85,7 +85,7 @@ class Synthetic(SynthesizerLayers, Decoupler):
             out_shape: The stage's output, without the batch.
             num_classes: Classes if the synthesizer is to see the targets, 0 if not.
         """
-        from knet_hvd.pipeline.decouplers.own_layers import OwnSynthesizer
+        from knet_hvd.pipeline.decouplers.own_layers import OwnSynthesizer, own_layers
         from knet_hvd.pipeline.decouplers.synthetic.quality import FullQuality, PredictionQuality
         from knet_hvd.pipeline.decouplers.synthetic.sources import SOURCES
         from knet_hvd.pipeline.decouplers.synthetic.synthesizer import Synthesizer
@@ -94,6 +94,8 @@ class Synthetic(SynthesizerLayers, Decoupler):
         if self.synthesizer is None:
             synthesizer = Synthesizer(out_shape, self, num_classes)
         else:
-            synthesizer = OwnSynthesizer(self.synthesizer, out_shape, self.sees_targets)
+            synthesizer = OwnSynthesizer(
+                own_layers(self.synthesizer, out_shape, "synthesizer"), self.sees_targets
+            )
         quality = PredictionQuality() if self.scale_by_quality else FullQuality()
         return SOURCES[self.targets](synthesizer, quality, self.learning_rate)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from knet_hvd.pipeline.decouplers.base import check_dimensions
 from knet_hvd.pipeline.decouplers.synthetic.layers import SynthesizerLayers
 
 _PUBLISHED_UNITS = 1024
@@ -44,11 +45,7 @@ class Synthesizer(nn.Module):
             ValueError: If the shape has another number of dimensions.
         """
         super().__init__()
-        if len(shape) not in (1, 2, 3):
-            raise ValueError(
-                f"synthesizer: expected an output of [features], [t, features] or [c, h, w] for "
-                f"each sample, got {list(shape)}"
-            )
+        check_dimensions(shape, "synthesizer")
         self._is_sequence = len(shape) == 2
         shape = shape[1:] if self._is_sequence else shape
         self._num_classes = num_classes
