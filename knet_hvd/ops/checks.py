@@ -21,12 +21,13 @@ from knet_hvd.ops.tensor_checks import (
     check_gradients,
     check_payloads,
     check_tensor,
+    check_value,
     is_place,
 )
 
 
 def _check_scale_group_size(scale_group_size: int) -> None:
-    torch._check_value(
+    check_value(
         scale_group_size >= 0 and scale_group_size % GROUP_VALUES == 0,
         lambda: (
             f"scale_group_size: expected 0 (one scale a tensor) or a multiple of "
@@ -36,7 +37,7 @@ def _check_scale_group_size(scale_group_size: int) -> None:
 
 
 def _check_format(wire_format: int) -> None:
-    torch._check_value(
+    check_value(
         0 <= wire_format < len(WIRE_FORMATS),
         lambda: f"wire_format: expected 0 to {len(WIRE_FORMATS) - 1}, got {wire_format}",
     )
@@ -48,7 +49,7 @@ def _check_shared_scales(scales: Tensor, tensors: Sequence[Tensor], scale_group_
 
 
 def _check_count(numbers: Sequence[int], what: str, count: int) -> None:
-    torch._check_value(
+    check_value(
         len(numbers) == count,
         lambda: f"{what}: expected one for each of {count} tensors, got {len(numbers)}",
     )
@@ -70,15 +71,15 @@ def check_scales(
 ) -> None:
     """Check the arguments of ``scales``."""
     check_statistics(values, scale_group_size)
-    torch._check_value(
+    check_value(
         0 <= rule < len(SCALE_RULES),
         lambda: f"rule: expected 0 to {len(SCALE_RULES) - 1}, got {rule}",
     )
-    torch._check_value(clip_factor > 0, lambda: f"clip_factor: expected > 0, got {clip_factor}")
+    check_value(clip_factor > 0, lambda: f"clip_factor: expected > 0, got {clip_factor}")
 
 
 def _check_key(key: Sequence[int], streams: Sequence[int]) -> None:
-    torch._check_value(
+    check_value(
         len(key) == 3
         and all(0 <= part < 2**32 for part in (*key[:2], min(streams), max(streams)))
         and 0 <= key[2] < 2**63,
@@ -126,9 +127,7 @@ def check_unpack_sum(payloads: Tensor, wire_format: int, sums: Tensor) -> None:
 def _check_outputs(
     scales: Tensor, scale_group_size: int, wire_format: int, divisor: int, outs: Sequence[Tensor]
 ) -> None:
-    torch._check_value(
-        1 <= divisor < 2**31, lambda: f"divisor: expected 1 to 2^31 - 1, got {divisor}"
-    )
+    check_value(1 <= divisor < 2**31, lambda: f"divisor: expected 1 to 2^31 - 1, got {divisor}")
     check_gradients(outs, "outs")
     _check_scale_group_size(scale_group_size)
     _check_format(wire_format)
@@ -169,7 +168,7 @@ def check_dequantize(
 
 
 def _check_digits(values: Tensor, base: int, num_digits: int, words: Tensor) -> None:
-    torch._check_value(
+    check_value(
         2 <= base <= 1025 and num_digits >= 1 and base**num_digits <= 2**64,
         lambda: (
             f"expected base 2 to 1025, 1 digit or more and base**num_digits <= 2**64, got "

@@ -1,6 +1,6 @@
 """Checks of single tensors that the ops are given."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,6 +9,16 @@ from knet_hvd.ops.layout import GROUP_VALUES
 
 _VALUE_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _MAX_VALUES = 2**35  # 32-bit Philox counters of 8 values each
+
+
+def check_value(condition: bool | torch.SymBool, message: Callable[[], str]) -> None:
+    """Raise unless a condition holds, which depends on symbols where a graph is exported.
+
+    Raises:
+        ValueError: With the message.
+    """
+    if condition is not True:  # PyTorch's check takes 0.3 s when it is first called
+        torch._check_value(condition, message)
 
 
 def _is_gradient(tensor: Tensor, device: torch.device) -> bool:
@@ -23,18 +33,18 @@ def _is_gradient(tensor: Tensor, device: torch.device) -> bool:
 
 
 def _check_gradient(values: Tensor, what: str) -> None:
-    torch._check_value(
+    check_value(
         values.dtype in _VALUE_DTYPES,
         lambda: f"{what}: expected fp32, fp64, fp16 or bf16, got {values.dtype}",
     )
-    torch._check_value(
+    check_value(
         values.layout is torch.strided and values.is_contiguous(),
         lambda: (
             f"{what}: expected a contiguous dense tensor, got {values.layout}, "
             f"strides {tuple(values.stride())}"
         ),
     )
-    torch._check_value(
+    check_value(
         values.numel() < _MAX_VALUES,
         lambda: f"{what}: expected fewer than 2^35 values, got {values.numel()}",
     )
@@ -46,7 +56,7 @@ def check_gradients(tensors: Sequence[Tensor], what: str) -> None:
     Raises:
         ValueError: If there is none, or one is not of that kind.
     """
-    torch._check_value(len(tensors) > 0, lambda: f"{what}: expected one tensor or more, got none")
+    check_value(len(tensors) > 0, lambda: f"{what}: expected one tensor or more, got none")
     device = tensors[0].device
     for number, tensor in enumerate(tensors):
         if not _is_gradient(tensor, device):
@@ -56,7 +66,7 @@ def check_gradients(tensors: Sequence[Tensor], what: str) -> None:
 
 def check_tensor(tensor: Tensor, what: str, dtype: torch.dtype, numel: int, like: Tensor) -> None:
     """Check a tensor's dtype, size and layout, and that it is where ``like`` is."""
-    torch._check_value(
+    check_value(
         tensor.dtype == dtype and tensor.is_contiguous() and tensor.numel() == numel,
         lambda: (
             f"{what}: expected {numel} contiguous values of {dtype}, got "
@@ -68,7 +78,7 @@ def check_tensor(tensor: Tensor, what: str, dtype: torch.dtype, numel: int, like
 
 def check_device(tensor: Tensor, what: str, like: Tensor) -> None:
     """Check that a tensor is where ``like`` is."""
-    torch._check_value(
+    check_value(
         tensor.device == like.device,
         lambda: f"{what}: expected a tensor on {like.device}, got {tensor.device}",
     )
@@ -76,21 +86,21 @@ def check_device(tensor: Tensor, what: str, like: Tensor) -> None:
 
 def check_payloads(payloads: Tensor, num_bytes: int) -> None:
     """Check payloads of ``num_bytes`` bytes each, or more."""
-    torch._check_value(
+    check_value(
         payloads.dtype == torch.uint8 and payloads.dim() == 2,
         lambda: (
             f"payloads: expected uint8 [num_payloads, {num_bytes}], got "
             f"{payloads.dtype} {tuple(payloads.shape)}"
         ),
     )
-    torch._check_value(
+    check_value(
         payloads.size(1) >= num_bytes and (num_bytes == 0 or payloads.stride(1) == 1),
         lambda: (
             f"payloads: expected rows of at least {num_bytes} contiguous bytes, got "
             f"{tuple(payloads.shape)}, strides {tuple(payloads.stride())}"
         ),
     )
-    torch._check_value(
+    check_value(
         0 < payloads.size(0) <= 512,
         lambda: f"payloads: expected 1 to 512 payloads, got {payloads.size(0)}",
     )

@@ -28,7 +28,12 @@ class _LateCompiler(ModuleType):
         """Do nothing, as PyTorch's own does where nothing is compiled."""
 
     def __getattr__(self, name: str) -> Any:
-        """Import the compiler after all."""
+        """Import the compiler after all.
+
+        Not for what any module may be asked, as ``inspect`` asks all of them for their files.
+        """
+        if name.startswith("__") and name != "__path__":
+            raise AttributeError(f"module {_NAME!r} has no attribute {name!r} yet")
         if sys.modules.get(_NAME) is self:
             del sys.modules[_NAME]
         return getattr(importlib.import_module(_NAME), name)

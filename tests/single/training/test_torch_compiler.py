@@ -24,6 +24,8 @@ for kind in (torch.optim.SGD, torch.optim.Adam):
     optimizer.load_state_dict(optimizer.state_dict())
 for left_out in (torch._dynamo.disable(len), torch._dynamo.disable(recursive=False)(len)):
     assert left_out("abc") == 3
+from knet_hvd import ops
+assert ops.scales([torch.ones(128)], 0, rule="rms", clip_factor=2.5) == 2.5
 with torch.device("meta"):
     assert torch.relu(torch.nn.Linear(3, 4)(torch.ones(2, 3))).shape == (2, 4)
 print("torch._dynamo.eval_frame" in sys.modules)
@@ -49,3 +51,10 @@ def test_optimizers_and_networks_without_memory(late: bool) -> None:
 
 def test_what_is_compiled_imports_it() -> None:
     assert imported(SCRIPT + COMPILE) == ["False", "True"]
+
+
+def test_the_codec_s_first_call_imports_nothing_large() -> None:
+    calls = "ops.scales([torch.ones(128)], 0, rule='rms', clip_factor=2.5)"
+    names = "'torch._dynamo', 'sympy'"
+    script = f"import sys, torch\nfrom knet_hvd import ops\n{calls}\n"
+    assert imported(f"{script}print(*[name in sys.modules for name in ({names})])") == ["False"] * 2
