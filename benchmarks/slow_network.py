@@ -55,6 +55,15 @@ def _run(launcher: list[str], script: str, arguments: Sequence[str], threads: in
     return json.loads(lines[-1].removeprefix(_MARK))
 
 
+def meet_on_hosts() -> None:
+    """Have gloo take the network between the hosts; call before it is initialized.
+
+    It would otherwise look up the address of the machine, not of this rank's host.
+    """
+    os.environ["GLOO_SOCKET_IFNAME"] = "eth0"
+    os.environ["MASTER_ADDR"] = "knet-h1"
+
+
 def report(result: object) -> None:
     """Hand a result from rank 0 of a worker to ``run_worker``."""
     print(_MARK + json.dumps(result), flush=True)

@@ -14,7 +14,6 @@ DDP's hooks run inside a backward pass: what that takes without a hook is taken 
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -35,9 +34,7 @@ def measure_ranks(args: argparse.Namespace) -> None:
 
     from benchmarks.exchange.methods import GradientSet, make_method
 
-    # gloo would otherwise look up the address of the machine, not of this host
-    os.environ["GLOO_SOCKET_IFNAME"] = "eth0"
-    os.environ["MASTER_ADDR"] = "10.77.0.1"
+    slow_network.meet_on_hosts()
     hvd.init()
     gradients = GradientSet(GRADIENT_SETS[args.network]())
     methods = {name: make_method(name, gradients) for name in args.methods}

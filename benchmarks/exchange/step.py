@@ -12,7 +12,6 @@ the median of the rounds' ratios to "alone" and to Horovod fp32.
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -76,9 +75,7 @@ def measure_ranks(args: argparse.Namespace) -> None:
     import horovod.torch as hvd
     import torch
 
-    # gloo would otherwise look up the address of the machine, not of this host
-    os.environ["GLOO_SOCKET_IFNAME"] = "eth0"
-    os.environ["MASTER_ADDR"] = "10.77.0.1"
+    slow_network.meet_on_hosts()
     hvd.init()
     trainers = {name: Trainer(name, args) for name in args.methods}
     samples: dict[str, list[float]] = {name: [] for name in trainers}

@@ -1,5 +1,6 @@
 """A host that is cut off the network, between hosts that are network namespaces."""
 
+import json
 import os
 import re
 import shutil
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.launch import JOB, ROOT, started
+from tests.system.launch import JOB, ROOT, run, started
 
 HOSTS = str(ROOT / "benchmarks" / "slow_hosts.sh")
 LIMIT_S = 80
+PEERS = ("ddp-fp16", "ddp-powersgd")  # PyTorch's own, over gloo
 PIPELINE = [sys.executable, str(ROOT / "jobs" / "train_pipeline.py")]
 
 
@@ -51,6 +53,16 @@ def test_every_rank_and_launcher_ends(tmp_path: Path, job: list[str]) -> None:
         assert "Traceback" not in out + err
         command_lines = [_read(path) for path in Path("/proc").glob("*/cmdline")]
         assert not any(str(marker).encode() in line for line in command_lines)
+
+
+@pytest.mark.usefixtures("_hosts")
+def test_a_benchmark_between_hosts_times_every_method() -> None:
+    script = str(ROOT / "benchmarks" / "exchange" / "exchange.py")
+    result = run([sys.executable, script, "--network", "lenet", "--rounds", "1"])
+    assert result.code == 0, result.text
+    rows = json.loads(result.out[result.out.index("{") :])["exchange"]
+    assert set(rows) == {"fp32", "fp16", "allgather", "alltoall", "allreduce", *PEERS}
+    assert rows["allgather"]["wire_bytes"] < rows["ddp-fp16"]["wire_bytes"] / 5
 
 
 @pytest.mark.usefixtures("_namespaces")
