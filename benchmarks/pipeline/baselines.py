@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from benchmarks.pipeline.problem import Method, Problem
+from knet_hvd.data.dataset import cross_entropy
 from knet_hvd.pipeline.optimizers import update
 
 
@@ -24,7 +24,7 @@ class Single(Method):
     def step(self, inputs: Tensor, targets: Tensor) -> None:
         """Train on one batch."""
         if self._rank == 0:
-            functional.cross_entropy(self._blocks(inputs), targets).backward()
+            cross_entropy(self._blocks(inputs), targets).backward()
             update(self._optimizer)
 
 
@@ -48,9 +48,7 @@ class Torch1F1B(Method):
             blocks.insert(0 if rank else 1, _Permute(*order))
         stage = PipelineStage(blocks, rank, 2, torch.device("cpu"))
         self._rank = rank
-        self._schedule = Schedule1F1B(
-            stage, problem.args.microbatches, loss_fn=functional.cross_entropy
-        )
+        self._schedule = Schedule1F1B(stage, problem.args.microbatches, loss_fn=cross_entropy)
         self._optimizer = problem.optimizer(blocks)
 
     def step(self, inputs: Tensor, targets: Tensor) -> None:

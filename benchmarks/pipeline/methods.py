@@ -9,10 +9,10 @@ from argparse import Namespace
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional
 
 from benchmarks.pipeline.baselines import Single, Torch1F1B
-from benchmarks.pipeline.problem import NUM_CLASSES, Method, Problem
+from benchmarks.pipeline.problem import Method, Problem
+from knet_hvd.data.dataset import cross_entropy
 from knet_hvd.pipeline import (
     Backprop,
     Conditioned,
@@ -35,12 +35,12 @@ class Ours(Method):
         self._pipeline = Pipeline(
             problem.network,
             example=problem.batches[0][0][:1],
-            loss=functional.cross_entropy,
+            loss=cross_entropy,
             optimizer=problem.optimizer_of,
             decoupler=_decoupler(name, args),
             cuts=[problem.cut],
             microbatches=args.microbatches if name.endswith(("1f1b", "microbatches")) else 1,
-            num_classes=NUM_CLASSES,
+            num_classes=problem.num_classes,
             links=LinkSettings(
                 activation_encodings=(args.encoding,),
                 gradient_encodings=(args.gradient_encoding,),

@@ -13,9 +13,11 @@ from knet_hvd.models import build_model
 from knet_hvd.models.blocks import init_kaiming
 from knet_hvd.pipeline.optimizers import named_optimizer
 
-NUM_CLASSES = 10
+_NUM_CLASSES = {"mlp": 10, "vgg16": 10, "transformer": 100}
+"""Of each network; the transformer's are characters."""
+_SHAPES = {"mlp": (1024,), "vgg16": (3, 32, 32), "transformer": (64,)}
+"""Of a sample."""
 _NUM_BATCHES = 4
-_MLP_UNITS = 1024
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,22 @@ class Problem:
     def of(cls, args: Namespace) -> "Problem":
         """Return the problem that the command line describes."""
         torch.manual_seed(0)
-        shape = (_MLP_UNITS,) if args.network == "mlp" else (3, 32, 32)
-        inputs = [torch.randn(args.batch_size, *shape) for _ in range(_NUM_BATCHES)]
+        shape = (args.batch_size, *_SHAPES[args.network])
+        classes = _NUM_CLASSES[args.network]
+        if args.network == "transformer":
+            inputs = [torch.randint(classes, shape) for _ in range(_NUM_BATCHES)]
+            targets = torch.randint(classes, (_NUM_BATCHES, *shape))
+        else:
+            inputs = [torch.randn(shape) for _ in range(_NUM_BATCHES)]
+            targets = torch.randint(classes, (_NUM_BATCHES, args.batch_size))
         if args.network == "vgg16":
             inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
-        targets = torch.randint(NUM_CLASSES, (_NUM_BATCHES, args.batch_size))
         return cls(args, list(zip(inputs, targets, strict=True)), args.cut)
+
+    @property
+    def num_classes(self) -> int:
+        """Return the classes of the targets."""
+        return _NUM_CLASSES[self.args.network]
 
     def blocks(self, rank: int | None = None) -> nn.Sequential:
         """Return the blocks of a rank's stage, or all; every call draws the same."""
@@ -50,9 +62,9 @@ class Problem:
         if self.args.network == "mlp":
             return _mlp(self.args.depth)
         return build_model(
-            "vgg16",
-            in_shape=(3, 32, 32),
-            num_classes=NUM_CLASSES,
+            self.args.network,
+            in_shape=_SHAPES[self.args.network],
+            num_classes=self.num_classes,
             width=self.args.width,
             layerwise=self.args.cut_between == "layers",
         )
@@ -67,8 +79,9 @@ class Problem:
 
 
 def _mlp(depth: int) -> nn.Sequential:
-    layers = [nn.Sequential(nn.Linear(_MLP_UNITS, _MLP_UNITS), nn.ReLU()) for _ in range(depth)]
-    network = nn.Sequential(*layers, nn.Linear(_MLP_UNITS, NUM_CLASSES))
+    (units,) = _SHAPES["mlp"]
+    layers = [nn.Sequential(nn.Linear(units, units), nn.ReLU()) for _ in range(depth)]
+    network = nn.Sequential(*layers, nn.Linear(units, _NUM_CLASSES["mlp"]))
     init_kaiming(network)
     return network
 

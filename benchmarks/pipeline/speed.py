@@ -2,6 +2,7 @@
 
     python benchmarks/pipeline/speed.py --network mlp
     python benchmarks/pipeline/speed.py --network vgg16 --rounds 9
+    python benchmarks/pipeline/speed.py --network transformer --batch-size 32 --width 1
 
 `single` is one process with one thread; `torch-1f1b` is Schedule1F1B of
 torch.distributed.pipelining over gloo, with the same stages, batch and microbatches as
@@ -35,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import slow_network
 
-NETWORKS = {"mlp": 7, "vgg16": 6}
+NETWORKS = {"mlp": 7, "vgg16": 6, "transformer": 3}
 """The networks, and the cut at which the most accurate decoupler is fastest here."""
 OURS = ["backprop-sequential", "backprop-1f1b"]
 OURS += ["local", "synthetic", "conditioned", "delayed", "delayed-stashed"]
@@ -149,7 +150,7 @@ def _share(rounds: Sequence[dict[str, float]], key: str) -> float:
 def add_problem_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what is trained."""
     parser.add_argument("--network", choices=list(NETWORKS), default="mlp")
-    parser.add_argument("--width", type=float, default=0.5, help="of vgg16")
+    parser.add_argument("--width", type=float, default=0.5, help="of vgg16 and transformer")
     parser.add_argument("--depth", type=int, default=16, help="1024-wide layers of mlp")
     parser.add_argument("--cut", type=int, help="blocks of the first stage")
     parser.add_argument(
