@@ -15,21 +15,55 @@ FLAGS = ["--model", "vgg16", "--width", "0.25", "--max-steps", "60"]
 FLAGS += ["--checkpoint-every", "10"]
 TEMPLATES = {
     "data_parallel": [*FLAGS, "--ternary.error-feedback", "--batch-size", "48"],
-    "pipeline": [*FLAGS, "--decoupler", "delayed", "--deterministic"],
+    "pipeline": ["--model", "ownpkg.net:build", "--max-steps", "60", "--checkpoint-every", "10"],
 }
+TEMPLATES["pipeline"] += ["--decoupler", "delayed", "--deterministic"]
+NET = """
+from torch import nn
+
+
+def build(in_shape):
+    layers = [nn.Sequential(nn.Linear(1024, 1024), nn.ReLU()) for _ in range(8)]
+    return nn.Sequential(nn.Linear(in_shape[0], 1024), *layers, nn.Linear(1024, 4))
+"""
+DATA = """
+import torch
+from knet_hvd.data import Dataset
+
+
+def load():
+    inputs = torch.randn(5000, 32, generator=torch.Generator().manual_seed(1))
+    targets = inputs[:, :4].argmax(1)
+    train, test = (inputs[:4800], targets[:4800]), (inputs[4800:], targets[4800:])
+    return Dataset(train, test, num_classes=4)
+"""
 
 pytestmark = pytest.mark.timeout(2 * LIMIT_S)
+
+
+@pytest.fixture
+def own_package(tmp_path: Path) -> str:
+    """The folder of a network and data of a user's own."""
+    package = tmp_path / "own" / "ownpkg"
+    package.mkdir(parents=True)
+    (package / "net.py").write_text(NET)
+    (package / "data.py").write_text(DATA)
+    return str(package.parent)
 
 
 def hashes(summary: Path) -> list[str]:
     return re.findall(r'"parameters_sha256": "(\w+)"', summary.read_text())
 
 
-def straight(template: str, summary: Path) -> list[str]:
+def data_of(template: str) -> str:
+    return "ownpkg.data:load" if template == "pipeline" else "digits"
+
+
+def straight(template: str, summary: Path, folder: str) -> list[str]:
     """The hashes of the same job without Slurm, which nobody disturbs."""
     job = [sys.executable, str(ROOT / "jobs" / f"train_{template}.py")]
-    command = [*job, *TEMPLATES[template], "--summary", str(summary)]
-    result = run(mpirun(command, command))
+    command = [*job, *TEMPLATES[template], "--data", data_of(template), "--summary", str(summary)]
+    result = run(mpirun(command, command), PYTHONPATH=folder)
     assert result.code == 0, result.text
     return hashes(summary)
 
@@ -48,14 +82,15 @@ def latest_step(folder: Path) -> int:
     ],
 )
 def test_a_requeued_job_ends_in_the_same_parameters(
-    template: str, commands: list[str], slurm: Slurm, tmp_path: Path
+    template: str, commands: list[str], slurm: Slurm, tmp_path: Path, own_package: str
 ) -> None:
-    expected = straight(template, tmp_path / "straight.json")
+    expected = straight(template, tmp_path / "straight.json", own_package)
     # As many threads as in the other run, or sums come out otherwise.
     options = ("--cpus-per-task=1",)
     # Starting ranks on a busy machine hangs now and then; it is tried twice.
     flags = TEMPLATES[template]
-    job = slurm.submit(template, *flags, options=options, KNET_START_LIMIT_S="40")
+    environment = {"KNET_DATA": data_of(template), "PYTHONPATH": own_package}
+    job = slurm.submit(template, *flags, options=options, KNET_START_LIMIT_S="40", **environment)
     folder = slurm.runs / f"{template}-{job}"
     seen = 0
     for command in commands:
