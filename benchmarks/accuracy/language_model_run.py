@@ -31,6 +31,7 @@ METHODS = {
     "backprop": (Backprop(), 4),
     "delayed": (Delayed(recompute=False), 1),
     "delayed-predicted": (Delayed(recompute=False, predict_weights=True), 1),
+    "delayed-microbatches": (Delayed(recompute=False), 4),
     "delayed-predicted-microbatches": (Delayed(recompute=False, predict_weights=True), 4),
 }
 """Decoupler and microbatches of each method."""

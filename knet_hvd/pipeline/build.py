@@ -1,18 +1,16 @@
-"""Build what a rank trains: its stage, its links and what runs them."""
+"""Build what a rank trains: its stage, and where its gradients come from."""
 
 import torch
 
 from knet_hvd.comm import World
-from knet_hvd.comm.throttle import Throttle
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.devices import CPU
 from knet_hvd.devices.random_state import own_random_states
 from knet_hvd.pipeline.activation import Signature
 from knet_hvd.pipeline.blocks.batch_norm import scale_momentum
-from knet_hvd.pipeline.connect import BuiltStage, RankParts, connect
+from knet_hvd.pipeline.connect import RankParts
 from knet_hvd.pipeline.decouplers import Use
 from knet_hvd.pipeline.gradient_source import GradientSource
-from knet_hvd.pipeline.link_settings import LinkSettings
 from knet_hvd.pipeline.loss_head import LossHead
 from knet_hvd.pipeline.optimizers import has_averages
 from knet_hvd.pipeline.placement.cuts import output_signatures, stage_blocks
@@ -24,40 +22,6 @@ from knet_hvd.pipeline.spec import PipelineSpec, source_of
 from knet_hvd.pipeline.stage import Stage
 
 
-def build_rank(
-    spec: PipelineSpec,
-    plan: Plan,
-    world: World,
-    *,
-    links: LinkSettings | None = None,
-    replicas: Replicas | None = None,
-    log_every: int = 1,
-    throttle: Throttle | None = None,
-    device: torch.device = CPU,
-) -> BuiltStage:
-    """Build the stage of this rank, and connect it to its neighbors; all ranks have to call.
-
-    Args:
-        spec: What all stages are built from, the same on every rank.
-        plan: Which blocks are on which ranks, the same on every rank.
-        world: All ranks.
-        links: How tensors cross.
-        replicas: Of this rank's stage; one if not given.
-        log_every: Steps between those whose metrics are wanted.
-        throttle: Makes this rank slower, for tests.
-        device: Of this rank.
-
-    Raises:
-        RankMismatchError: If two ranks differ in what crosses between them.
-        ValueError: If the decoupler cannot do what the spec asks for.
-    """
-    parts = build_parts(spec, plan, world, replicas, device)
-    rows = len(spec.example)
-    return connect(
-        spec, parts, world, rows=rows, links=links, log_every=log_every, throttle=throttle
-    )
-
-
 def build_parts(
     spec: PipelineSpec,
     plan: Plan,
@@ -65,7 +29,14 @@ def build_parts(
     replicas: Replicas | None = None,
     device: torch.device = CPU,
 ) -> RankParts:
-    """Build the stage of this rank and its gradient source; see ``build_rank``.
+    """Build the stage of this rank and its gradient source, and attach its replicas.
+
+    Args:
+        spec: What all stages are built from, the same on every rank.
+        plan: Which blocks are on which ranks, the same on every rank.
+        world: All ranks.
+        replicas: Of this rank's stage; one if not given.
+        device: Of this rank.
 
     Raises:
         ValueError: If the decoupler cannot do what the spec asks for.

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from knet_hvd.comm import World, check_agreement
 from knet_hvd.models.blocks import blocks_of
-from knet_hvd.pipeline.api.losses import StepLosses
-from knet_hvd.pipeline.api.placing import Cuts, place_blocks, take_values
+from knet_hvd.pipeline.api.placing import Placing, place_blocks, take_values
 from knet_hvd.pipeline.api.sharing import BatchShare
 from knet_hvd.pipeline.api.targets import SentTargets
 from knet_hvd.pipeline.blocks.draws import BlockDraws
@@ -35,7 +34,6 @@ class Member:
         world: All ranks.
         plan: Which blocks are on which ranks.
         stage: The blocks of this rank.
-        losses: Bring the loss of each step from the last stage.
         replicas: Of the stage.
         share: What this rank trains on of each batch.
         sent: Brings the targets of each batch, if they travel.
@@ -49,7 +47,7 @@ class Member:
         *,
         replicas: Replicas,
         device: torch.device,
-        cuts: Cuts,
+        placing: Placing,
         batch_size: int | None,
         links: LinkSettings,
         log_every: int,
@@ -60,21 +58,27 @@ class Member:
             world: All ranks.
             model: The user's network.
             spec: What the stages are built from.
-            cuts: Where to cut.
-            links: How tensors cross.
-            batch_size: The most samples of a batch, if they are known.
             replicas: Of this rank's stage.
             device: Of this rank.
+            placing: Where to cut.
+            batch_size: The most samples of a batch, if they are known.
+            links: How tensors cross.
             log_every: Steps between those whose metrics are wanted.
+
+        Raises:
+            KnetError: If no placement fits the ranks' memory.
+            RankMismatchError: If ranks differ in the model or in how it is cut.
+            ValueError: If it cannot be cut so, or the decoupler cannot do what is asked for.
         """
         self.world, self._log_every = world, log_every
         self._model, self._spec, self._links = model, spec, links
+        self._throttle = placing.throttle
         self._rows = batch_size
         self._built: BuiltStage | None = None
         self.replicas = replicas
         self.share = BatchShare(replicas.index, replicas.number, spec.num_microbatches)
-        rows = None if batch_size is None else self.share.largest(batch_size)
-        self.plan = place_blocks(world, model, spec, cuts, links, rows, device, replicas.number)
+        rows = None if batch_size is None else self.rows_of_part
+        self.plan = place_blocks(world, model, spec, placing, links, rows, device, replicas.number)
         take_values(world, model)
         self._parts = build_parts(spec, self.plan, world, replicas, device)
         self.stage = self._parts.stage
@@ -83,7 +87,6 @@ class Member:
         own_seed = seed + _SEEDS_APART * replicas.index  # replicas drop other units
         first = [0, *self.plan.cuts][self.stage.index]
         self.stage.draws = BlockDraws(own_seed, first, device)
-        self.losses = StepLosses(world, self.plan.order[-replicas.number :])
         self.sent: SentTargets | None = None
 
     @property
@@ -135,6 +138,7 @@ class Member:
                 rows=self.rows_of_part,
                 links=self._links,
                 log_every=self._log_every,
+                throttle=self._throttle,
             )
         if not 1 <= num_samples <= (self._rows or 0):
             raise ValueError(
@@ -207,7 +211,6 @@ class Member:
 
     def close(self) -> None:
         """Let go of all links; every rank has to call."""
-        self.losses.close()
         if self.sent is not None:
             self.sent.close()
         if self._built is not None:

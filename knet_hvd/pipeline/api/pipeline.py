@@ -11,8 +11,9 @@ from torch import nn
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.devices import CPU, take_device
 from knet_hvd.pipeline.activation import Activation, on_device, tensors_of
+from knet_hvd.pipeline.api.losses import StepLosses
 from knet_hvd.pipeline.api.member import Member, OptimizerOf, Optimizers
-from knet_hvd.pipeline.api.placing import Cuts
+from knet_hvd.pipeline.api.placing import Cuts, Placing
 from knet_hvd.pipeline.api.run import PipelineRun
 from knet_hvd.pipeline.api.tracking import Tracking
 from knet_hvd.pipeline.blocks.base import BlockSource
@@ -67,6 +68,7 @@ class Pipeline(PipelineRun):
         decoupler: Decoupler | str = "backprop",
         targets: Literal["shared", "send"] = "shared",
         cuts: Cuts = "equal",
+        memory_limits_mb: Sequence[float] = (),
         split: Sequence[str] = (),
         microbatches: int = 1,
         batch_size: int | None = None,
@@ -104,6 +106,8 @@ class Pipeline(PipelineRun):
                 ``pipeline.batches(loader)`` then.
             cuts: equal: as many blocks to each rank; measured: by the speed of ranks and
                 network; or the number of blocks before each cut.
+            memory_limits_mb: Memory of each rank for ``measured``, in millions of bytes; 0 for
+                no limit. It is estimated for an optimizer that keeps two values a parameter.
             split: Parts of the module at which blocks begin, such as ["layers.4", "head"].
             microbatches: Parts of a batch, which follow each other through the stages.
             batch_size: The most samples of a batch; that of the first batch if not given.
@@ -130,7 +134,8 @@ class Pipeline(PipelineRun):
             timeout_s: The longest wait for another rank.
 
         Raises:
-            KnetError: If a rank does not come, or has no such device of its own.
+            KnetError: If a rank does not come, or has no such device of its own; or if no
+                placement fits the ranks' memory.
             RankMismatchError: If ranks differ in the model or in how it is cut.
             TypeError: If the model is none of these.
             ValueError: If the model cannot be cut, or a setting does not fit.
@@ -161,13 +166,14 @@ class Pipeline(PipelineRun):
                 self._world,
                 own,
                 spec,
-                cuts=cuts,
+                placing=Placing(cuts=cuts, memory_limits_mb=memory_limits_mb),
                 links=links or LinkSettings(),
                 batch_size=batch_size,
                 replicas=self._replicas(replicas, compression, ternary, microbatches),
                 device=taken.device,
                 log_every=log_every,
             )
+            self._losses = StepLosses(self._world, self.plan.order[-replicas:])
             self._tracking = Tracking(self._member, logdir, log_every)
             if self.stage.optimizer is None:  # a script may still hang a scheduler on one
                 self._own_optimizer(optimizer, [nn.Parameter(torch.zeros(0))])

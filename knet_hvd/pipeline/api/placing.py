@@ -1,11 +1,13 @@
 """Decide which blocks of a user's network are on which ranks, and give them rank 0's values."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
 
 from knet_hvd.comm import World, check_agreement
+from knet_hvd.comm.throttle import Throttle
 from knet_hvd.comm.transfer import broadcast_tensors
 from knet_hvd.devices.random_state import own_random_states
 from knet_hvd.pipeline.blocks.given import state_tensors
@@ -25,15 +27,57 @@ from knet_hvd.pipeline.spec import PipelineSpec
 Cuts: TypeAlias = Literal["equal", "measured"] | Sequence[int]
 _MEASURED_ROWS = 32
 """Samples of a batch to measure with, where no batch size is given."""
+_MEGABYTE = 10**6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placing:
+    """Say how blocks are placed.
+
+    Attributes:
+        cuts: equal: as many blocks to each stage; measured: so that the slowest stage or link is
+            as fast as can be; or the number of blocks before each cut.
+        memory_limits_mb: Of each rank where it is measured, in millions of bytes; 0 for no
+            limit. Later ranks have none.
+        values_per_parameter: Values that the optimizer keeps for each parameter.
+        throttle: Makes this rank slower, for tests.
+        saved: The plan of a checkpoint, which measuring again might not find.
+    """
+
+    cuts: Cuts = "equal"
+    memory_limits_mb: Sequence[float] = ()
+    values_per_parameter: int = 2
+    throttle: Throttle | None = None
+    saved: Plan | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.cuts, str) and self.cuts not in ("equal", "measured"):
+            raise ValueError(
+                f"cuts: expected equal, measured or numbers of blocks, got {self.cuts!r}"
+            )
+        if any(not each >= 0 for each in self.memory_limits_mb):
+            raise ValueError(
+                f"memory_limits_mb: expected 0 or more, got {list(self.memory_limits_mb)}"
+            )
+
+    @property
+    def measured(self) -> bool:
+        """Return whether ranks and blocks are measured."""
+        return self.cuts == "measured"
+
+    @property
+    def limits_bytes(self) -> list[int | None]:
+        """Return the memory of each rank; None for no limit."""
+        return [int(_MEGABYTE * each) if each > 0 else None for each in self.memory_limits_mb]
 
 
 def place_blocks(
     world: World,
     model: UserModel,
     spec: PipelineSpec,
-    cuts: Cuts,
+    placing: Placing,
     links: LinkSettings,
-    batch_size: int | None,
+    rows: int | None,
     device: torch.device,
     replicas: int = 1,
 ) -> Plan:
@@ -43,32 +87,54 @@ def place_blocks(
         world: All ranks.
         model: The user's.
         spec: What the stages are built from.
-        cuts: equal, measured, or blocks before each cut.
+        placing: How.
         links: How tensors cross.
-        batch_size: Samples of a replica's share of a batch, if they are known.
+        rows: Samples of a microbatch, if they are known.
         device: Of this rank.
         replicas: Replicas of each stage.
 
     Raises:
+        KnetError: If no placement fits the ranks' memory.
         RankMismatchError: If ranks differ in the model or in how it is cut.
         ValueError: If it cannot be cut so, or two stages would share a parameter.
     """
-    _check_same_model(world, model, cuts)
+    _check_same_model(world, model, placing.cuts)
     stages = num_stages(world.size, replicas)
-    if isinstance(cuts, str) and cuts == "measured":
-        with own_random_states(device):
-            measured = spec.with_rows(batch_size or _MEASURED_ROWS)
-            plan = plan_by_costs(measure_costs(measured, world, links, device=device), replicas)
-    elif isinstance(cuts, str) and cuts != "equal":
-        raise ValueError(f"cuts: expected equal, measured or numbers of blocks, got {cuts!r}")
-    else:
-        chosen = () if isinstance(cuts, str) else tuple(int(cut) for cut in cuts)
+    if not placing.measured:
+        chosen = () if placing.cuts == "equal" else tuple(int(cut) for cut in placing.cuts)
         plan = plan_by_cuts(world.size, len(model.source), stages, chosen)
+    elif placing.saved is not None:
+        plan = placing.saved
+    else:
+        plan = _measured_plan(
+            world, spec.with_rows(rows or _MEASURED_ROWS), placing, links, device, replicas
+        )
     check_agreement(world, plan_facts(plan), "the placement")
     bounds = [0, *plan.cuts, len(model.source)]
     stage_of_block = [s for s in range(stages) for _ in range(bounds[s], bounds[s + 1])]
     check_not_shared(model.blocks, model.prefixes, stage_of_block)
     return plan
+
+
+def _measured_plan(
+    world: World,
+    spec: PipelineSpec,
+    placing: Placing,
+    links: LinkSettings,
+    device: torch.device,
+    replicas: int,
+) -> Plan:
+    with own_random_states(device):
+        costs = measure_costs(
+            spec,
+            world,
+            links,
+            memory_limits_bytes=placing.limits_bytes,
+            values_per_parameter=placing.values_per_parameter,
+            throttle=placing.throttle,
+            device=device,
+        )
+    return plan_by_costs(costs, replicas)
 
 
 def _check_same_model(world: World, model: UserModel, cuts: Cuts) -> None:

@@ -59,7 +59,7 @@ class PipelineRun(PipelineSession):
                 share.mean_samples(len(own)),
             )
             self.num_steps += 1
-            losses, source = self._member.losses, runner.gradient_source
+            losses, source = self._losses, runner.gradient_source
             if isinstance(source, LossHead):
                 losses.report(step, float(source.step_loss))
             self._tracking.after_step(step, len(own))

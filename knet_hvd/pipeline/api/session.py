@@ -10,6 +10,7 @@ from knet_hvd.comm import World
 from knet_hvd.comm.transfer import gather_tensors
 from knet_hvd.pipeline.api.checkpoint import load_member, save_member
 from knet_hvd.pipeline.api.ending import Ending
+from knet_hvd.pipeline.api.losses import StepLosses
 from knet_hvd.pipeline.api.member import Member
 from knet_hvd.pipeline.api.tracking import Tracking
 from knet_hvd.pipeline.placement.planning import plan_table
@@ -28,6 +29,7 @@ class PipelineSession:
     """
 
     _member: Member
+    _losses: StepLosses
     _tracking: Tracking
 
     def __init__(self, timeout_s: float) -> None:
@@ -139,6 +141,7 @@ class PipelineSession:
         self._is_closed = True
         with self._ending.after_steps(self.num_steps, self._member.poll):
             self._member.drain()
+            self._losses.close()
             self._member.close()
             self._tracking.close()
         self._world.close()

@@ -3,31 +3,23 @@
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import nn
 
 from knet_hvd.comm import World, check_agreement
-from knet_hvd.comm.throttle import Throttle, throttle_of
+from knet_hvd.comm.throttle import throttle_of
 from knet_hvd.data import Dataset, load_dataset
 from knet_hvd.devices import take_device
 from knet_hvd.metrics.process_memory import MemoryMeter, keep_freed_blocks, release_freed_blocks
 from knet_hvd.models import ModelFactory
-from knet_hvd.pipeline.blocks.block_builder import BlockBuilder
-from knet_hvd.pipeline.build import build_rank
+from knet_hvd.pipeline.api.member import Member
+from knet_hvd.pipeline.api.placing import Placing
+from knet_hvd.pipeline.blocks.user_model import UserModel, user_model
+from knet_hvd.pipeline.connect import BuiltStage
 from knet_hvd.pipeline.gradient_source import GradientSource
-from knet_hvd.pipeline.links import StageLinks
 from knet_hvd.pipeline.optimizers import Optimizer, named_optimizer
-from knet_hvd.pipeline.placement.cuts import num_stages
-from knet_hvd.pipeline.placement.planning import (
-    measure_costs,
-    mesh_of,
-    plan_by_costs,
-    plan_by_cuts,
-    plan_facts,
-)
+from knet_hvd.pipeline.placement.cuts import num_stages, output_signatures
 from knet_hvd.pipeline.placement.search import Plan
 from knet_hvd.pipeline.replicas.base import Replicas
-from knet_hvd.pipeline.runners.base import Runner
 from knet_hvd.pipeline.spec import PipelineSpec
 from knet_hvd.pipeline.stage import Stage
 from knet_hvd.training.batches import BatchSource
@@ -43,35 +35,33 @@ class StageJob:
     """Hold what one rank trains with.
 
     Attributes:
-        plan: Which blocks are on which ranks.
-        block_names: Of the whole network.
-        stage: The blocks of this rank.
+        member: The rank as one of a pipeline.
+        built: Its stage, connected to its neighbors.
         source: Its batches; inputs on the first stage only.
-        links: To its neighbors.
-        replicas: Of the stage.
-        runner: Makes the steps.
-        next_rank: The rank of the next stage, if any.
         memory: Has measured since before anything was built.
         devices: A line that says which device each rank took.
-        is_locked: Whether stages wait for each other in every step.
     """
 
-    plan: Plan
-    block_names: list[str]
-    stage: Stage
+    member: Member
+    built: BuiltStage
     source: BatchSource
-    links: StageLinks
-    replicas: Replicas
-    runner: Runner
-    next_rank: int | None
     memory: MemoryMeter
     devices: str
-    is_locked: bool
+
+    @property
+    def stage(self) -> Stage:
+        """Return the blocks of this rank."""
+        return self.member.stage
+
+    @property
+    def replicas(self) -> Replicas:
+        """Return the replicas of the stage."""
+        return self.member.replicas
 
     @property
     def gradient_source(self) -> GradientSource:
         """Return where the stage's gradients come from."""
-        return self.runner.gradient_source
+        return self.built.runner.gradient_source
 
 
 def build_stage_job(
@@ -100,55 +90,67 @@ def build_stage_job(
     elif config.keep_freed_memory:
         keep_freed_blocks()
     taken = take_device(config.device, world.gather_text)
+    model = job_model(config, dataset)
+    spec = pipeline_spec(config, dataset, model)
+    output_signatures(spec.builder, spec.example)  # imports what the meter is not to count
     memory = MemoryMeter(taken.device)
-    throttle = throttle_of(world, config.slow_rank)
-    spec = pipeline_spec(config, dataset)
-    plan = _plan(config, spec, world, throttle, saved, taken.device)
-    check_agreement(world, plan_facts(plan), "the placement")
-    is_first = mesh_of(plan).stage_of(world.rank) == 0
+    num_samples = config.batch_size * config.replicas
+    member = Member(
+        world,
+        model,
+        spec,
+        replicas=replicas,
+        device=taken.device,
+        placing=_placing(config, world, saved),
+        batch_size=num_samples,
+        links=config.links,
+        log_every=config.log_every,
+    )
+    if saved is not None:
+        check_cuts(saved, member.plan)
     source = BatchSource(
-        dataset, config, share=replicas.index, num_shares=config.replicas, inputs=is_first
+        dataset,
+        config,
+        share=replicas.index,
+        num_shares=config.replicas,
+        inputs=member.stage.is_first,
     )
     del dataset  # only the first stage keeps inputs
-    built = build_rank(
-        spec,
-        plan,
-        world,
-        links=config.links,
-        replicas=replicas,
-        log_every=config.log_every,
-        throttle=throttle,
-        device=taken.device,
-    )
     return StageJob(
-        plan=plan,
-        block_names=spec.builder.names,
-        stage=built.runner.stage,
+        member=member,
+        built=member.connected(num_samples),
         source=source,
-        links=built.links,
-        replicas=replicas,
-        runner=built.runner,
-        next_rank=built.next_rank,
         memory=memory,
         devices=taken.line,
-        is_locked=config.decoupler.locked,
     )
 
 
-def pipeline_spec(config: PipelineConfig, dataset: Dataset) -> PipelineSpec:
+def job_model(config: PipelineConfig, dataset: Dataset) -> UserModel:
+    """Return the network of a job, as blocks.
+
+    Args:
+        config: Names it.
+        dataset: Gives the sizes of inputs and targets.
+    """
+    return user_model(
+        partial(
+            ModelFactory(config.model),
+            in_shape=dataset.in_shape,
+            num_classes=dataset.num_classes,
+            width=config.width,
+            layerwise=config.layerwise,
+        )
+    )
+
+
+def pipeline_spec(config: PipelineConfig, dataset: Dataset, model: UserModel) -> PipelineSpec:
     """Return what the stages of a job are built from.
 
     Args:
-        config: Names the network and says how it learns.
-        dataset: Gives the sizes of inputs and targets, and the loss.
+        config: Says how the network learns.
+        dataset: Gives examples and the loss.
+        model: The network.
     """
-    factory = partial(
-        ModelFactory(config.model),
-        in_shape=dataset.in_shape,
-        num_classes=dataset.num_classes,
-        width=config.width,
-        layerwise=config.layerwise,
-    )
 
     def make_optimizer(parameters: list[nn.Parameter]) -> Optimizer:
         return named_optimizer(
@@ -156,7 +158,7 @@ def pipeline_spec(config: PipelineConfig, dataset: Dataset) -> PipelineSpec:
         )
 
     return PipelineSpec(
-        builder=BlockBuilder(factory),
+        builder=model.source,
         example=dataset.example(config.microbatch_size),
         loss=dataset.loss,
         make_optimizer=make_optimizer,
@@ -170,35 +172,13 @@ def pipeline_spec(config: PipelineConfig, dataset: Dataset) -> PipelineSpec:
     )
 
 
-def _plan(
-    config: PipelineConfig,
-    spec: PipelineSpec,
-    world: World,
-    throttle: Throttle,
-    saved: Plan | None,
-    device: torch.device,
-) -> Plan:
-    """Return where stages are cut and which ranks hold them; every rank has to call.
-
-    Measuring again might find other cuts: those of the checkpoint are kept.
-    """
-    measured = config.placement == "measured" and not config.cuts
-    if saved is not None and measured:
-        return saved
-    stages = num_stages(world.size, config.replicas, config.stages)
-    if measured:
-        limits = (int(_MEGABYTE * each) if each > 0 else None for each in config.memory_limits_mb)
-        costs = measure_costs(
-            spec,
-            world,
-            config.links,
-            memory_limits_bytes=list(limits),
-            values_per_parameter=_VALUES_PER_PARAMETER[config.optimizer],
-            throttle=throttle,
-            device=device,
-        )
-        return plan_by_costs(costs, config.replicas)
-    plan = plan_by_cuts(world.size, len(spec.builder), stages, config.cuts)
-    if saved is not None:
-        check_cuts(saved, plan)
-    return plan
+def _placing(config: PipelineConfig, world: World, saved: Plan | None) -> Placing:
+    """Return where stages are cut, and what is known of ranks."""
+    num_stages(world.size, config.replicas, config.stages)  # raises unless the ranks hold them
+    return Placing(
+        cuts=config.cuts or config.placement,
+        memory_limits_mb=config.memory_limits_mb,
+        values_per_parameter=_VALUES_PER_PARAMETER[config.optimizer],
+        throttle=throttle_of(world, config.slow_rank),
+        saved=saved,
+    )

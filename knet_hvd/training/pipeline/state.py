@@ -40,22 +40,22 @@ class StageState(JobState):
             stage.blocks, stage.optimizer, average, name, (decoupler,), device=stage.device
         )
         # A rank that waits for the others still receives what would block one of them.
-        self.ranks = WorldRanks(world, job.runner.poll_gradients)
-        self.shard = job.plan.order.index(world.rank)
-        self.lag = 0 if job.is_locked else _LAG_PER_STAGE * stage.num_stages
-        self.details = plan_details(job.plan)
+        self.ranks = WorldRanks(world, job.built.runner.poll_gradients)
+        self.shard = job.member.plan.order.index(world.rank)
+        self.lag = 0 if job.member.spec.decoupler.locked else _LAG_PER_STAGE * stage.num_stages
+        self.details = plan_details(job.member.plan)
         self._job = job
         self._world = world
 
     def capture(self, step: int) -> StateTree:
         """Return this rank's shard: see ``JobState``."""
-        job, source = self._job, self._job.gradient_source
+        job, built, source = self._job, self._job.built, self._job.gradient_source
         error = self.rank_state.divergence(step)
-        settle(self._world, job.links, job.runner, job.next_rank, error)
+        settle(self._world, built.links, built.runner, built.next_rank, error)
         own: dict[str, Any] = {
             "stage": job.stage.index,
             "replica": job.replicas.index,
-            "under_way": job.runner.state(),
+            "under_way": built.runner.state(),
             "metrics": dict(source.metrics),
             "compression": [
                 job.replicas.compression_state(optimizer)
@@ -73,6 +73,6 @@ class StageState(JobState):
         optimizers = (job.stage.optimizer, source.optimizer)
         for optimizer, state in zip(optimizers, own["compression"], strict=True):
             job.replicas.load_compression_state(optimizer, state)
-        job.runner.load_state(own["under_way"])
+        job.built.runner.load_state(own["under_way"])
         source.metrics = dict(own["metrics"])
         load_random_states(job.stage.device, own)

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from knet_hvd.comm import World
@@ -62,10 +61,9 @@ class PipelineTask(TrainingTask):
             config.microbatches,
         )
         job = build_stage_job(config, world, self.replicas, saved)
-        self._job, self.plan, self.stage = job, job.plan, job.stage
-        self.runner, self.links = job.runner, job.links
+        self._job, self.plan, self.stage = job, job.member.plan, job.stage
+        self.runner, self.links = job.built.runner, job.built.links
         self.source, self.memory = job.source, job.memory
-        torch.manual_seed(config.seed * 1009 + world.rank)  # dropout differs by stage
         self.state = StageState(job, world, ParameterEma(config.average_decay))
         self.curves = StageCurves(config, job, world)
         self.rank, self.device = world.rank, self.stage.device
@@ -79,7 +77,7 @@ class PipelineTask(TrainingTask):
 
     def plan_table(self) -> str:
         """Return which blocks are where, as a table in Markdown."""
-        return plan_table(self.plan, self._job.block_names)
+        return plan_table(self.plan, self._job.member.block_names)
 
     @contextmanager
     def running(self) -> Iterator[None]:

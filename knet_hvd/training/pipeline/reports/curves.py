@@ -27,7 +27,7 @@ class StageCurves(Curves):
         """
         self._config = config
         self._job = job
-        self._scalars = StageScalars(world, job.runner, job.links, job.replicas)
+        self._scalars = StageScalars(world, job.built.runner, job.built.links, job.replicas)
 
     def open(self, first_step: int | None) -> MetricLogger:
         """Open the stage's run, `stage0` and so on, and write which blocks are where.
@@ -40,9 +40,9 @@ class StageCurves(Curves):
         if logdir is not None:
             logdir = logdir / f"stage{job.stage.index}"
         logger = open_logger(logdir, job.replicas.index, first_step)
-        logger.text("placement", plan_table(job.plan, job.block_names), 0)
+        logger.text("placement", plan_table(job.member.plan, job.member.block_names), 0)
         if logdir is not None and job.replicas.index == 0 and job.stage.is_first:
-            logger.image("placement", pixels(draw_plan(job.plan, job.block_names)), 0)
+            logger.image("placement", pixels(draw_plan(job.member.plan, job.member.block_names)), 0)
         return logger
 
     def identity(self) -> dict[str, Scalar]:
