@@ -40,16 +40,21 @@ _WARM_UP_STEPS = 50
 
 
 def optimizers(
-    name: str, rate: float, vocabulary: int, parameters: list[nn.Parameter]
+    name: str, rate: float, rest_factor: float, vocabulary: int, parameters: list[nn.Parameter]
 ) -> list[torch.optim.Optimizer]:
-    """Return AdamW for all parameters, or Muon for the matrices of the layers and AdamW."""
+    """Return AdamW for all parameters, or Muon for the matrices of the layers and AdamW.
+
+    Beside Muon, AdamW's rate is that of Muon times a factor.
+    """
     inner = [each for each in parameters if each.dim() == 2 and _is_of_a_layer(each, vocabulary)]
+    if name == "muon" and not inner:
+        rate *= rest_factor
     if name == "adamw" or not inner:
         return [torch.optim.AdamW(parameters, lr=rate)]
     muon = torch.optim.Muon(inner, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
     chosen = {id(each) for each in inner}
     rest = [each for each in parameters if id(each) not in chosen]
-    return [muon, torch.optim.AdamW(rest, lr=rate)]
+    return [muon, torch.optim.AdamW(rest, lr=rest_factor * rate)]
 
 
 def _is_of_a_layer(matrix: Tensor, vocabulary: int) -> bool:
@@ -86,7 +91,9 @@ def train(args: argparse.Namespace) -> None:
         partial(transformer, (WINDOW,), vocabulary),
         example=torch.zeros(1, WINDOW, dtype=torch.int64),
         loss=cross_entropy,
-        optimizer=partial(optimizers, args.optimizer, args.learning_rate, vocabulary),
+        optimizer=partial(
+            optimizers, args.optimizer, args.learning_rate, args.rest_factor, vocabulary
+        ),
         decoupler=decoupler,
         microbatches=microbatches,
         cuts=CUTS[int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))],
@@ -118,6 +125,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=32, help="sequences of 64 characters")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--rest-factor", type=float, default=1.0, help="on AdamW's rate by Muon")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
 
 
