@@ -40,21 +40,27 @@ _WARM_UP_STEPS = 50
 
 
 def optimizers(
-    name: str, rate: float, rest_factor: float, vocabulary: int, parameters: list[nn.Parameter]
+    args: argparse.Namespace, vocabulary: int, parameters: list[nn.Parameter]
 ) -> list[torch.optim.Optimizer]:
-    """Return AdamW for all parameters, or Muon for the matrices of the layers and AdamW.
-
-    Beside Muon, AdamW's rate is that of Muon times a factor.
-    """
+    """Return AdamW for all parameters, or Muon for the matrices of the layers and AdamW."""
     inner = [each for each in parameters if each.dim() == 2 and _is_of_a_layer(each, vocabulary)]
-    if name == "muon" and not inner:
-        rate *= rest_factor
-    if name == "adamw" or not inner:
-        return [torch.optim.AdamW(parameters, lr=rate)]
-    muon = torch.optim.Muon(inner, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    if args.optimizer == "adamw":
+        inner = []
     chosen = {id(each) for each in inner}
     rest = [each for each in parameters if id(each) not in chosen]
-    return [muon, torch.optim.AdamW(rest, lr=rest_factor * rate)]
+    rate = args.learning_rate * (args.rest_factor if args.optimizer == "muon" else 1.0)
+    made: list[torch.optim.Optimizer] = []
+    if inner:
+        made.append(
+            torch.optim.Muon(
+                inner,
+                lr=args.learning_rate,
+                weight_decay=0.01,
+                nesterov=args.nesterov,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    return [*made, torch.optim.AdamW(rest, lr=rate, betas=(args.beta1, 0.999))]
 
 
 def _is_of_a_layer(matrix: Tensor, vocabulary: int) -> bool:
@@ -91,9 +97,7 @@ def train(args: argparse.Namespace) -> None:
         partial(transformer, (WINDOW,), vocabulary),
         example=torch.zeros(1, WINDOW, dtype=torch.int64),
         loss=cross_entropy,
-        optimizer=partial(
-            optimizers, args.optimizer, args.learning_rate, args.rest_factor, vocabulary
-        ),
+        optimizer=partial(optimizers, args, vocabulary),
         decoupler=decoupler,
         microbatches=microbatches,
         cuts=CUTS[int(os.environ.get("OMPI_COMM_WORLD_SIZE", "1"))],
@@ -126,6 +130,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="sequences of 64 characters")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--rest-factor", type=float, default=1.0, help="on AdamW's rate by Muon")
+    parser.add_argument("--beta1", type=float, default=0.9, help="of AdamW")
+    parser.add_argument(
+        "--nesterov", action=argparse.BooleanOptionalAction, default=True, help="of Muon"
+    )
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
 
 
