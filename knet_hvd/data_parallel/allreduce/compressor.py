@@ -28,8 +28,9 @@ from knet_hvd.data_parallel.allreduce.words import (
     split_full_precision,
     split_header,
 )
-from knet_hvd.data_parallel.arguments import check_op, check_process_set, ternary_config
+from knet_hvd.data_parallel.arguments import ternary_config
 from knet_hvd.data_parallel.gradient_versions import GradientVersion
+from knet_hvd.data_parallel.horovod_arguments import check_op, check_process_set
 from knet_hvd.data_parallel.ranks.agreement import CollectiveRanks
 from knet_hvd.data_parallel.ranks.fixed_ranks import FixedRanks
 from knet_hvd.performance import allreduce_bytes

@@ -12,7 +12,7 @@ from knet_hvd.argument_checks import check_flag, check_integer
 from knet_hvd.collectives import check_devices
 from knet_hvd.collectives.horovod import HorovodCollectives
 from knet_hvd.compression import ErrorFeedback, TernaryCodec, TernaryConfig
-from knet_hvd.data_parallel.arguments import check_op, check_process_set, ternary_config
+from knet_hvd.data_parallel.arguments import ternary_config
 from knet_hvd.data_parallel.buckets.plan import (
     MAX_BUCKET_VALUES,
     PAYLOAD_VALUES,
@@ -21,6 +21,7 @@ from knet_hvd.data_parallel.buckets.plan import (
 )
 from knet_hvd.data_parallel.calibration.auto import advised_choice, choose_method
 from knet_hvd.data_parallel.exchanges.registry import ExchangeChoice, check_exchange, make_exchange
+from knet_hvd.data_parallel.horovod_arguments import check_op, check_process_set
 from knet_hvd.data_parallel.optimizer.arguments import (
     check_bucket_sizes,
     check_compression,
