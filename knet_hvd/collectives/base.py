@@ -26,8 +26,8 @@ class Collectives(ABC):
     """Collective operations over a fixed group of ranks.
 
     Every rank of the group starts each operation under the same name. Ranks may start
-    them in different orders: a transport that pairs operations by their order has to
-    restore one. Names are unique among the operations in flight. The part of a name
+    them in different orders, unless the transport's class says that it pairs operations by
+    their order. Names are unique among the operations in flight. The part of a name
     before its first dot says the phase (``scales``, ``codes``, ``levels``, ``float``), of
     which the later depend on results of the earlier.
     """
