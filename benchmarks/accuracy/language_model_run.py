@@ -32,7 +32,13 @@ METHODS = {
     "delayed": (Delayed(recompute=False), 1),
     "delayed-predicted": (Delayed(recompute=False, predict_weights=True), 1),
     "delayed-microbatches": (Delayed(recompute=False), 4),
-    "delayed-predicted-microbatches": (Delayed(recompute=False, predict_weights=True), 4),
+    "delayed-predicted-microbatches": (
+        Delayed(recompute=False, predict_weights=True, count_arrived=False),
+        4,
+    ),
+    "delayed-arrived-microbatches": (Delayed(recompute=False, predict_weights=True), 4),
+    "delayed-arrived-8microbatches": (Delayed(recompute=False, predict_weights=True), 8),
+    "delayed-arrived-16microbatches": (Delayed(recompute=False, predict_weights=True), 16),
 }
 """Decoupler and microbatches of each method."""
 OPTIMIZERS = ("adamw", "muon")

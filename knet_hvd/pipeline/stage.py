@@ -27,12 +27,15 @@ class Batch:
         is_last: Whether it is the last part of the step, whose update follows it.
         num_updates_until_gradient: Updates of the stage between the forward pass of the
             step's first microbatch and the update that the step leads to.
+        arrived_share: Share of the next update's microbatches whose gradients the parameters
+            hold before the step's first microbatch runs forward.
         keep_inputs: Whether a graph that hangs on the inputs will be used again.
         memory: What the gradient source keeps of the batch; nobody else looks at it.
     """
 
     __slots__ = (
         "_inputs",
+        "arrived_share",
         "is_last",
         "keep_inputs",
         "log_metrics",
@@ -55,6 +58,7 @@ class Batch:
         log_metrics: bool = False,
         is_last: bool = True,
         num_updates_until_gradient: int = 0,
+        arrived_share: float = 0.0,
     ) -> None:
         """Take a batch that is about to run forward.
 
@@ -67,12 +71,14 @@ class Batch:
             log_metrics: Whether the step's metrics will be written.
             is_last: Whether it is the last part of the step.
             num_updates_until_gradient: See the class.
+            arrived_share: See the class.
         """
         self.step, self.microbatch = step, microbatch
         self.targets, self.num_samples = targets, num_samples
         self.log_metrics = log_metrics
         self.is_last = is_last
         self.num_updates_until_gradient = num_updates_until_gradient
+        self.arrived_share = arrived_share
         self.keep_inputs = False
         self.memory: Any = None
         self._inputs = inputs

@@ -34,6 +34,10 @@ class Delayed(Decoupler):
     """Run forward on the weights that are to be expected when the gradient comes back
     (PipeOptim): late gradients mislead far less, for one pass over the weights."""
 
+    count_arrived: bool = True
+    """With microbatches, let predictions count the gradients of the update under way that have
+    come already. no: the optimizer's averages alone, as published."""
+
     max_delay: int | None = None
     """Most microbatches between one and the gradient that comes back for it. Not given:
     one for each later stage, and one."""
@@ -71,9 +75,10 @@ class Delayed(Decoupler):
         """Return what runs forward again, or what keeps graphs."""
         from knet_hvd.pipeline.decouplers.replayed import ReplayedGradient
         from knet_hvd.pipeline.decouplers.stashed import StashedGradient
+        from knet_hvd.pipeline.weights.predictor import WeightPredictor
 
         kind = ReplayedGradient if self.recompute else StashedGradient
-        return kind(self.predict_weights)
+        return kind(WeightPredictor(self.predict_weights, self.count_arrived))
 
 
 def check_max_delay(max_delay: int | None) -> None:

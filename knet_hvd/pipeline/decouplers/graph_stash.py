@@ -9,6 +9,7 @@ from knet_hvd.devices.random_state import save_random_states
 from knet_hvd.pipeline.activation import Activation
 from knet_hvd.pipeline.packing import pack_tensor, unpack_tensor
 from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.pipeline.weights.predictor import WeightPredictor
 from knet_hvd.pipeline.weights.stash import Stash, StashPool, as_it_was, graph_on
 
 
@@ -28,14 +29,14 @@ class KeptGraph:
 class GraphStash:
     """Run batches forward with graphs that can be used some updates later."""
 
-    def __init__(self, predict_weights: bool = False) -> None:
+    def __init__(self, predictor: WeightPredictor | None = None) -> None:
         """Start without a batch under way.
 
         Args:
-            predict_weights: Run on the weights that the batch's gradient will meet.
+            predictor: Says on which weights a batch runs; those of the moment if not given.
         """
         self._pool = StashPool()
-        self._predict_weights = predict_weights
+        self._predictor = predictor or WeightPredictor()
         self._weights: list[Tensor] = []  # of the step
 
     def forward(self, stage: Stage, batch: Batch) -> KeptGraph:
@@ -48,8 +49,8 @@ class GraphStash:
             batch: Its inputs are there.
         """
         if batch.microbatch == 0:
-            updates = batch.num_updates_until_gradient if self._predict_weights else 0
-            self._weights = self._pool.take(stage.blocks, stage.optimizer, updates)
+            self._weights = self._pool.take(stage.blocks)
+            self._predictor.write(self._weights, stage, batch)
         stash = Stash(self._weights, save_random_states(stage.device))
         batch.keep_inputs = True
         with graph_on(stash, stage.blocks):

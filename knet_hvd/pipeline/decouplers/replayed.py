@@ -17,34 +17,32 @@ from torch import Tensor
 from knet_hvd.pipeline.activation import Activation
 from knet_hvd.pipeline.gradient_source import LateGradientSource, backward_through
 from knet_hvd.pipeline.stage import Batch, Stage
-from knet_hvd.pipeline.weights.prediction import predict_weights, running_on
+from knet_hvd.pipeline.weights.prediction import running_on
+from knet_hvd.pipeline.weights.predictor import WeightPredictor
 
 
 class ReplayedGradient(LateGradientSource):
     """Learn from the true gradient whenever it comes, on the inputs of its batch."""
 
-    def __init__(self, predict_weights: bool = False) -> None:
+    def __init__(self, predictor: WeightPredictor) -> None:
         """Start without a batch under way.
 
         Args:
-            predict_weights: Run forward on the weights that the gradient will meet: see
-                `weights.prediction`.
+            predictor: Says on which weights a batch runs forward.
         """
         super().__init__()
-        self._predict_weights = predict_weights
+        self._predictor = predictor
         self._predicted: list[Tensor] = []
 
     @torch.no_grad()
     def forward(self, stage: Stage, batch: Batch) -> Activation:
         """Compute the output without a graph: the weights will have changed."""
-        if not self._predict_weights:
+        if not self._predictor.predicts:
             return stage.run(batch)
         if not self._predicted:
             self._predicted = [torch.empty_like(p) for p in stage.blocks.parameters()]
         if batch.microbatch == 0:  # all of a step run on the same weights
-            predict_weights(
-                self._predicted, stage.blocks, stage.optimizer, batch.num_updates_until_gradient
-            )
+            self._predictor.write(self._predicted, stage, batch)
         with running_on(self._predicted, stage.blocks):
             return stage.run(batch)
 

@@ -14,20 +14,20 @@ from knet_hvd.pipeline.activation import Activation
 from knet_hvd.pipeline.decouplers.graph_stash import GraphStash
 from knet_hvd.pipeline.gradient_source import LateGradientSource, backward_through
 from knet_hvd.pipeline.stage import Batch, Stage
+from knet_hvd.pipeline.weights.predictor import WeightPredictor
 
 
 class StashedGradient(LateGradientSource):
     """Learn from the true gradient whenever it comes, through its batch's graph."""
 
-    def __init__(self, predict_weights: bool = False) -> None:
+    def __init__(self, predictor: WeightPredictor) -> None:
         """Start without a batch under way.
 
         Args:
-            predict_weights: Make each graph with the weights that the gradient will
-                meet: see `weights.prediction`.
+            predictor: Says on which weights a batch's graph is made.
         """
         super().__init__()
-        self._graphs = GraphStash(predict_weights)
+        self._graphs = GraphStash(predictor)
 
     def forward(self, stage: Stage, batch: Batch) -> Activation:
         """Compute the output, with a graph that a later update does not touch."""

@@ -70,9 +70,11 @@ class DecoupledRunner(Runner):
         With microbatches the weights change when all of a step have come back; by then
         some of the next step are under way.
         """
-        num_updates = 0 if self._late is None else self._late.num_updates
+        num_updates, arrived_share = 0, 0.0
+        if self._late is not None:
+            num_updates, arrived_share = self._late.num_updates, self._late.arrived_share
         for part in split_batch(step, inputs, targets, self._num_microbatches, mean_over):
-            self._train(self._io.receive_batch(part, num_updates))
+            self._train(self._io.receive_batch(part, num_updates, arrived_share))
 
     def _train(self, batch: Batch) -> None:
         """Train on a microbatch, and on what has come back for earlier ones."""

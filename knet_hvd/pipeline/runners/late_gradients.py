@@ -54,6 +54,12 @@ class LateGradients:
         return sum(batch.is_last for batch in self._waiting)
 
     @property
+    def arrived_share(self) -> float:
+        """Return the share of the next update's microbatches that were learned from, 0 to 1."""
+        left = next((n for n, batch in enumerate(self._waiting, 1) if batch.is_last), None)
+        return 0.0 if left is None else max(0.0, 1 - left / self._num_microbatches)
+
+    @property
     def newest_step(self) -> int:
         """Return the step of the batch that began to wait last."""
         return self._waiting[-1].step

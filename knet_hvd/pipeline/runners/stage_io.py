@@ -89,12 +89,15 @@ class StageIO:
         link = self._links.output_gradients
         return 0 if link is None else link.received_frames
 
-    def receive_batch(self, part: Part, num_updates_until_gradient: int = 0) -> Batch:
+    def receive_batch(
+        self, part: Part, num_updates_until_gradient: int = 0, arrived_share: float = 0.0
+    ) -> Batch:
         """Return a microbatch with its inputs, received unless this is the first stage.
 
         Args:
             part: What this rank has of it.
             num_updates_until_gradient: See `Batch`.
+            arrived_share: See `Batch`.
 
         Raises:
             KnetError: If the stage before is lost or sends something else.
@@ -117,6 +120,7 @@ class StageIO:
             log_metrics=part.step % self._log_every == 0,
             is_last=part.is_last,
             num_updates_until_gradient=num_updates_until_gradient,
+            arrived_share=arrived_share,
         )
 
     def send_output(self, batch: Batch, output: Activation) -> None:

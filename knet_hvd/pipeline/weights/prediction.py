@@ -5,6 +5,9 @@ Weight Prediction" (arXiv 2312.00839), after SpecTrain (Chen, Yang and Cheng, 20
 XPipe (Guan et al., 2019): a gradient that comes back s updates later is one of the
 weights as they were. So a batch goes forward on what the weights will be by then, if
 the s updates are like the one that the optimizer's averages say is next.
+
+Ours: with microbatches, some gradients of the update under way have come back before a
+step's batch goes forward. They are known, so they count beside the averages.
 """
 
 import math
@@ -21,7 +24,11 @@ from knet_hvd.pipeline.weights.muon import muon_update
 
 @torch.no_grad()
 def predict_weights(
-    targets: Sequence[Tensor], module: nn.Module, optimizer: Optimizer | None, updates: int
+    targets: Sequence[Tensor],
+    module: nn.Module,
+    optimizer: Optimizer | None,
+    updates: int,
+    arrived_share: float = 0.0,
 ) -> None:
     """Write what a module's parameters will be after some more updates.
 
@@ -32,6 +39,8 @@ def predict_weights(
         module: Whose parameters to predict.
         optimizer: Updates them; see ``has_averages``.
         updates: How many updates ahead.
+        arrived_share: Share of the next update's microbatches whose gradients the parameters
+            hold already, 0 to 1. Those count, and the average stands for the others only.
     """
     groups: dict[Tensor, dict[str, Any]] = {}
     states: Mapping[Any, Any] = {}
@@ -41,13 +50,18 @@ def predict_weights(
     for target, parameter in zip(targets, module.parameters(), strict=True):
         state = states.get(parameter, {})
         if state:
-            _predict(target, parameter, state, groups[parameter], updates)
+            _predict(target, parameter, state, groups[parameter], updates, arrived_share)
         else:
             target.copy_(parameter)
 
 
 def _predict(
-    target: Tensor, parameter: Tensor, state: dict[str, Any], group: dict[str, Any], updates: int
+    target: Tensor,
+    parameter: Tensor,
+    state: dict[str, Any],
+    group: dict[str, Any],
+    updates: int,
+    share: float,
 ) -> None:
     """Write what one parameter will be, by the optimizer's kind of average."""
     rate, decay = float(group["lr"]), 0.0
@@ -56,27 +70,60 @@ def _predict(
     # Updates of the same length, each after the weights have shrunk by the decay.
     shrunk = (1 - decay) ** updates
     length = rate * ((1 - shrunk) / decay if decay else updates)
+    arrived = parameter.grad if share > 0 else None
     if "betas" in group:
-        _predict_adam(target, parameter, state, group, length)
+        _predict_adam(target, parameter, state, group, length, arrived, share)
     elif "ns_steps" in group:
-        direction, factor = muon_update(state["momentum_buffer"], group)
+        momentum = group["momentum"]
+        kept = momentum**2 if group["nesterov"] else momentum
+        average = _with_arrived(state["momentum_buffer"], arrived, share, kept, 1 - kept)
+        direction, factor = muon_update(average, group)
         torch.add(parameter, direction, alpha=-length * factor, out=target)
     else:
-        torch.add(parameter, state["momentum_buffer"], alpha=-length, out=target)
+        sums, damped = state["momentum_buffer"], 1 - group["dampening"]
+        average = _with_arrived(sums, arrived, share, group["momentum"], damped)
+        torch.add(parameter, average, alpha=-length, out=target)
     if decay:
         target.add_(parameter, alpha=shrunk - 1)
 
 
 def _predict_adam(
-    target: Tensor, parameter: Tensor, state: dict[str, Any], group: dict[str, Any], length: float
+    target: Tensor,
+    parameter: Tensor,
+    state: dict[str, Any],
+    group: dict[str, Any],
+    length: float,
+    arrived: Tensor | None,
+    share: float,
 ) -> None:
-    step = float(state["step"])
+    step, beta = float(state["step"]), group["betas"][0]
     first, second = (1 - beta**step for beta in group["betas"])
     root = math.sqrt(second)
     squares = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+    new = (1 - beta) / (1 - beta ** (step + 1))  # of the next corrected average, the new gradient
+    average = _with_arrived(state["exp_avg"], arrived, share, 1 - new, new * first)
     # The corrections of the averages are factors here: a pass less over the weights.
     torch.sqrt(squares, out=target).add_(root * group["eps"])
-    torch.addcdiv(parameter, state["exp_avg"], target, value=-length * root / first, out=target)
+    torch.addcdiv(parameter, average, target, value=-length * root / first, out=target)
+
+
+def _with_arrived(
+    average: Tensor, arrived: Tensor | None, share: float, kept: float, weight: float
+) -> Tensor:
+    """Return what an average will be once a gradient has come of which a share is there.
+
+    The rest of it is taken to be such that it leaves the average as it is.
+
+    Args:
+        average: Of the gradients.
+        arrived: The sum of what has come; None leaves the average as it is.
+        share: How much of the gradient that is.
+        kept: What the next average keeps of this one.
+        weight: Of the new gradient in the next average.
+    """
+    if arrived is None:
+        return average
+    return torch.add(average * (kept + (1 - kept) * (1 - share)), arrived, alpha=weight)
 
 
 @contextmanager

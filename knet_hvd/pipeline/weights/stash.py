@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from knet_hvd.devices.random_state import load_random_states, own_random_states
-from knet_hvd.pipeline.optimizers import Optimizer
-from knet_hvd.pipeline.weights.prediction import predict_weights, running_on
+from knet_hvd.pipeline.weights.prediction import running_on
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +32,7 @@ class Stash:
 
 
 class StashPool:
-    """Make copies of weights; memory that was given back is used again.
+    """Give memory for copies of weights; what was given back is used again.
 
     New memory for each step would cost more than the copy: the system has to clear it.
     """
@@ -42,20 +41,16 @@ class StashPool:
         """Begin without memory."""
         self._free: list[list[Tensor]] = []
 
-    def take(self, module: nn.Module, optimizer: Optimizer | None, updates: int) -> list[Tensor]:
-        """Return a copy of the module's weights as they are now, or will be.
+    def take(self, module: nn.Module) -> list[Tensor]:
+        """Return memory for a copy of the module's weights.
 
         Args:
             module: The same one in every call.
-            optimizer: Updates the module.
-            updates: How many of its updates ahead to predict the weights.
         """
         if not self._free:
             parameters = module.parameters()
             self._free.append([torch.empty_like(each.detach()) for each in parameters])
-        weights = self._free.pop()
-        predict_weights(weights, module, optimizer, updates)
-        return weights
+        return self._free.pop()
 
     def give_back(self, weights: list[Tensor]) -> None:
         """Let the memory be used again; no graph may need it any more."""

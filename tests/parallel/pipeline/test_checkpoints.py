@@ -231,7 +231,7 @@ def test_measured_stages_stay_where_they_were(
     plan = trainer.task.plan
     trainer.train()
     trainer.close()
-    monkeypatch.setattr("knet_hvd.training.pipeline.build.measure_costs", pytest.fail)
+    monkeypatch.setattr("knet_hvd.pipeline.api.placing.measure_costs", pytest.fail)
     again = open_trainer(replace(config, epochs=3), world)
     assert (again.task.plan.cuts, again.task.plan.order) == (plan.cuts, plan.order)
     assert again.train()["resumed_step"] == 14

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from knet_hvd.pipeline.decouplers import Delayed
 from knet_hvd.pipeline.gradient_source import LateGradientSource
 from knet_hvd.pipeline.optimizers import has_averages, make_optimizer
+from knet_hvd.pipeline.runners.late_gradients import LateGradients
 from knet_hvd.pipeline.stage import Batch, Stage
 from knet_hvd.pipeline.updates.combined import combined
 from knet_hvd.pipeline.weights.prediction import predict_weights, running_on
@@ -112,6 +113,57 @@ def test_predictions_of_several_groups_and_optimizers_come_true() -> None:
         update(0.05)  # a gradient like the average, of which the first update left 0.05
     for actual, prediction in zip(weights(stage), expected, strict=True):
         torch.testing.assert_close(actual, prediction, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
+        lambda p: torch.optim.AdamW(p, 0.1, betas=(0.8, 0.9999)),
+        lambda p: torch.optim.Muon(p, 0.1),
+        lambda p: torch.optim.Muon(p, 0.1, nesterov=False),
+    ],
+)
+def test_gradients_that_have_come_make_a_prediction_better(optimizer: Any) -> None:
+    """Of four microbatches none, one, three or all; with all it comes true."""
+    torch.manual_seed(0)
+    blocks = nn.Sequential(nn.Linear(16, 12, bias=False))
+    stage = Stage(0, 2, blocks, optimizer(list(blocks.parameters())))
+    (weight,) = blocks.parameters()
+    train(stage, 20)
+    parts = torch.randn(4, 12, 16)
+    found = []
+    for number in (0, 1, 3, 4):
+        weight.grad = parts[:number].sum(0) / 4
+        target = torch.empty_like(weight)
+        predict_weights([target], blocks, stage.optimizer, 1, arrived_share=number / 4)
+        found.append(target)
+    before = weight.detach().clone()
+    weight.grad = parts.sum(0) / 4
+    stage.update()
+    length = float((weight.detach() - before).norm())
+    errors = [float((each - weight.detach()).norm()) / length for each in found]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 0.2
+    assert errors[-1] < 0.05  # the average of squares stays as it is
+
+
+def test_the_share_that_has_come_is_counted() -> None:
+    late = LateGradients(
+        None,  # type: ignore[arg-type]
+        predicting(recompute=False),
+        max_delay=2,
+        num_microbatches=4,
+        deterministic=True,
+    )
+    assert late.arrived_share == 0.0
+    for microbatch in range(4):
+        batch = make_batch(0, updates_ahead=0)
+        batch.microbatch, batch.is_last = microbatch, microbatch == 3
+        late.append(batch)
+    assert late.arrived_share == 0.0  # none has come
+    late._waiting.popleft()
+    assert late.arrived_share == 0.25
 
 
 def test_what_cannot_be_predicted_is_known() -> None:
