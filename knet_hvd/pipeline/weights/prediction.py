@@ -72,39 +72,40 @@ def _predict(
     length = rate * ((1 - shrunk) / decay if decay else updates)
     arrived = parameter.grad if share > 0 else None
     if "betas" in group:
-        _predict_adam(target, parameter, state, group, length, arrived, share)
-    elif "ns_steps" in group:
-        momentum = group["momentum"]
-        kept = momentum**2 if group["nesterov"] else momentum
-        average = _with_arrived(state["momentum_buffer"], arrived, share, kept, 1 - kept)
-        direction, factor = muon_update(average, group)
-        torch.add(parameter, direction, alpha=-length * factor, out=target)
+        average, factor = _adam_average(state, group, arrived, share)
+        root = math.sqrt(1 - group["betas"][1] ** float(state["step"]))
+        squares = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+        # The corrections of the averages are factors here: a pass less over the weights.
+        torch.sqrt(squares, out=target).add_(root * group["eps"])
+        torch.addcdiv(parameter, average, target, value=-length * root * factor, out=target)
     else:
-        sums, damped = state["momentum_buffer"], 1 - group["dampening"]
-        average = _with_arrived(sums, arrived, share, group["momentum"], damped)
-        torch.add(parameter, average, alpha=-length, out=target)
+        kind = _muon_direction if "ns_steps" in group else _sgd_direction
+        direction, factor = kind(state["momentum_buffer"], group, arrived, share)
+        torch.add(parameter, direction, alpha=-length * factor, out=target)
     if decay:
         target.add_(parameter, alpha=shrunk - 1)
 
 
-def _predict_adam(
-    target: Tensor,
-    parameter: Tensor,
-    state: dict[str, Any],
-    group: dict[str, Any],
-    length: float,
-    arrived: Tensor | None,
-    share: float,
-) -> None:
+def _adam_average(
+    state: dict[str, Any], group: dict[str, Any], arrived: Tensor | None, share: float
+) -> tuple[Tensor, float]:
     step, beta = float(state["step"]), group["betas"][0]
-    first, second = (1 - beta**step for beta in group["betas"])
-    root = math.sqrt(second)
-    squares = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+    first = 1 - beta**step
     new = (1 - beta) / (1 - beta ** (step + 1))  # of the next corrected average, the new gradient
-    average = _with_arrived(state["exp_avg"], arrived, share, 1 - new, new * first)
-    # The corrections of the averages are factors here: a pass less over the weights.
-    torch.sqrt(squares, out=target).add_(root * group["eps"])
-    torch.addcdiv(parameter, average, target, value=-length * root / first, out=target)
+    return _with_arrived(state["exp_avg"], arrived, share, 1 - new, new * first), 1 / first
+
+
+def _muon_direction(
+    average: Tensor, group: dict[str, Any], arrived: Tensor | None, share: float
+) -> tuple[Tensor, float]:
+    kept = group["momentum"] ** 2 if group["nesterov"] else group["momentum"]
+    return muon_update(_with_arrived(average, arrived, share, kept, 1 - kept), group)
+
+
+def _sgd_direction(
+    sums: Tensor, group: dict[str, Any], arrived: Tensor | None, share: float
+) -> tuple[Tensor, float]:
+    return _with_arrived(sums, arrived, share, group["momentum"], 1 - group["dampening"]), 1.0
 
 
 def _with_arrived(

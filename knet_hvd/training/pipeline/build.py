@@ -36,7 +36,9 @@ class StageJob:
 
     Attributes:
         member: The rank as one of a pipeline.
-        built: Its stage, connected to its neighbors.
+        built: What makes its steps, connected to its neighbors.
+        stage: Its blocks.
+        replicas: Of the stage.
         source: Its batches; inputs on the first stage only.
         memory: Has measured since before anything was built.
         devices: A line that says which device each rank took.
@@ -44,19 +46,11 @@ class StageJob:
 
     member: Member
     built: BuiltStage
+    stage: Stage
+    replicas: Replicas
     source: BatchSource
     memory: MemoryMeter
     devices: str
-
-    @property
-    def stage(self) -> Stage:
-        """Return the blocks of this rank."""
-        return self.member.stage
-
-    @property
-    def replicas(self) -> Replicas:
-        """Return the replicas of the stage."""
-        return self.member.replicas
 
     @property
     def gradient_source(self) -> GradientSource:
@@ -119,6 +113,8 @@ def build_stage_job(
     return StageJob(
         member=member,
         built=member.connected(num_samples),
+        stage=member.stage,
+        replicas=replicas,
         source=source,
         memory=memory,
         devices=taken.line,
