@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "knet_hvd"
 MAX_FILES = 14
-LIBRARIES = ("data_parallel", "pipeline")
+LIBRARIES = ("data_parallel", "ddp", "pipeline")
 PROGRAMS = ("knet_hvd.training", "knet_hvd.data", "knet_hvd.models", "jobs")
 ALLOWED = tuple(f"knet_hvd.models.{name}" for name in ("blocks", "checksum"))
 """They take any network, and know none by name."""

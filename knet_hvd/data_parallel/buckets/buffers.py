@@ -39,3 +39,7 @@ class BufferPool:
         if buffer is None or buffer.numel() < numel:
             buffer = self._buffers[key] = torch.empty(numel, dtype=dtype, device=device)
         return buffer.narrow(0, 0, numel)
+
+    def clear(self) -> None:
+        """Forget all buffers: the next step's have other names."""
+        self._buffers.clear()

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from knet_hvd import ops
 from knet_hvd.compression import LevelsCodec
-from knet_hvd.data_parallel.buckets.plan import PayloadPlan
+from knet_hvd.data_parallel.buckets.payload import PayloadPlan
 from knet_hvd.data_parallel.exchanges.base import CodedBucket, Exchange, Reduction
 from knet_hvd.performance import ALLTOALL
 

@@ -16,7 +16,8 @@ from knet_hvd import ops
 from knet_hvd.collectives import Collectives, Handle
 from knet_hvd.compression import TernaryCodec
 from knet_hvd.data_parallel.buckets.buffers import BufferPool
-from knet_hvd.data_parallel.buckets.plan import PayloadPlan, TernaryBucket
+from knet_hvd.data_parallel.buckets.payload import PayloadPlan
+from knet_hvd.data_parallel.buckets.plan import TernaryBucket
 from knet_hvd.performance import ExchangeFormula
 
 Reduction = Generator[Handle, Tensor, None]

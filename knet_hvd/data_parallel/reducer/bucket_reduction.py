@@ -16,12 +16,8 @@ import torch
 from torch import Tensor
 
 from knet_hvd.compression import local_scales
-from knet_hvd.data_parallel.buckets.plan import (
-    FloatBucket,
-    NamedParameter,
-    PayloadPlan,
-    TernaryBucket,
-)
+from knet_hvd.data_parallel.buckets.payload import PayloadPlan
+from knet_hvd.data_parallel.buckets.plan import FloatBucket, NamedParameter, TernaryBucket
 from knet_hvd.data_parallel.exchanges.base import CodedBucket, Reduction
 from knet_hvd.data_parallel.reducer.snapshots import take_snapshot
 from knet_hvd.data_parallel.reducer.state import ReductionState
@@ -36,7 +32,7 @@ def reduce_bucket(state: ReductionState, bucket: TernaryBucket | FloatBucket) ->
 
 
 def _reduce_ternary(state: ReductionState, bucket: TernaryBucket) -> Reduction:
-    gradients = [_gradient(p.tensor).contiguous() for p in bucket.parameters]
+    gradients = [p.gradient.contiguous() for p in bucket.parameters]
     with torch.profiler.record_function("knet_hvd::statistics"):
         values = _with_residuals(state, bucket, gradients)
         scales = local_scales(values, state.codec.config)
@@ -52,7 +48,7 @@ def _reduce_ternary(state: ReductionState, bucket: TernaryBucket) -> Reduction:
     yield from state.exchange.run(CodedBucket(bucket, payloads, scales, outputs))
     for number, gradient in enumerate(gradients):
         parameter = bucket.parameters[number]
-        _store_gradient(parameter.tensor, gradient)
+        _store_gradient(parameter, gradient)
         own_scales = scales.narrow(0, *bucket.scales[number])
         state.scales[parameter.name] = own_scales
         if number in originals:
@@ -111,32 +107,25 @@ def _encode_payload(
 
 
 def _reduce_floats(state: ReductionState, bucket: FloatBucket) -> Reduction:
-    gradients = [_gradient(p.tensor).to(bucket.dtype) for p in bucket.parameters]
+    gradients = [p.gradient.to(bucket.dtype) for p in bucket.parameters]
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     context = None
     compressor = state.float_compressor
     if compressor is not None:
         flat, context = compressor.compress(flat)
     # Sum, then divide, as for codes; the transport's own mean may round differently.
-    total = yield state.exchange.collectives.sum(flat, f"float.{bucket.name}")
+    total = yield from state.float_sum(state.exchange.collectives, flat, bucket.name)
     if compressor is not None:
         total = compressor.decompress(total, context)
     total /= state.exchange.divisor
     parts = total.split([gradient.numel() for gradient in gradients])
     for parameter, part in zip(bucket.parameters, parts, strict=True):
-        gradient = _gradient(parameter.tensor)
+        gradient = parameter.gradient
         gradient.copy_(part.view(gradient.shape))
 
 
-def _gradient(parameter: Tensor) -> Tensor:
-    gradient = parameter.grad
-    if gradient is None:
-        raise KnetError("a gradient was removed while it was being exchanged")
-    return gradient.data  # not `detach()`: what is written here is no change of the script's
-
-
-def _store_gradient(parameter: Tensor, gradient: Tensor) -> None:
-    target = _gradient(parameter)
+def _store_gradient(parameter: NamedParameter, gradient: Tensor) -> None:
+    target = parameter.gradient
     if target.data_ptr() != gradient.data_ptr():  # it was not contiguous
         target.copy_(gradient)
 

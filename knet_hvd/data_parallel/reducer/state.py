@@ -9,6 +9,7 @@ from torch import Tensor
 from knet_hvd.compression import ErrorFeedback, TernaryCodec
 from knet_hvd.data_parallel.buckets.plan import NamedParameter
 from knet_hvd.data_parallel.exchanges.base import Exchange
+from knet_hvd.data_parallel.reducer.float_sums import FloatSum, transport_sum
 from knet_hvd.data_parallel.reducer.snapshots import GradientSnapshot
 
 
@@ -31,6 +32,7 @@ class ReductionState:
         exchange: Moves the codes.
         float_compressor: For the float buckets; None sends them as they are.
         error_feedback: Residuals, or None.
+        float_sum: Adds the float buckets over ranks.
         step: Number of the training step.
         scales: The latest shared scales by parameter name.
         snapshot_names: Parameters to take snapshots of.
@@ -41,6 +43,7 @@ class ReductionState:
     exchange: Exchange
     float_compressor: FloatCompressor | None = None
     error_feedback: ErrorFeedback | None = None
+    float_sum: FloatSum = transport_sum
     step: int = 0
     scales: dict[str, Tensor] = field(default_factory=dict)
     snapshot_names: frozenset[str] = frozenset()
