@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from knet_hvd.ddp.state import TernaryState
+from knet_hvd.errors import KnetError
 
 
 def ternary_hook(
@@ -24,5 +25,13 @@ def ternary_hook(
 
     Returns:
         Gives the bucket's buffer [n] with the means.
+
+    Raises:
+        KnetError: If ``torch.compile`` calls it for single gradients; and see ``TernaryState``.
     """
+    if isinstance(bucket, tuple):
+        raise KnetError(
+            "ternary_hook needs buckets of gradients, which DistributedDataParallel does not make "
+            "with torch._dynamo.config.optimize_ddp = 'python_reducer'; leave the setting at True"
+        )
     return state.reduce(bucket)

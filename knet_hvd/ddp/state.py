@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from knet_hvd.argument_checks import check_flag, check_integer
+from knet_hvd.argument_checks import check_flag, check_integer, check_positive
 from knet_hvd.collectives.torch_distributed import TorchCollectives
 from knet_hvd.compression import TernaryConfig
 from knet_hvd.data_parallel.arguments import ternary_config
@@ -69,6 +69,8 @@ class TernaryState:
             self._config = replace(self._config, error_feedback=error_feedback)
         check_exchange(exchange)
         check_integer("payload_values", payload_values, least=1)
+        if step_timeout_s is not None:
+            check_positive("step_timeout_s", step_timeout_s)
         self._exchange = exchange
         self._payload_values = payload_values
         self._process_group = process_group
@@ -101,6 +103,11 @@ class TernaryState:
             done.set_result(bucket.buffer())
             return done
         return (self._reductions or self._meet()).reduce(bucket)
+
+    @property
+    def config(self) -> TernaryConfig:
+        """Settings of the codec."""
+        return self._config
 
     @property
     def wire_bytes(self) -> float:

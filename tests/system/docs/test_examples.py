@@ -10,6 +10,7 @@ import torch
 from tests.system.launch import ROOT, mpirun, run
 
 EXAMPLES = ROOT / "examples"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 
 def epochs(text: str) -> list[str]:
@@ -56,9 +57,17 @@ def test_a_script_with_horovod(path: str) -> None:
     assert len(epochs(result.text)) == 5
 
 
+def test_a_script_with_distributed_data_parallel() -> None:
+    result = run([*TORCHRUN, "--standalone", str(EXAMPLES / "ddp_hook.py")])
+    assert result.code == 0, result.text
+    accuracy = float(epochs(result.text)[-1].split()[-1])
+    assert accuracy > 0.9, "a third by chance"
+    sent, plain = re.findall(r"(\d+) bytes", result.text)
+    assert int(sent) * 8 < int(plain)
+
+
 def test_the_same_task_in_pytorchs_pipeline() -> None:
     """It stands beside ours in docs/own_pipeline.md, so it has to run."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    result = run([*torchrun, "--standalone", str(EXAMPLES / "torch_pipeline.py")])
+    result = run([*TORCHRUN, "--standalone", str(EXAMPLES / "torch_pipeline.py")])
     assert result.code == 0, result.text
     assert len(epochs(result.text)) == 6

@@ -148,6 +148,22 @@ def ranks_with_fewer_batches_may_join() -> None:
     assert_same_on_all_ranks(net)
 
 
+def a_compiled_model_gets_the_same_gradients() -> None:
+    gradients = []
+    for is_compiled in (False, True):
+        torch.manual_seed(2)
+        net = nn.Sequential(*(nn.Linear(600, 600) for _ in range(3)))
+        model = DistributedDataParallel(net, bucket_cap_mb=1)  # the compiler takes no less
+        model.register_comm_hook(TernaryState(), ternary_hook)
+        called = torch.compile(model, backend="eager") if is_compiled else model
+        for step in range(3):
+            net.zero_grad()
+            inputs = torch.full((4, 600), 1.0 + RANK + step)
+            called(inputs).square().mean().backward()
+        gradients.append([p.grad for p in net.parameters()])
+    assert all(map(torch.equal, *gradients))
+
+
 def sparse_gradients_are_refused() -> None:
     net = nn.Embedding(50, 8, sparse=True)
     model = wrap(net, TernaryState())
@@ -171,6 +187,9 @@ def main() -> None:
     not_a_number_reaches_all_ranks()
     ranks_with_fewer_batches_may_join()
     sparse_gradients_are_refused()
+    if SIZE == 2:  # it takes seconds
+        warnings.simplefilter("default")
+        a_compiled_model_gets_the_same_gradients()
     assert "horovod" not in sys.modules
 
 
