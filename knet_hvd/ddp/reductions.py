@@ -77,6 +77,7 @@ class Reductions:
             raise KnetError(
                 f"gradients on {buffer.device}: ternary_hook exchanges gradients on the CPU only"
             )
+        self._collectives.check_device(buffer.device)
         if bucket.index() == 0:
             self._begin_step([parameter.name for parameter in parameters])
         state = self._state

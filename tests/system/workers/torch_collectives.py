@@ -101,7 +101,7 @@ def leave_one_waiting() -> None:
     """Rank 1 takes no part in an operation, and lives on."""
     ranks = TorchCollectives(timeout_s=2)
     if RANK == 1:
-        time.sleep(6)
+        time.sleep(4)
     else:
         ranks.maximum(torch.ones(3), "scales.0.fc").wait()
 
@@ -109,7 +109,7 @@ def leave_one_waiting() -> None:
 def come_to_other_groups() -> None:
     """Rank 1 makes no collectives."""
     if RANK == 1:
-        time.sleep(6)
+        time.sleep(4)
     else:
         TorchCollectives(start_timeout_s=2)
 
