@@ -90,6 +90,7 @@ def test_the_flat_form_has_the_name_and_its_settings_only() -> None:
         "decoupler": "delayed",
         "decoupler.recompute": True,
         "decoupler.predict_weights": False,
+        "decoupler.count_arrived": True,
         "decoupler.max_delay": 3,
     }
 
