@@ -4,7 +4,12 @@ import torch
 from torch import Tensor
 
 from knet_hvd.compression import LevelsCodec, TernaryCodec, TernaryConfig
-from knet_hvd.data_parallel.allreduce.words import HEADER_WORDS, sum_dtype, word_bits
+from knet_hvd.data_parallel.allreduce.words import (
+    HEADER_WORDS,
+    one_value,
+    sum_dtype,
+    word_bits,
+)
 
 
 class SummableCodes:
@@ -39,13 +44,13 @@ class SummableCodes:
 
     def encode(self, values: Tensor, scale: float, stream: int, step: int) -> Tensor:
         """Return this rank's codes of a contiguous gradient, uint8 [payload_bytes]."""
-        scales = values.new_tensor([scale], dtype=torch.float32)
+        scales = one_value(scale, values.device)
         payload = values.new_empty(self._codec.payload_bytes(values.numel()), dtype=torch.uint8)
         return self._codec.encode([values], scales, [stream], step, payload)
 
     def decode(self, payload: Tensor, scale: float, out: Tensor) -> Tensor:
         """Write what this rank's codes stand for, which error feedback compares."""
-        scales = out.new_tensor([scale], dtype=torch.float32)
+        scales = one_value(scale, out.device)
         self._codec.decode(payload[None], scales, [out])
         return out
 
@@ -54,8 +59,8 @@ class SummableCodes:
         codes = torch.empty(numel, dtype=torch.int16, device=payload.device)
         self._codec.unpack(payload, codes)
         words = self._levels.pack_own(codes)
-        head = torch.tensor(header, dtype=torch.int64, device=payload.device)
-        return torch.cat([head, words]).to(sum_dtype(self.average))
+        head = [one_value(word, payload.device, torch.int64) for word in header]
+        return torch.cat([*head, words]).to(sum_dtype(self.average))
 
     def from_words(self, words: Tensor, scale: float, out: Tensor) -> Tensor:
         """Write the mean or sum of all ranks' gradients, of the sums of their words.
@@ -70,6 +75,6 @@ class SummableCodes:
         """
         sums = torch.empty(out.numel(), dtype=torch.int16, device=out.device)
         self._levels.unpack(words, sums)
-        scales = torch.tensor([scale], dtype=torch.float32, device=out.device)
+        scales = one_value(scale, out.device)
         self._codec.dequantize(sums, scales, [out], self.num_ranks if self.average else 1)
         return out

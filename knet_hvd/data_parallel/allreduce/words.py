@@ -34,6 +34,16 @@ def sum_dtype(average: bool) -> torch.dtype:
     return torch.float64 if average else torch.int64
 
 
+def one_value(value: float, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return a tensor [1] of a number that the host knows.
+
+    A GPU writes it as a kernel. ``torch.tensor`` copies it from pageable memory, for which
+    the host waits until the GPU has done all that was queued.
+    """
+    rounded = torch.tensor(value, dtype=dtype).item()  # `full` refuses what rounding makes infinite
+    return torch.full((1,), rounded, dtype=dtype, device=device)
+
+
 def fingerprint(scale: float, step: int) -> int:
     """Return 16 bits of a scale (as fp32) and the step it is used in."""
     bits = int(torch.tensor(scale, dtype=torch.float32).view(torch.int32))
@@ -126,8 +136,9 @@ def full_precision_buffer(values: Tensor, magnitude: float) -> Tensor:
     """
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
     invalid = not magnitude < torch.inf
-    tail = values.new_tensor([0.0 if invalid else magnitude, invalid], dtype=dtype)
-    return torch.cat([values.reshape(-1).to(dtype), tail])
+    tail = (0.0 if invalid else magnitude, float(invalid))
+    own = [one_value(number, values.device, dtype) for number in tail]
+    return torch.cat([values.reshape(-1).to(dtype), *own])
 
 
 def split_full_precision(total: Tensor) -> tuple[Tensor, float, float]:
