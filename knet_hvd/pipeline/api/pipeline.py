@@ -127,7 +127,8 @@ class Pipeline(PipelineRun):
             seed: Of the initial values that a function as model draws; if not given,
                 PyTorch's generator as it is, which has to be the same on every rank.
             deterministic: Take late gradients after a fixed number of steps, so that the
-                same command gives the same bits.
+                same command gives the same bits. On a GPU call
+                ``knet_hvd.devices.compute_deterministically`` before.
             logdir: Where to write curves for TensorBoard: a run for each stage, with its loss,
                 waits, bytes, and what its decoupler measures.
             log_every: Steps between two points of a curve.

@@ -1,9 +1,8 @@
 """How a pipeline run is put together."""
 
-import torch
-
 from knet_hvd.checkpoint import StopSignals
 from knet_hvd.comm import World, check_agreement
+from knet_hvd.devices import compute_deterministically
 from knet_hvd.training.loop.trainer import Trainer, closed_on_error
 from knet_hvd.training.pipeline.config import PipelineConfig
 from knet_hvd.training.pipeline.resume import PipelineRules, saved_plan
@@ -32,7 +31,7 @@ def open_trainer(
     checkpoints = CheckpointManager(config, PipelineRules(config, world), signals)
     with closed_on_error(checkpoints):
         if config.deterministic:
-            torch.use_deterministic_algorithms(True)
+            compute_deterministically()  # before a GPU is touched
         # Measuring again might find other cuts: those of the checkpoint are kept.
         plan = None if checkpoints.manifest is None else saved_plan(checkpoints.manifest)
         task = PipelineTask(config, world, plan)
