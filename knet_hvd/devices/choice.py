@@ -18,7 +18,7 @@ _LOCAL_RANKS = (
 """What launchers call the number of a rank on its host; the first one that is set counts."""
 
 
-def choose_device(choice: str | torch.device) -> torch.device:
+def choose_device(choice: str | torch.device, local_rank: int | None = None) -> torch.device:
     """Return the device that this rank takes.
 
     Where a rank sees one GPU, it takes that: Slurm shows each task its own, or the user has
@@ -28,6 +28,7 @@ def choose_device(choice: str | torch.device) -> torch.device:
     Args:
         choice: auto: the GPU of this rank's number on its host, the CPU where there is no
             GPU; cuda: that GPU; cpu; or a device of PyTorch's, which is taken as it is.
+        local_rank: The number of this rank on its host; the launcher's if not given.
 
     Raises:
         KnetError: If there is no such GPU.
@@ -40,7 +41,7 @@ def choose_device(choice: str | torch.device) -> torch.device:
         raise KnetError(f"device cuda: expected a GPU, got none: {_why_no_gpu()}")
     if count == 0:
         return CPU
-    local_rank = _local_rank()
+    local_rank = _local_rank() if local_rank is None else local_rank
     if count > 1 and local_rank >= count:
         raise KnetError(
             f"device {choice}: expected at most one rank for each of the {count} GPUs of this "

@@ -29,12 +29,15 @@ class TakenDevice:
     line: str
 
 
-def take_device(choice: str | torch.device, gather_text: GatherText) -> TakenDevice:
+def take_device(
+    choice: str | torch.device, gather_text: GatherText, local_rank: int | None = None
+) -> TakenDevice:
     """Take the device of this rank, and make it the current one; every rank has to call.
 
     Args:
         choice: See ``choose_device``; ranks may differ in it.
         gather_text: Brings a text of each rank to every rank.
+        local_rank: The number of this rank on its host; the launcher's if not given.
 
     Raises:
         KnetError: On every rank, if one finds no device, or two took the same GPU.
@@ -42,7 +45,7 @@ def take_device(choice: str | torch.device, gather_text: GatherText) -> TakenDev
     own: dict[str, Any] = {"error": ""}
     device = torch.device("cpu")
     try:
-        device = choose_device(choice)
+        device = choose_device(choice, local_rank)
         own |= _description(device)
     except (KnetError, ValueError) as error:
         own["error"] = str(error)

@@ -63,7 +63,8 @@ class DataParallelTask(TrainingTask):
         dataset = load_dataset(config.data, config.data_dir, config.image_settings)
         ranks = CollectiveRanks(HorovodCollectives())
         check_agreement(ranks, dataset.facts(), "the data set", same_names=True)
-        taken = take_device(config.device, ranks.gather_text)
+        # Horovod knows the number that an elastic job gave last; the environment may not.
+        taken = take_device(config.device, ranks.gather_text, hvd.local_rank())
         self.device, self.devices = taken.device, taken.line
         self.memory = MemoryMeter(self.device)
         factory = ModelFactory(config.model)

@@ -57,6 +57,14 @@ def test_a_rank_takes_the_gpu_of_its_number_on_the_host(
     assert choose_device("cpu") == torch.device("cpu")
 
 
+def test_a_number_that_is_given_counts_and_not_that_of_the_environment(host: Host) -> None:
+    """As in an elastic job, whose ranks are numbered again when one is lost."""
+    host.show(4)
+    host.rank(3, "HOROVOD_LOCAL_RANK")
+    assert choose_device("auto", 1) == torch.device("cuda", 1)
+    assert choose_device("auto") == torch.device("cuda", 3)
+
+
 def test_a_rank_that_sees_one_gpu_takes_it_whatever_its_number(host: Host) -> None:
     """As Slurm shows each task its own, or a script sets CUDA_VISIBLE_DEVICES for each rank."""
     host.show(1)
