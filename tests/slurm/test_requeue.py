@@ -11,13 +11,14 @@ from tests.slurm.submit import LIMIT_S, ROOT, Slurm
 from tests.system.launch import mpirun, run
 
 # Steps that take long enough to be interrupted, whatever the machine.
-FLAGS = ["--model", "vgg16", "--width", "0.25", "--max-steps", "60"]
-FLAGS += ["--checkpoint-every", "10"]
+STEPS = 100
+FLAGS = ["--max-steps", str(STEPS), "--checkpoint-every", "10"]
+VGG16 = ["--model", "vgg16", "--width", "0.25"]
+OWN = ["--model", "ownpkg.net:build"]
 TEMPLATES = {
-    "data_parallel": [*FLAGS, "--ternary.error-feedback", "--batch-size", "48"],
-    "pipeline": ["--model", "ownpkg.net:build", "--max-steps", "60", "--checkpoint-every", "10"],
+    "data_parallel": [*VGG16, *FLAGS, "--ternary.error-feedback", "--batch-size", "48"],
+    "pipeline": [*OWN, *FLAGS, "--decoupler", "delayed", "--deterministic"],
 }
-TEMPLATES["pipeline"] += ["--decoupler", "delayed", "--deterministic"]
 NET = """
 from torch import nn
 
@@ -73,6 +74,11 @@ def latest_step(folder: Path) -> int:
     return max((int(match[1]) for match in found if match), default=0)
 
 
+def runs_after(slurm: Slurm, job: str, restarts: int) -> bool:
+    shown = slurm.run("scontrol", "show", "job", job)
+    return "JobState=RUNNING" in shown and f"Restarts={restarts} " in shown
+
+
 @pytest.mark.parametrize(
     ("template", "commands"),
     [
@@ -92,15 +98,17 @@ def test_a_requeued_job_ends_in_the_same_parameters(
     environment = {"KNET_DATA": data_of(template), "PYTHONPATH": own_package}
     job = slurm.submit(template, *flags, options=options, KNET_START_LIMIT_S="40", **environment)
     folder = slurm.runs / f"{template}-{job}"
-    seen = 0
-    for command in commands:
+    for number, command in enumerate(commands):
+        # Ranks that are told to stop save their state: that is no progress of the next start.
+        slurm.until(lambda n=number: runs_after(slurm, job, restarts=n), "the job to start")
+        seen = latest_step(folder)
         slurm.until(lambda seen=seen: latest_step(folder) > seen, "a checkpoint")
         slurm.run(*command.split(), job)
         slurm.until(lambda: slurm.states(job) != {"RUNNING"}, "the job to stop")
-        seen = latest_step(folder)
+    seen = latest_step(folder)
     assert slurm.wait(job) == {"COMPLETED"}, slurm.text()
     restarts = f"Restarts={len(commands)} "
     assert restarts in slurm.run("scontrol", "show", "job", job), slurm.text()
     summary = json.loads((folder / "summary.json").read_text())
-    assert seen <= summary["resumed_step"] < summary["steps"] == 60, slurm.text()
+    assert seen <= summary["resumed_step"] < summary["steps"] == STEPS, slurm.text()
     assert hashes(folder / "summary.json") == expected
