@@ -72,12 +72,12 @@ def _predict(
     length = rate * ((1 - shrunk) / decay if decay else updates)
     arrived = parameter.grad if share > 0 else None
     if "betas" in group:
-        average, factor = _adam_average(state, group, arrived, share)
-        root = math.sqrt(1 - group["betas"][1] ** float(state["step"]))
-        squares = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+        average, squares, step = _adam_averages(state, group, arrived, share)
+        first, second = (1 - beta**step for beta in group["betas"])
+        root = math.sqrt(second)
         # The corrections of the averages are factors here: a pass less over the weights.
         torch.sqrt(squares, out=target).add_(root * group["eps"])
-        torch.addcdiv(parameter, average, target, value=-length * root * factor, out=target)
+        torch.addcdiv(parameter, average, target, value=-length * root / first, out=target)
     else:
         kind = _muon_direction if "ns_steps" in group else _sgd_direction
         direction, factor = kind(state["momentum_buffer"], group, arrived, share)
@@ -86,13 +86,26 @@ def _predict(
         target.add_(parameter, alpha=shrunk - 1)
 
 
-def _adam_average(
+def _adam_averages(
     state: dict[str, Any], group: dict[str, Any], arrived: Tensor | None, share: float
-) -> tuple[Tensor, float]:
-    step, beta = float(state["step"]), group["betas"][0]
-    first = 1 - beta**step
-    new = (1 - beta) / (1 - beta ** (step + 1))  # of the next corrected average, the new gradient
-    return _with_arrived(state["exp_avg"], arrived, share, 1 - new, new * first), 1 / first
+) -> tuple[Tensor, Tensor, float]:
+    """Return the averages of gradients and of their squares that give the next update.
+
+    What has arrived counts in both: where an average of squares is still 0, a gradient that
+    counted in the first alone would be divided by nothing.
+
+    Returns:
+        Both, not corrected, and the number of updates that they are averages over.
+    """
+    average, squares, step = state["exp_avg"], state["exp_avg_sq"], float(state["step"])
+    largest = state["max_exp_avg_sq"] if group["amsgrad"] else None
+    if arrived is None:
+        return average, squares if largest is None else largest, step
+    first, second = group["betas"]
+    gradient = torch.add(arrived, average, alpha=(1 - share) / (1 - first**step))
+    squares = squares.mul(second).addcmul_(gradient, gradient, value=1 - second)
+    squares = squares if largest is None else torch.maximum(largest, squares)
+    return average.lerp(gradient, 1 - first), squares, step + 1
 
 
 def _muon_direction(
