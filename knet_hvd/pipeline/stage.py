@@ -70,13 +70,10 @@ class Batch:
             microbatch: Which part of the step's batch this is.
             log_metrics: Whether the step's metrics will be written.
             is_last: Whether it is the last part of the step.
-            num_updates_until_gradient: See the class.
-            arrived_share: See the class.
         """
         self.step, self.microbatch = step, microbatch
         self.targets, self.num_samples = targets, num_samples
-        self.log_metrics = log_metrics
-        self.is_last = is_last
+        self.log_metrics, self.is_last = log_metrics, is_last
         self.num_updates_until_gradient = num_updates_until_gradient
         self.arrived_share = arrived_share
         self.keep_inputs = False

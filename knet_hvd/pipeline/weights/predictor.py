@@ -16,7 +16,7 @@ class WeightPredictor:
     Attributes:
         predicts: Whether weights are predicted.
         counts_arrived: Whether predictions count the gradients of the update under way that
-            have come, where a step has microbatches.
+            have come, where a step has microbatches. Each replica counts its own.
     """
 
     predicts: bool = False
